@@ -11,9 +11,15 @@ FULMEN_CPU_BEGIN
 inline constexpr int32_t kLanes = 8;
 struct F32 {
   __m256 v;
+  F32() = default;
+  F32(__m256 x) : v(x) {}
+  explicit F32(float x) : v(_mm256_set1_ps(x)) {}
 };
 struct I32 {
   __m256i v;
+  I32() = default;
+  I32(__m256i x) : v(x) {}
+  explicit I32(int32_t x) : v(_mm256_set1_epi32(x)) {}
 };
 struct Mask {
   __m256i v;  // all ones or all zeros per lane
@@ -117,6 +123,7 @@ inline I32 shift_right(I32 a) {
   return {_mm256_srli_epi32(a.v, kBits)};
 }
 inline F32 to_float(I32 a) { return {_mm256_cvtepi32_ps(a.v)}; }
+inline F32 cast_to(F32, I32 a) { return to_float(a); }  // for variants
 inline I32 to_int(F32 a) { return {_mm256_cvttps_epi32(a.v)}; }
 inline I32 bits_of(F32 a) { return {_mm256_castps_si256(a.v)}; }
 inline F32 float_from_bits(I32 a) { return {_mm256_castsi256_ps(a.v)}; }

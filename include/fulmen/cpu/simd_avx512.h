@@ -9,9 +9,15 @@ FULMEN_CPU_BEGIN
 inline constexpr int32_t kLanes = 16;
 struct F32 {
   __m512 v;
+  F32() = default;
+  F32(__m512 x) : v(x) {}
+  explicit F32(float x) : v(_mm512_set1_ps(x)) {}
 };
 struct I32 {
   __m512i v;
+  I32() = default;
+  I32(__m512i x) : v(x) {}
+  explicit I32(int32_t x) : v(_mm512_set1_epi32(x)) {}
 };
 struct Mask {
   __mmask16 v;
@@ -123,6 +129,7 @@ inline I32 shift_right(I32 a) {
   return {_mm512_maskz_srli_epi32(0xffff, a.v, kBits)};
 }
 inline F32 to_float(I32 a) { return {_mm512_maskz_cvtepi32_ps(0xffff, a.v)}; }
+inline F32 cast_to(F32, I32 a) { return to_float(a); }  // for variants
 inline I32 to_int(F32 a) { return {_mm512_maskz_cvttps_epi32(0xffff, a.v)}; }
 inline I32 bits_of(F32 a) { return {_mm512_castps_si512(a.v)}; }
 inline F32 float_from_bits(I32 a) { return {_mm512_castsi512_ps(a.v)}; }

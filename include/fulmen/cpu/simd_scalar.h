@@ -11,9 +11,17 @@ FULMEN_CPU_BEGIN
 inline constexpr int32_t kLanes = 4;
 struct F32 {
   float v[kLanes];
+  F32() = default;
+  explicit F32(float x) {
+    for (float& lane : v) lane = x;
+  }
 };
 struct I32 {
   int32_t v[kLanes];
+  I32() = default;
+  explicit I32(int32_t x) {
+    for (int32_t& lane : v) lane = x;
+  }
 };
 struct Mask {
   bool v[kLanes];
@@ -26,9 +34,7 @@ inline R each(F f) {
   return r;
 }
 
-inline F32 splat(float x) {
-  return each<F32>([&](int32_t) { return x; });
-}
+inline F32 splat(float x) { return F32(x); }
 inline F32 zeros() { return splat(0); }
 template <class T>
 inline F32 load_n(const T* p, int32_t n) {
@@ -77,13 +83,12 @@ inline F32 round(F32 a) {  // to nearest even, as the other levels do
 
 inline float reduce_add(F32 a) { return (a.v[0] + a.v[1]) + (a.v[2] + a.v[3]); }
 inline float reduce_max(F32 a) {
-  const F32 b{{a.v[2], a.v[3], a.v[2], a.v[3]}}, m = max(a, b);
-  return m.v[0] > m.v[1] ? m.v[0] : m.v[1];
+  float top = a.v[0];
+  for (float lane : a.v) top = lane > top ? lane : top;
+  return top;
 }
 
-inline I32 splat_i(int32_t x) {
-  return each<I32>([&](int32_t) { return x; });
-}
+inline I32 splat_i(int32_t x) { return I32(x); }
 inline I32 iota(int32_t first) {
   return each<I32>([&](int32_t i) { return first + i; });
 }
@@ -110,6 +115,7 @@ inline I32 shift_right(I32 a) {
 inline F32 to_float(I32 a) {
   return each<F32>([&](int32_t i) { return float(a.v[i]); });
 }
+inline F32 cast_to(F32, I32 a) { return to_float(a); }  // for variants
 inline I32 to_int(F32 a) {  // a holds whole numbers
   return each<I32>([&](int32_t i) { return int32_t(a.v[i]); });
 }
