@@ -38,7 +38,16 @@
 #define FULMEN_CPU_BEGIN namespace fulmen::cpu::FULMEN_CPU_NS {
 #define FULMEN_CPU_END }
 #else
+#if defined(__GNUC__) && !defined(__clang__)
+// g++ 12 warns inside its own intrinsics, which start from a variable initialised with itself.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
+#pragma GCC diagnostic pop
+#else
+#include <immintrin.h>
+#endif
 #if defined(__clang__)
 #define FULMEN_CPU_PUSH(t) FULMEN_PRAGMA(clang attribute push(__attribute__((target(t))), apply_to = function))
 #define FULMEN_CPU_BEGIN FULMEN_CPU_PUSH(FULMEN_CPU_TARGET) namespace fulmen::cpu::FULMEN_CPU_NS {
