@@ -11,7 +11,7 @@ namespace fulmen::testing {
 
 class Tensor {
  public:
-  static constexpr size_t kGuard = 64;          // bytes before and after
+  static constexpr size_t kGuard = 64;  // bytes before and after
   static constexpr uint8_t kGuardByte = 0xa5;
 
   Tensor() = default;
@@ -59,7 +59,8 @@ class Tensor {
 
   void set(int64_t flat, double value) {
     int64_t at = 0;
-    for (int32_t i = view_.rank - 1; i >= 0; --i) at += flat % view_.shape[i] * view_.strides[i], flat /= view_.shape[i];
+    for (int32_t i = view_.rank - 1; i >= 0; --i)
+      at += flat % view_.shape[i] * view_.strides[i], flat /= view_.shape[i];
     switch (view_.dtype) {
       case DType::kF32: data<float>()[at] = float(value); break;
       case DType::kF16: data<f16>()[at] = to_f16(float(value)); break;

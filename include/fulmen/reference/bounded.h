@@ -29,9 +29,7 @@ inline double rounding(double value, DType t) {
 }
 
 // Adds the rounding of the output itself, on the far side of the error so far.
-inline Bounded rounded_to(Bounded x, DType t) {
-  return {x.value, x.bound + rounding(std::abs(x.value) + x.bound, t)};
-}
+inline Bounded rounded_to(Bounded x, DType t) { return {x.value, x.bound + rounding(std::abs(x.value) + x.bound, t)}; }
 
 // Element of a tensor of any float or integer dtype, by flat row-major index, strides honoured.
 inline double element(const TensorView& t, int64_t flat) {
