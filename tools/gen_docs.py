@@ -31,10 +31,11 @@ def schemas_header() -> str:
         # An op with one schema per entry point offers them through a function.
         if "attention_schema(" in text:
             for entry in re.findall(r"\b(k\w+),? *//", text.split("enum class AttentionEntry")[1].split("}")[0]):
-                paged = "true" if re.search("Paged|Decode|kAttention$", entry) and "Single" not in entry else "false"
-                entries.append(f'{{"{header.stem}", &attention_schema(AttentionEntry::{entry}, KvLayout::kNHD, {paged})}}')
-    lines = ["// SPDX-License-Identifier: Apache-2.0", "#pragma once", *includes, "#include <array>", "namespace fulmen {",
-             "struct NamedSchema {", "  const char* header;", "  const OpSchema* schema;", "};",
+                paged = "true" if re.search("Paged|BatchDecode|kAttention$", entry) else "false"
+                schema = f"&attention_schema(AttentionEntry::{entry}, KvLayout::kNHD, {paged})"
+                entries.append(f'{{"{header.stem}", {schema}}}')
+    lines = ["// SPDX-License-Identifier: Apache-2.0", "#pragma once", *includes, "#include <array>",
+             "namespace fulmen {", "struct NamedSchema {", "  const char* header;", "  const OpSchema* schema;", "};",
              f"inline const std::array<NamedSchema, {len(entries)}> kAllSchemas{{{{"]
     return "\n".join(lines + [f"    {e}," for e in entries] + ["}};", "}  // namespace fulmen", ""])
 
@@ -84,7 +85,8 @@ def page(op: str, contracts: dict) -> str:
         out += [f"## Tensors of `{schema['op']}`\n", "| name | shape | dtypes | | |", "| --- | --- | --- | --- | --- |"]
         for t in schema["tensors"]:
             how = t["access"] + (", optional" if t["optional"] else "")
-            out.append(f"| `{t['name']}` | `[{', '.join(t['shape'].split())}]` | {dtypes_text(t['dtypes'])} | {how} | {t['doc']} |")
+            shape = ", ".join(t["shape"].split())
+            out.append(f"| `{t['name']}` | `[{shape}]` | {dtypes_text(t['dtypes'])} | {how} | {t['doc']} |")
         out.append("")
     if options := option_rows(header.read_text()):
         out += ["## Other arguments\n", "| field | type | meaning |", "| --- | --- | --- |", *options, ""]
@@ -131,8 +133,9 @@ def all_docs(contracts: dict) -> dict[pathlib.Path, str]:
     docs[ROOT / "docs/support_matrix.md"] = (MADE.format("the kernels' tables") +
                                              "# Support matrix\n\n" + matrix.format(ops="ops/"))
     for name in ("README.md", "README.zh-CN.md"):
-        if (ROOT / name).exists():
-            docs[ROOT / name] = between_markers((ROOT / name).read_text(), "support_matrix", matrix.format(ops="docs/ops/"))
+        file = ROOT / name
+        if file.exists():
+            docs[file] = between_markers(file.read_text(), "support_matrix", matrix.format(ops="docs/ops/"))
     return docs
 
 

@@ -52,7 +52,8 @@ def main() -> None:
     insert_before(kernels, r"^#include <fulmen/runtime/", f"#include <fulmen/ops/{op}.h>\n")
     insert_before(kernels, r"^\}  // namespace FULMEN_CPU_NS",
                   f"void launch(const {type_name}Args& args, const Context& context);\n")
-    insert_before(root / "src/cpu/levels/table.cc", r"^ +row<", f'                              row<{type_name}Args>("{op}"),\n')
+    row = " " * 30 + f'row<{type_name}Args>("{op}"),\n'
+    insert_before(root / "src/cpu/levels/table.cc", r"^ +row<", row)
     print("added its lines to src/cpu/levels/kernels.h and table.cc")
     print("next: ./dev test, then python3 tools/gen_docs.py build/release/tests/house/print_contracts")
 

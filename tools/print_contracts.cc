@@ -32,10 +32,11 @@ const char* text_of(Access access) {
 void print(const char* header, const OpSchema& schema, bool last) {
   std::printf("  {\"op\": %s, \"header\": %s, \"tensors\": [\n", quoted(schema.op()).c_str(), quoted(header).c_str());
   for (const TensorRow& row : schema.rows())
-    std::printf("    {\"name\": %s, \"shape\": %s, \"dtypes\": %s, \"access\": \"%s\", \"optional\": %s, \"doc\": %s}%s\n",
-                quoted(row.name).c_str(), quoted(row.shape).c_str(), json(row.dtypes).c_str(), text_of(row.access),
-                row.presence == Presence::kOptional ? "true" : "false", quoted(row.doc).c_str(),
-                &row == &schema.rows().back() ? "" : ",");
+    std::printf(
+        "    {\"name\": %s, \"shape\": %s, \"dtypes\": %s, \"access\": \"%s\", \"optional\": %s, \"doc\": %s}%s\n",
+        quoted(row.name).c_str(), quoted(row.shape).c_str(), json(row.dtypes).c_str(), text_of(row.access),
+        row.presence == Presence::kOptional ? "true" : "false", quoted(row.doc).c_str(),
+        &row == &schema.rows().back() ? "" : ",");
   std::printf("  ]}%s\n", last ? "" : ",");
 }
 
