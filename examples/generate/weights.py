@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import math
 import os
+import struct
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,29 +118,70 @@ class Config:
 
 
 class ModelFile:
-    """An open GGUF file: `meta(key)`, `config`, and `load()` for all tensors as float32 by their GGUF names."""
+    """A GGUF file: `meta(key)`, `config`, and `load()` for all tensors as float32 by their GGUF names.
+
+    Reads the container itself, in 0.2 s: gguf.GGUFReader makes array views of each of the vocabulary's 262,144
+    strings, scores and types, which takes 10 s. The block formats of the weights stay gguf's business.
+    """
+
+    SCALARS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}  # GGUF value type -> struct code
+    STRING, ARRAY = 8, 9
 
     def __init__(self, path):
-        self.reader = gguf.GGUFReader(path)
+        self.bytes, self.at = memoryview(np.memmap(path, mode="r")), 0
+        if self.bytes[:4] != b"GGUF" or self._scalar("I", at=4) not in (2, 3):
+            raise SystemExit(f"{path} is not a GGUF file of version 2 or 3")
+        num_tensors, num_keys = self._scalar("Q"), self._scalar("Q")
+        self.metadata = {self._string(): self._value(self._scalar("I")) for _ in range(num_keys)}
+        self.tensors = [self._tensor() for _ in range(num_tensors)]
+        align = self.meta("general.alignment", 32)
+        self.data_start = -(-self.at // align) * align
         self.config = Config.from_metadata(self.meta)
 
     def meta(self, key, *default):
-        field = self.reader.get_field(key)
-        if field is not None:
-            return field.contents()
-        if default:
-            return default[0]
+        if key in self.metadata or default:
+            return self.metadata.get(key, *default)
         raise SystemExit(f"the model file has no metadata key {key}")
 
+    def _scalar(self, code, at=None):
+        at = self.at if at is None else at
+        self.at = at + struct.calcsize("<" + code)
+        return struct.unpack_from("<" + code, self.bytes, at)[0]
+
+    def _string(self):
+        length = self._scalar("Q")
+        self.at += length
+        return str(self.bytes[self.at - length : self.at], "utf-8")
+
+    def _value(self, kind):
+        if kind == self.STRING:
+            return self._string()
+        if kind != self.ARRAY:
+            return self._scalar(self.SCALARS[kind])
+        kind, count = self._scalar("I"), self._scalar("Q")
+        if kind in (self.STRING, self.ARRAY):
+            return [self._value(kind) for _ in range(count)]
+        array = np.frombuffer(self.bytes, "<" + self.SCALARS[kind], count, self.at)
+        self.at += array.nbytes
+        return array.tolist()
+
+    def _tensor(self):
+        name, num_dims = self._string(), self._scalar("I")
+        shape = [self._scalar("Q") for _ in range(num_dims)][::-1]  # GGUF counts dimensions from the fastest one
+        return name, shape, gguf.GGMLQuantizationType(self._scalar("I")), self._scalar("Q")
+
     def load(self, progress=silent):
-        total, done, arrays = sum(int(t.n_bytes) for t in self.reader.tensors), 0, {}
-        for tensor in self.reader.tensors:
-            shape = tuple(int(d) for d in reversed(tensor.shape))  # GGUF counts dimensions from the fastest one
-            array = np.empty(shape, np.float32)
-            for row in range(0, shape[0], BLOCK_ROWS):
-                rows = tensor.data[row : row + BLOCK_ROWS]
-                array[row : row + BLOCK_ROWS] = gguf.dequantize(rows, tensor.tensor_type)
-                done += rows.nbytes
+        arrays, done, total = {}, 0, sum(math.prod(shape) for _, shape, *_ in self.tensors)
+        for name, shape, kind, offset in self.tensors:
+            block_len, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+            row_bytes = shape[-1] // block_len * block_bytes
+            start, num_rows = self.data_start + offset, math.prod(shape[:-1])
+            packed = np.frombuffer(self.bytes, np.uint8, num_rows * row_bytes, start).reshape(num_rows, row_bytes)
+            array = np.empty((num_rows, shape[-1]), np.float32)
+            for row in range(0, num_rows, BLOCK_ROWS):
+                block = slice(row, row + BLOCK_ROWS)
+                array[block] = gguf.dequantize(packed[block], kind)
+                done += array[block].size
                 progress(done, total, "dequantise")
-            arrays[tensor.name] = array
+            arrays[name] = array.reshape(shape)
         return arrays
