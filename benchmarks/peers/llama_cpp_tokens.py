@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Greedy tokens of llama.cpp against the float64 oracle, on the same model file. Measuring only.
 
-Twice per prompt: free (each writes its own answer; how many tokens agree before they part) and led (llama.cpp reads
-the oracle's answer; at how many steps would it have chosen otherwise, and how close were the oracle's best two
-logits there). llama.cpp quantises activations to 8 bits, so that close calls may go the other way.
+Two peers: the file as shipped, where llama.cpp multiplies quantised weights by activations that it rounds to 8 bits,
+and the same weights written out as float32, where only float32 rounding is left: this one tells whether the oracle
+and llama.cpp compute the same function. Twice per prompt: free (each writes its own answer; how many tokens agree
+before they part) and led (llama.cpp reads the oracle's answer; at how many steps would it have chosen otherwise, and
+how close were the oracle's best two logits there).
 
     pip install llama-cpp-python -r examples/generate/requirements.txt
     python benchmarks/peers/llama_cpp_tokens.py --out benchmarks/results/DATE-cpu-llama_cpp_tokens.json
@@ -15,7 +17,9 @@ import json
 import pathlib
 import platform
 import sys
+import tempfile
 
+import gguf
 import llama_cpp
 import numpy as np
 
@@ -23,7 +27,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "examples" / "generate"))
 
 import oracle as oracle_module  # noqa: E402
-from weights import model_path  # noqa: E402
+from weights import ModelFile, model_path  # noqa: E402
 
 PROMPTS = [
     "The capital of France is",
@@ -37,11 +41,27 @@ PROMPTS = [
 ]
 
 
+def write_float32(source, target):
+    """The same model with every weight as float32."""
+    writer = gguf.GGUFWriter(target, "gemma3")
+    for key, field in gguf.GGUFReader(source).fields.items():
+        if key != "general.architecture" and not key.startswith("GGUF."):
+            sub_type = field.types[-1] if len(field.types) > 1 else None
+            writer.add_key_value(key, field.contents(), field.types[0], sub_type)
+    for name, array in ModelFile(source).load().items():
+        writer.add_tensor(name, array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 class Peer:
     def __init__(self, path, threads):
         self.llama = llama_cpp.Llama(
-            str(path), n_ctx=256, n_threads=threads, n_threads_batch=threads, logits_all=True, verbose=False
-        )
+            str(path), n_ctx=256, n_threads=threads, n_threads_batch=threads, logits_all=True, verbose=False,
+            type_k=llama_cpp.GGML_TYPE_F32, type_v=llama_cpp.GGML_TYPE_F32,
+        )  # fmt: skip
 
     def logits(self, tokens):
         """[len(tokens), vocab], the whole sequence in one batch."""
@@ -60,32 +80,67 @@ class Peer:
         return tokens
 
 
-def compare(prompt, tokenizer, oracle, peer, count):
-    ids = tokenizer.encode(prompt)
-    peer_ids = peer.llama.tokenize(prompt.encode(), add_bos=True, special=False)
-    want, gaps = oracle.greedy(ids, count)
+def compare_peer(peer, ids, want, gaps, reference):
     free = peer.greedy(ids, len(want))
     agree = next((i for i, (a, b) in enumerate(zip(want, free)) if a != b), len(want))
-    led_logits = peer.logits(ids + want[:-1])[len(ids) - 1 :]
-    led = led_logits.argmax(-1)
-    reference = oracle.logits(ids + want[:-1], len(ids) - 1)
+    logits = peer.logits(ids + want[:-1])[len(ids) - 1 :]
+    led = logits.argmax(-1)
     return {
-        "prompt": prompt,
-        "tokenizer_agrees": ids == peer_ids,
-        "text": tokenizer.decode(want),
-        "num_steps": len(want),
         "free_agreement": agree,
-        "free_parting": None if agree == len(want) else {
-            "step": agree, "oracle": want[agree], "llama_cpp": free[agree], "oracle_gap": gaps[agree]
-        },
         "led_agreement": int((led == want).sum()),
         "led_differences": [
             {"step": int(i), "oracle": want[i], "llama_cpp": int(led[i]), "oracle_gap": gaps[i]}
             for i in np.flatnonzero(led != want)
         ],
-        "led_max_abs_logit_difference": float(np.abs(led_logits - reference).max()),
+        "led_max_abs_logit_difference": float(np.abs(logits - reference).max()),
+    }
+
+
+def compare(prompt, tokenizer, oracle, peers, count):
+    ids = tokenizer.encode(prompt)
+    want, gaps = oracle.greedy(ids, count)
+    reference = oracle.logits(ids + want[:-1], len(ids) - 1)
+    peer_ids = next(iter(peers.values())).llama.tokenize(prompt.encode(), add_bos=True, special=False)
+    return {
+        "prompt": prompt,
+        "tokenizer_agrees": ids == peer_ids,
+        "text": tokenizer.decode(want),
+        "num_steps": len(want),
         "smallest_oracle_gap": min(gaps),
-    }  # fmt: skip
+        "peers": {name: compare_peer(peer, ids, want, gaps, reference) for name, peer in peers.items()},
+    }
+
+
+def summary(rows, name):
+    peers = [row["peers"][name] for row in rows]
+    return {
+        "free_agreement": sum(peer["free_agreement"] for peer in peers),
+        "led_agreement": sum(peer["led_agreement"] for peer in peers),
+        "largest_gap_decided_otherwise": max((d["oracle_gap"] for p in peers for d in p["led_differences"]), default=0),
+        "max_abs_logit_difference": max(peer["led_max_abs_logit_difference"] for peer in peers),
+    }
+
+
+def measure(args):
+    tokenizer, oracle = oracle_module.load()
+    path, rows = model_path(), []
+    with tempfile.TemporaryDirectory() as folder:
+        float32_path = pathlib.Path(folder) / "float32.gguf"
+        write_float32(path, float32_path)
+        peers = {"as shipped": Peer(path, args.threads), "float32 weights": Peer(float32_path, args.threads)}
+        for prompt in PROMPTS:
+            rows.append(compare(prompt, tokenizer, oracle, peers, args.max_tokens))
+            print(json.dumps(rows[-1], ensure_ascii=False), flush=True)
+    return {
+        "suite": "llama_cpp_tokens",
+        "date": datetime.date.today().isoformat(),
+        "device": platform.machine(),
+        "model": path.name,
+        "peer": f"llama-cpp-python {llama_cpp.__version__}",
+        "steps": sum(row["num_steps"] for row in rows),
+        "summary": {name: summary(rows, name) for name in peers},
+        "rows": rows,
+    }
 
 
 def main():
@@ -94,27 +149,8 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
-    tokenizer, oracle = oracle_module.load()
-    path = model_path()
-    peer, rows = Peer(path, args.threads), []
-    for prompt in PROMPTS:
-        rows.append(compare(prompt, tokenizer, oracle, peer, args.max_tokens))
-        print(json.dumps(rows[-1], ensure_ascii=False), flush=True)
-    result = {
-        "suite": "llama_cpp_tokens",
-        "date": datetime.date.today().isoformat(),
-        "device": platform.machine(),
-        "model": path.name,
-        "peer": f"llama-cpp-python {llama_cpp.__version__}",
-        "steps": sum(row["num_steps"] for row in rows),
-        "led_agreement": sum(row["led_agreement"] for row in rows),
-        "free_agreement": sum(row["free_agreement"] for row in rows),
-        "largest_gap_decided_otherwise": max(
-            (d["oracle_gap"] for row in rows for d in row["led_differences"]), default=0.0
-        ),
-        "rows": rows,
-    }
-    print({key: value for key, value in result.items() if key != "rows"})
+    result = measure(args)
+    print(json.dumps(result["summary"], indent=1))
     if args.out:
         args.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
