@@ -16,6 +16,7 @@ import datetime
 import json
 import pathlib
 import platform
+import subprocess
 import sys
 import tempfile
 
@@ -38,6 +39,8 @@ PROMPTS = [
     "Q: What is the largest planet in the solar system?\nA:",
     "机器学习是",
     "1, 2, 3, 4, 5,",
+    # 649 tokens: the local layers no longer see the beginning.
+    " ".join(f"The quick brown fox jumps over the lazy dog number {i}." for i in range(47)),
 ]
 
 
@@ -59,7 +62,7 @@ def write_float32(source, target):
 class Peer:
     def __init__(self, path, threads):
         self.llama = llama_cpp.Llama(
-            str(path), n_ctx=256, n_threads=threads, n_threads_batch=threads, logits_all=True, verbose=False,
+            str(path), n_ctx=768, n_batch=768, n_threads=threads, n_threads_batch=threads, logits_all=True, verbose=False,
             type_k=llama_cpp.GGML_TYPE_F32, type_v=llama_cpp.GGML_TYPE_F32,
         )  # fmt: skip
 
@@ -134,7 +137,8 @@ def measure(args):
     return {
         "suite": "llama_cpp_tokens",
         "date": datetime.date.today().isoformat(),
-        "device": platform.machine(),
+        "commit": subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip(),
+        "device": f"cpu {platform.machine()}",
         "model": path.name,
         "peer": f"llama-cpp-python {llama_cpp.__version__}",
         "steps": sum(row["num_steps"] for row in rows),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gemma 3 270M answers prompts on the CPU through fulmen. `./dev demo` runs this.
 
-    python examples/generate/generate.py --prompt "The capital of France is" --prompt "def fib(n):" --greedy
+python examples/generate/generate.py --prompt "The capital of France is" --prompt "def fib(n):" --greedy
 """
 
 import argparse
@@ -60,7 +60,7 @@ def load(args):
 
 
 class Screen:
-    """Answers as they grow: on a terminal all at once, in place; elsewhere line by line, each with its prompt's number."""
+    """Answers as they grow: on a terminal all at once; elsewhere line by line, each with its prompt's number."""
 
     def __init__(self, tokenizer, prompts):
         self.prompts, self.answers = prompts, [""] * len(prompts)

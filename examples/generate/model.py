@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gemma 3, one forward step over a mixed batch: every operator but the dense products is the library's.
 
-    x = embed[token] * sqrt(hidden)
-    per layer:  q,k,v = norm(x) Wqkv;  q,k = rope(norm(q)), rope(norm(k));  cache += k,v
-                x += norm(attention(q, cache) Wo)
-                x += norm(gelu(norm(x) Wgate) * (norm(x) Wup) Wdown)
-    logits = norm(x_last) embed^T
+x = embed[token] * sqrt(hidden)
+per layer:  q,k,v = norm(x) Wqkv;  q,k = rope(norm(q)), rope(norm(k));  cache += k,v
+            x += norm(attention(q, cache) Wo)
+            x += norm(gelu(norm(x) Wgate) * (norm(x) Wup) Wdown)
+logits = norm(x_last) embed^T
 """
 
 from dataclasses import dataclass
