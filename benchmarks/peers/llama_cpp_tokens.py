@@ -62,8 +62,8 @@ def write_float32(source, target):
 class Peer:
     def __init__(self, path, threads):
         self.llama = llama_cpp.Llama(
-            str(path), n_ctx=768, n_batch=768, n_threads=threads, n_threads_batch=threads, logits_all=True, verbose=False,
-            type_k=llama_cpp.GGML_TYPE_F32, type_v=llama_cpp.GGML_TYPE_F32,
+            str(path), n_ctx=768, n_batch=768, n_threads=threads, n_threads_batch=threads,
+            logits_all=True, verbose=False, type_k=llama_cpp.GGML_TYPE_F32, type_v=llama_cpp.GGML_TYPE_F32,
         )  # fmt: skip
 
     def logits(self, tokens):

@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress import Progress
 from rich.text import Text
-from threadpoolctl import threadpool_limits
 
 from engine import GREEDY, Engine, Sampling
 from model import Model
@@ -55,7 +54,8 @@ def load(args):
             bars.update(tasks[what], completed=done)
 
         file = ModelFile(model_path(progress))
-        model = Model(file.config, file.load(progress), args.pages, kv_dtype=np.dtype(KV_DTYPES[args.kv_dtype]))
+        kv_dtype = np.dtype(KV_DTYPES[args.kv_dtype])
+        model = Model(file.config, file.load(progress), args.pages, kv_dtype=kv_dtype, num_threads=args.threads)
     return Tokenizer(file), model
 
 
@@ -114,8 +114,7 @@ def main():
     except ValueError as error:
         sys.exit(f"generate: {error}")
     start = time.perf_counter()
-    with threadpool_limits(args.threads):  # NumPy's products use as many threads as the library
-        stream(engine, Screen(tokenizer, prompts))
+    stream(engine, Screen(tokenizer, prompts))
     print(report(engine, requests, time.perf_counter() - start), file=sys.stderr)
 
 

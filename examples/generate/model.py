@@ -8,12 +8,15 @@ per layer:  q,k,v = norm(x) Wqkv;  q,k = rope(norm(q)), rope(norm(k));  cache +=
 logits = norm(x_last) embed^T
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import fulmen
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-DENSE_BLOCK_BYTES = 8 << 20  # a slice of a weight matrix that stays in a shared cache while all requests use it
+DENSE_BLOCK_BYTES = 4 << 20  # a slice of a weight matrix that stays in cache while all requests use it
+DENSE_MIN_BLOCKS = 4  # so that small weights, too, are shared out over threads
 SPLIT_PAGES = 16  # attention's KV split, fixed: a request's sums are cut at the same keys in every batch
 
 
@@ -29,20 +32,31 @@ class Step:
     sampled: np.ndarray  # [num_sampled] the requests whose next token is wanted
 
 
-def dense(x, weight, indptr):
-    """x [nnz, in] times weight [out, in] transposed, one product per request: [nnz, out].
+class Dense:
+    """x [nnz, in] times weight [out, in] transposed: [nnz, out], by NumPy, one product per request and weight block.
 
-    BLAS picks its kernel, and with it the order of summation, by the shape of the product. Multiplying each request's
-    rows on their own makes that shape, and so every bit, independent of who else is in the batch. Walking the weight
-    in cache-sized blocks outside the loop over requests still reads it from memory only once per step.
+    BLAS chooses its kernel, and with it the order of summation, by the shape of a product. Multiplying each request's
+    rows on their own, by blocks of the weight that depend on the weight alone, makes that shape, and so every bit of
+    the result, independent of who else is in the batch and of the number of threads. A block stays in cache while all
+    requests use it, so that the weight is read from memory once per step.
     """
-    out = np.empty((len(x), len(weight)), np.float32)
-    block = max(1, DENSE_BLOCK_BYTES // weight[0].nbytes)
-    for row in range(0, len(weight), block):
-        part = weight[row : row + block].T
-        for begin, end in zip(indptr[:-1], indptr[1:]):
-            np.matmul(x[begin:end], part, out=out[begin:end, row : row + block])
-    return out
+
+    def __init__(self, num_threads):
+        self.pool = ThreadPoolExecutor(num_threads)
+        self.single = threadpool_limits(1, user_api="blas")  # the threads are ours, each product has one
+
+    def __call__(self, x, weight, indptr):
+        out = np.empty((len(x), len(weight)), np.float32)
+        num_blocks = max(DENSE_MIN_BLOCKS, weight.nbytes // DENSE_BLOCK_BYTES)
+        block = -(-len(weight) // num_blocks)
+
+        def multiply(row):
+            part = weight[row : row + block].T
+            for begin, end in zip(indptr[:-1], indptr[1:]):
+                np.matmul(x[begin:end], part, out=out[begin:end, row : row + block])
+
+        list(self.pool.map(multiply, range(0, len(weight), block)))
+        return out
 
 
 def gemma_weight(stored):
@@ -71,8 +85,9 @@ class Layer:
 class Model:
     """Weights, the paged cache of all layers, and the two attention plans that a step needs."""
 
-    def __init__(self, config, arrays, num_pages, page_size=16, kv_dtype=np.float32):
+    def __init__(self, config, arrays, num_pages, page_size=16, kv_dtype=np.float32, num_threads=1):
         c = self.config = config
+        self.dense = Dense(num_threads)
         self.page_size = page_size
         self.layers = [Layer(arrays, i) for i in range(c.num_layers)]
         self.embed = arrays["token_embd.weight"]
@@ -112,7 +127,7 @@ class Model:
         c, layer, nnz = self.config, self.layers[index], len(x)
         batch_indices, positions = slots
         is_global = c.is_global(index)
-        qkv = dense(x, layer.qkv, step.qo_indptr).reshape(nnz, -1, c.head_dim)
+        qkv = self.dense(x, layer.qkv, step.qo_indptr).reshape(nnz, -1, c.head_dim)
         q, k, v = np.split(qkv, [c.num_qo_heads, c.num_qo_heads + c.num_kv_heads], axis=1)
         q = fulmen.gemma_rmsnorm(q, layer.norm_q, c.norm_eps)
         k = fulmen.gemma_rmsnorm(k, layer.norm_k, c.norm_eps)
@@ -135,11 +150,11 @@ class Model:
         x = fulmen.gemma_rmsnorm(residual, self.layers[0].norm_in, c.norm_eps)
         following = [layer.norm_in for layer in self.layers[1:]] + [self.norm_out]
         for index, (layer, norm_next) in enumerate(zip(self.layers, following)):
-            x = dense(self.attention(x, index, step, slots), layer.out, indptr)
+            x = self.dense(self.attention(x, index, step, slots), layer.out, indptr)
             x = fulmen.gemma_rmsnorm(x, layer.norm_attn, c.norm_eps)
             fulmen.gemma_fused_add_rmsnorm(x, residual, layer.norm_ffn_in, c.norm_eps)  # residual += x; x = norm
-            x = fulmen.gelu_tanh_and_mul(dense(x, layer.gate_up, indptr))
-            x = fulmen.gemma_rmsnorm(dense(x, layer.down, indptr), layer.norm_ffn, c.norm_eps)
+            x = fulmen.gelu_tanh_and_mul(self.dense(x, layer.gate_up, indptr))
+            x = fulmen.gemma_rmsnorm(self.dense(x, layer.down, indptr), layer.norm_ffn, c.norm_eps)
             fulmen.gemma_fused_add_rmsnorm(x, residual, norm_next, c.norm_eps)
         last = x[indptr[1:][step.sampled] - 1]
-        return dense(last, self.head, np.arange(len(last) + 1))
+        return self.dense(last, self.head, np.arange(len(last) + 1))
