@@ -10,26 +10,28 @@
 namespace fulmen {
 
 struct RmsNormArgs {
-  TensorView input;        // [num_tokens, num_heads?, hidden_size] f32, f16, bf16
-  TensorView weight;       // [hidden_size] input's dtype or f32
-  TensorView out;          // like input, written; may be input itself
-  float eps = 1e-6f;       // > 0
-  float weight_bias = 0;   // 0, or 1 for Gemma
+  TensorView input;       // [num_tokens, num_heads?, hidden_size] f32, f16, bf16
+  TensorView weight;      // [hidden_size] input's dtype or f32
+  TensorView out;         // like input, written; may be input itself
+  float eps = 1e-6f;      // > 0
+  float weight_bias = 0;  // 0, or 1 for Gemma
 };
 
 inline constexpr OpSchema kRmsNormSchema{
     "rmsnorm",
     {
-        {"input", "num_tokens num_heads? hidden_size", kFloats, Access::kRead, Presence::kRequired, "rows to normalise"},
+        {"input", "num_tokens num_heads? hidden_size", kFloats, Access::kRead, Presence::kRequired,
+         "rows to normalise"},
         {"weight", "hidden_size", kFloats, Access::kRead, Presence::kRequired, "input's dtype or float32"},
-        {"out", "num_tokens num_heads? hidden_size", kFloats, Access::kWrite, Presence::kRequired, "may be input itself"},
+        {"out", "num_tokens num_heads? hidden_size", kFloats, Access::kWrite, Presence::kRequired,
+         "may be input itself"},
     }};
 
 struct RmsNormDims {
   int64_t num_tokens, num_heads, hidden_size;
 };
 
-RmsNormDims check(const RmsNormArgs& args);                      // throws Error{kInvalidArgument}
+RmsNormDims check(const RmsNormArgs& args);  // throws Error{kInvalidArgument}
 void rmsnorm(const RmsNormArgs& args, const Context& context = {});
 
 // What the op must move and compute: the floor that benchmarks and planners use.
