@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// The variant behind every built-in entry point: causal, sliding window, soft cap, ALiBi, packed custom mask and sinks
+// as run-time fields. One struct, so that options combine and none can be dropped on the way to a kernel.
+#pragma once
+#include <fulmen/attention/variant.h>
+
+namespace fulmen::attention {
+
+struct Standard : Defaults {
+  float sm_scale = 1;
+  float logits_soft_cap = 0;  // 0: off
+  int32_t window_left = -1;   // inclusive; -1: unlimited
+  bool causal = false;
+  const float* alibi_slopes = nullptr;   // [num_qo_heads], or null
+  const float* sinks = nullptr;          // [num_qo_heads] natural-log units, or null
+  const uint8_t* custom_mask = nullptr;  // packed bits, little endian, 1 = keep; replaces causal; null: none
+  const int32_t* mask_indptr = nullptr;  // [batch_size + 1] byte offsets into custom_mask
+
+  FULMEN_FN bool has_mask() const { return custom_mask != nullptr; }
+  FULMEN_FN bool changes_logits() const { return logits_soft_cap > 0 || alibi_slopes != nullptr; }
+  FULMEN_FN bool has_sink() const { return sinks != nullptr; }
+
+  FULMEN_FN KvRange visible(Row row) const {
+    return {math::min(row.kv_len, window_begin(row, window_left)),
+            causal && custom_mask == nullptr ? causal_end(row) : row.kv_len};
+  }
+  // Bit (qo_idx, kv_idx) of the request. A SIMD backend loads its bits through mask_bits() and never calls this.
+  FULMEN_FN bool keep(Row row, int32_t kv_idx) const {
+    const int64_t bit = int64_t(row.qo_idx) * row.kv_len + kv_idx;
+    return (custom_mask[mask_indptr[row.batch_idx] + bit / 8] >> (bit % 8) & 1) != 0;
+  }
+  // The natural-log logit where soft cap or ALiBi is on; raw q·k where not, so that the scale folds into exp2's
+  // argument.
+  template <class F, class I>
+  FULMEN_FN F logit(Row row, I kv_idx, F x) const {
+    using math::cast_to, math::tanh;
+    if (!changes_logits()) return x;
+    x = x * F(sm_scale);
+    if (logits_soft_cap > 0) x = F(logits_soft_cap) * tanh(x * F(1 / logits_soft_cap));
+    if (alibi_slopes != nullptr) x = x + F(alibi_slopes[row.qo_head]) * cast_to(F(), kv_idx - I(row.qo_idx));
+    return x;
+  }
+  FULMEN_FN float scale_log2() const { return changes_logits() ? math::kLog2e : sm_scale * math::kLog2e; }
+  FULMEN_FN float sink(Row row) const { return sinks[row.qo_head]; }
+};
+
+}  // namespace fulmen::attention

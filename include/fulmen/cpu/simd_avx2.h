@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// Level "avx2": eight lanes, FMA, F16C.
+#pragma once
+#include <fulmen/core/dtype.h>
+#include <fulmen/cpu/level.h>
+
+#include <cstring>
+
+FULMEN_CPU_BEGIN
+
+inline constexpr int32_t kLanes = 8;
+struct F32 {
+  __m256 v;
+  F32() = default;
+  F32(__m256 x) : v(x) {}
+  explicit F32(float x) : v(_mm256_set1_ps(x)) {}
+};
+struct I32 {
+  __m256i v;
+  I32() = default;
+  I32(__m256i x) : v(x) {}
+  explicit I32(int32_t x) : v(_mm256_set1_epi32(x)) {}
+};
+struct Mask {
+  __m256i v;  // all ones or all zeros per lane
+};
+
+inline F32 splat(float x) { return {_mm256_set1_ps(x)}; }
+inline F32 zeros() { return {_mm256_setzero_ps()}; }
+inline I32 splat_i(int32_t x) { return {_mm256_set1_epi32(x)}; }
+inline I32 iota(int32_t first) {
+  return {_mm256_add_epi32(_mm256_set1_epi32(first), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))};
+}
+inline __m256i first_n(int32_t n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), iota(0).v); }
+
+inline F32 widen(__m128i x, f16) { return {_mm256_cvtph_ps(x)}; }
+inline F32 widen(__m128i x, bf16) { return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16))}; }
+inline F32 widen(__m128i x, e5m2) {  // e5m2 is the upper byte of f16
+  return {_mm256_cvtph_ps(_mm_slli_epi16(_mm_cvtepu8_epi16(x), 8))};
+}
+inline F32 widen(__m128i x, e4m3) {
+  const __m256i wide = _mm256_cvtepu8_epi32(x);
+  const __m256i magnitude = _mm256_and_si256(wide, _mm256_set1_epi32(0x7f));
+  const __m256i sign = _mm256_slli_epi32(_mm256_and_si256(wide, _mm256_set1_epi32(0x80)), 24);
+  const __m256 scaled =  // exponent bias 7 to 127; the multiplication normalises subnormals
+      _mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(magnitude, 20)), _mm256_set1_ps(0x1p120f));
+  const __m256i nan = _mm256_cmpeq_epi32(magnitude, _mm256_set1_epi32(0x7f));
+  return {_mm256_or_ps(_mm256_or_ps(scaled, _mm256_castsi256_ps(sign)), _mm256_castsi256_ps(nan))};
+}
+inline F32 load(const float* p) { return {_mm256_loadu_ps(p)}; }
+inline F32 load(const f16* p) { return widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)), f16{}); }
+inline F32 load(const bf16* p) { return widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)), bf16{}); }
+inline F32 load(const e4m3* p) { return widen(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)), e4m3{}); }
+inline F32 load(const e5m2* p) { return widen(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)), e5m2{}); }
+inline F32 load_n(const float* p, int32_t n) { return {_mm256_maskload_ps(p, first_n(n))}; }
+template <class T>
+inline F32 load_n(const T* p, int32_t n) {
+  T buffer[kLanes] = {};
+  std::memcpy(buffer, p, size_t(n) * sizeof(T));
+  return load(buffer);
+}
+
+inline void store(float* p, F32 x) { _mm256_storeu_ps(p, x.v); }
+inline void store(f16* p, F32 x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT));
+}
+inline void store(bf16* p, F32 x) {
+  const __m256i in = _mm256_castps_si256(x.v);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(in, 16), _mm256_set1_epi32(1));
+  const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(in, _mm256_set1_epi32(0x7fff)), odd), 16);
+  const __m256i quiet = _mm256_or_si256(_mm256_srli_epi32(in, 16), _mm256_set1_epi32(0x40));
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x.v, x.v, _CMP_UNORD_Q));
+  const __m256i out = _mm256_blendv_epi8(rounded, quiet, nan);
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(out, out), 0xd8);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
+}
+inline void store_n(float* p, F32 x, int32_t n) { _mm256_maskstore_ps(p, first_n(n), x.v); }
+template <class T>
+inline void store_n(T* p, F32 x, int32_t n) {
+  T buffer[kLanes];
+  store(buffer, x);
+  std::memcpy(p, buffer, size_t(n) * sizeof(T));
+}
+inline void store_fp8(auto* p, F32 x) {
+  float lanes[kLanes];
+  store(lanes, x);
+  for (int32_t i = 0; i < kLanes; ++i) p[i] = from_f32<std::remove_reference_t<decltype(p[0])>>(lanes[i]);
+}
+inline void store(e4m3* p, F32 x) { store_fp8(p, x); }
+inline void store(e5m2* p, F32 x) { store_fp8(p, x); }
+
+inline F32 operator+(F32 a, F32 b) { return {_mm256_add_ps(a.v, b.v)}; }
+inline F32 operator-(F32 a, F32 b) { return {_mm256_sub_ps(a.v, b.v)}; }
+inline F32 operator*(F32 a, F32 b) { return {_mm256_mul_ps(a.v, b.v)}; }
+inline F32 operator/(F32 a, F32 b) { return {_mm256_div_ps(a.v, b.v)}; }
+inline F32 fma(F32 a, F32 b, F32 c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+inline F32 max(F32 a, F32 b) { return {_mm256_max_ps(a.v, b.v)}; }
+inline F32 min(F32 a, F32 b) { return {_mm256_min_ps(a.v, b.v)}; }
+inline F32 sqrt(F32 a) { return {_mm256_sqrt_ps(a.v)}; }
+inline F32 round(F32 a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+
+inline float reduce_add(F32 a) {
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+inline float reduce_max(F32 a) {
+  __m128 s = _mm_max_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+  s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+
+inline I32 operator+(I32 a, I32 b) { return {_mm256_add_epi32(a.v, b.v)}; }
+inline I32 operator-(I32 a, I32 b) { return {_mm256_sub_epi32(a.v, b.v)}; }
+inline I32 operator&(I32 a, I32 b) { return {_mm256_and_si256(a.v, b.v)}; }
+inline I32 operator|(I32 a, I32 b) { return {_mm256_or_si256(a.v, b.v)}; }
+template <int kBits>
+inline I32 shift_left(I32 a) {
+  return {_mm256_slli_epi32(a.v, kBits)};
+}
+template <int kBits>
+inline I32 shift_right(I32 a) {
+  return {_mm256_srli_epi32(a.v, kBits)};
+}
+inline F32 to_float(I32 a) { return {_mm256_cvtepi32_ps(a.v)}; }
+inline F32 cast_to(F32, I32 a) { return to_float(a); }  // for variants
+inline I32 to_int(F32 a) { return {_mm256_cvttps_epi32(a.v)}; }
+inline I32 bits_of(F32 a) { return {_mm256_castps_si256(a.v)}; }
+inline F32 float_from_bits(I32 a) { return {_mm256_castsi256_ps(a.v)}; }
+
+inline Mask operator<(F32 a, F32 b) { return {_mm256_castps_si256(_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ))}; }
+inline Mask operator<(I32 a, I32 b) { return {_mm256_cmpgt_epi32(b.v, a.v)}; }
+inline Mask operator==(I32 a, I32 b) { return {_mm256_cmpeq_epi32(a.v, b.v)}; }
+inline F32 select(Mask m, F32 a, F32 b) { return {_mm256_blendv_ps(b.v, a.v, _mm256_castsi256_ps(m.v))}; }
+inline Mask mask_from_bits(uint32_t bits) {
+  const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  return {_mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(int32_t(bits)), bit), bit)};
+}
+inline uint32_t bits_from_mask(Mask m) { return uint32_t(_mm256_movemask_ps(_mm256_castsi256_ps(m.v))); }
+inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
+FULMEN_CPU_END

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+// Levels "avx512" and "avx512_bf16": sixteen lanes, mask registers.
+#pragma once
+#include <fulmen/core/dtype.h>
+#include <fulmen/cpu/level.h>
+
+FULMEN_CPU_BEGIN
+
+inline constexpr int32_t kLanes = 16;
+struct F32 {
+  __m512 v;
+  F32() = default;
+  F32(__m512 x) : v(x) {}
+  explicit F32(float x) : v(_mm512_set1_ps(x)) {}
+};
+struct I32 {
+  __m512i v;
+  I32() = default;
+  I32(__m512i x) : v(x) {}
+  explicit I32(int32_t x) : v(_mm512_set1_epi32(x)) {}
+};
+struct Mask {
+  __mmask16 v;
+};
+
+inline F32 splat(float x) { return {_mm512_set1_ps(x)}; }
+inline F32 zeros() { return {_mm512_setzero_ps()}; }
+inline I32 splat_i(int32_t x) { return {_mm512_set1_epi32(x)}; }
+inline I32 iota(int32_t first) {
+  return {_mm512_add_epi32(_mm512_set1_epi32(first),
+                           _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15))};
+}
+inline __mmask16 first_n(int32_t n) { return __mmask16((1u << n) - 1u); }  // n <= 16
+
+inline F32 widen(__m256i x, f16) { return {_mm512_maskz_cvtph_ps(0xffff, x)}; }
+inline F32 widen(__m256i x, bf16) {
+  const __m512i wide = _mm512_maskz_cvtepu16_epi32(0xffff, x);
+  return {_mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, wide, 16))};
+}
+inline F32 widen(__m128i x, e5m2) {  // e5m2 is the upper byte of f16
+  return widen(_mm256_slli_epi16(_mm256_cvtepu8_epi16(x), 8), f16{});
+}
+inline F32 widen(__m128i x, e4m3) {
+  const __m512i wide = _mm512_maskz_cvtepu8_epi32(0xffff, x);
+  const __m512i magnitude = _mm512_and_si512(wide, _mm512_set1_epi32(0x7f));
+  const __m512i sign = _mm512_maskz_slli_epi32(0xffff, _mm512_and_si512(wide, _mm512_set1_epi32(0x80)), 24);
+  const __m512 scaled =  // exponent bias 7 to 127; the multiplication normalises subnormals
+      _mm512_mul_ps(_mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, magnitude, 20)), _mm512_set1_ps(0x1p120f));
+  const __m512i out = _mm512_or_si512(_mm512_castps_si512(scaled), sign);
+  const __mmask16 nan = _mm512_cmpeq_epi32_mask(magnitude, _mm512_set1_epi32(0x7f));
+  return {_mm512_castsi512_ps(_mm512_mask_mov_epi32(out, nan, _mm512_set1_epi32(0x7fc00000)))};
+}
+inline F32 load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline F32 load(const f16* p) { return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), f16{}); }
+inline F32 load(const bf16* p) { return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), bf16{}); }
+inline F32 load(const e4m3* p) { return widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)), e4m3{}); }
+inline F32 load(const e5m2* p) { return widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)), e5m2{}); }
+inline F32 load_n(const float* p, int32_t n) { return {_mm512_maskz_loadu_ps(first_n(n), p)}; }
+inline F32 load_n(const f16* p, int32_t n) { return widen(_mm256_maskz_loadu_epi16(first_n(n), p), f16{}); }
+inline F32 load_n(const bf16* p, int32_t n) { return widen(_mm256_maskz_loadu_epi16(first_n(n), p), bf16{}); }
+inline F32 load_n(const e4m3* p, int32_t n) { return widen(_mm_maskz_loadu_epi8(first_n(n), p), e4m3{}); }
+inline F32 load_n(const e5m2* p, int32_t n) { return widen(_mm_maskz_loadu_epi8(first_n(n), p), e5m2{}); }
+
+inline __m256i narrow(F32 x, f16) { return _mm512_maskz_cvtps_ph(0xffff, x.v, _MM_FROUND_TO_NEAREST_INT); }
+// In integers rather than with vcvtneps2bf16, which flushes subnormals.
+inline __m256i narrow(F32 x, bf16) {
+  const __m512i in = _mm512_castps_si512(x.v);
+  const __m512i high = _mm512_maskz_srli_epi32(0xffff, in, 16);
+  const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+  const __m512i sum = _mm512_add_epi32(_mm512_add_epi32(in, _mm512_set1_epi32(0x7fff)), odd);
+  const __m512i rounded = _mm512_maskz_srli_epi32(0xffff, sum, 16);
+  const __mmask16 nan = _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q);
+  return _mm512_maskz_cvtepi32_epi16(0xffff, _mm512_mask_or_epi32(rounded, nan, high, _mm512_set1_epi32(0x40)));
+}
+inline void store(float* p, F32 x) { _mm512_storeu_ps(p, x.v); }
+inline void store(f16* p, F32 x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(x, f16{})); }
+inline void store(bf16* p, F32 x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(x, bf16{})); }
+inline void store_n(float* p, F32 x, int32_t n) { _mm512_mask_storeu_ps(p, first_n(n), x.v); }
+inline void store_n(f16* p, F32 x, int32_t n) { _mm256_mask_storeu_epi16(p, first_n(n), narrow(x, f16{})); }
+inline void store_n(bf16* p, F32 x, int32_t n) { _mm256_mask_storeu_epi16(p, first_n(n), narrow(x, bf16{})); }
+inline void store_fp8(auto* p, F32 x, int32_t n) {
+  float lanes[kLanes];
+  store(lanes, x);
+  for (int32_t i = 0; i < n; ++i) p[i] = from_f32<std::remove_reference_t<decltype(p[0])>>(lanes[i]);
+}
+inline void store_n(e4m3* p, F32 x, int32_t n) { store_fp8(p, x, n); }
+inline void store_n(e5m2* p, F32 x, int32_t n) { store_fp8(p, x, n); }
+inline void store(e4m3* p, F32 x) { store_fp8(p, x, kLanes); }
+inline void store(e5m2* p, F32 x) { store_fp8(p, x, kLanes); }
+
+inline F32 operator+(F32 a, F32 b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline F32 operator-(F32 a, F32 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline F32 operator*(F32 a, F32 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline F32 operator/(F32 a, F32 b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline F32 fma(F32 a, F32 b, F32 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline F32 max(F32 a, F32 b) { return {_mm512_maskz_max_ps(0xffff, a.v, b.v)}; }
+inline F32 min(F32 a, F32 b) { return {_mm512_maskz_min_ps(0xffff, a.v, b.v)}; }
+inline F32 sqrt(F32 a) { return {_mm512_maskz_sqrt_ps(0xffff, a.v)}; }
+inline F32 round(F32 a) {
+  return {_mm512_maskz_roundscale_ps(0xffff, a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+
+// Both reductions in a fixed order; written out because GCC 12 warns inside its own _mm512_reduce_*.
+inline float reduce_add(F32 a) {
+  const __m512 b = _mm512_add_ps(a.v, _mm512_maskz_shuffle_f32x4(0xffff, a.v, a.v, 0x4e));
+  const __m512 c = _mm512_add_ps(b, _mm512_maskz_shuffle_f32x4(0xffff, b, b, 0xb1));
+  __m128 s = _mm512_castps512_ps128(c);
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+inline float reduce_max(F32 a) {
+  const __m512 b = _mm512_maskz_max_ps(0xffff, a.v, _mm512_maskz_shuffle_f32x4(0xffff, a.v, a.v, 0x4e));
+  const __m512 c = _mm512_maskz_max_ps(0xffff, b, _mm512_maskz_shuffle_f32x4(0xffff, b, b, 0xb1));
+  __m128 s = _mm512_castps512_ps128(c);
+  s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+
+inline I32 operator+(I32 a, I32 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+inline I32 operator-(I32 a, I32 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+inline I32 operator&(I32 a, I32 b) { return {_mm512_and_si512(a.v, b.v)}; }
+inline I32 operator|(I32 a, I32 b) { return {_mm512_or_si512(a.v, b.v)}; }
+template <int kBits>
+inline I32 shift_left(I32 a) {
+  return {_mm512_maskz_slli_epi32(0xffff, a.v, kBits)};
+}
+template <int kBits>
+inline I32 shift_right(I32 a) {
+  return {_mm512_maskz_srli_epi32(0xffff, a.v, kBits)};
+}
+inline F32 to_float(I32 a) { return {_mm512_maskz_cvtepi32_ps(0xffff, a.v)}; }
+inline F32 cast_to(F32, I32 a) { return to_float(a); }  // for variants
+inline I32 to_int(F32 a) { return {_mm512_maskz_cvttps_epi32(0xffff, a.v)}; }
+inline I32 bits_of(F32 a) { return {_mm512_castps_si512(a.v)}; }
+inline F32 float_from_bits(I32 a) { return {_mm512_castsi512_ps(a.v)}; }
+
+inline Mask operator<(F32 a, F32 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
+inline Mask operator<(I32 a, I32 b) { return {_mm512_cmplt_epi32_mask(a.v, b.v)}; }
+inline Mask operator==(I32 a, I32 b) { return {_mm512_cmpeq_epi32_mask(a.v, b.v)}; }
+inline F32 select(Mask m, F32 a, F32 b) { return {_mm512_mask_mov_ps(b.v, m.v, a.v)}; }
+inline Mask mask_from_bits(uint32_t bits) { return {__mmask16(bits)}; }
+inline uint32_t bits_from_mask(Mask m) { return m.v; }
+inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
+FULMEN_CPU_END
