@@ -38,7 +38,7 @@ struct Backend {
   std::string_view name;
   DeviceType device_type;
   int32_t (*num_devices)();
-  DeviceInfo (*device_info)(int32_t device_id);
+  DeviceInfo (*device_info)(int32_t device_id, const Context& context);  // the context may cap it
   const KernelRow* rows;
   int32_t num_rows;
   void (*copy)(void* dst, const void* src, size_t num_bytes, const Context& context);  // optional: tests and tools

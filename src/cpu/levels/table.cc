@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// The rows of this level: which ops have a kernel compiled for it.
+#include "src/cpu/levels/table.h"
+#include "src/cpu/levels/kernels.h"
+
+namespace fulmen::cpu::FULMEN_CPU_NS {
+namespace {
+
+constexpr CpuLevel kLevel = CpuLevel(FULMEN_CPU_LEVEL_ID);
+
+runtime::Refusal refuses_level(const void*, const runtime::DeviceInfo& device) {
+  if (device.arch >= int32_t(kLevel)) return {};
+  return std::string("needs ") + runtime::name_of(kLevel) + ", this CPU (or FULMEN_CPU_LEVEL) allows " +
+         runtime::name_of(CpuLevel(device.arch));
+}
+
+template <class Args>
+runtime::KernelRow row(std::string_view op) {
+  constexpr std::string_view kKernels[] = {"cpu/scalar", "cpu/avx2", "cpu/avx512", "cpu/avx512_bf16"};
+  return {op, kKernels[FULMEN_CPU_LEVEL_ID], &refuses_level,
+          [](const void* args, const Context& context) { launch(*static_cast<const Args*>(args), context); }};
+}
+
+}  // namespace
+
+void append_rows(std::vector<runtime::KernelRow>& rows) {
+  rows.insert(rows.end(), {
+                              row<RmsNormArgs>("rmsnorm"),
+                          });
+}
+
+}  // namespace fulmen::cpu::FULMEN_CPU_NS

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fulmen/ops/rmsnorm.h>
+#include <fulmen/runtime/registry.h>
+
+namespace fulmen {
+
+RmsNormDims check(const RmsNormArgs& a) {
+  const Dims d = check(kRmsNormSchema, {&a.input, &a.weight, &a.out});
+  if (a.out.dtype != a.input.dtype) fail("rmsnorm", "out", "dtype differs from input's");
+  if (a.weight.dtype != a.input.dtype && a.weight.dtype != DType::kF32)
+    fail("rmsnorm", "weight", std::string("dtype is ") + name_of(a.weight.dtype) + ", expected input's or float32");
+  require(a.eps > 0, "rmsnorm", "eps", a.eps, "a positive number");
+  return {d["num_tokens"], d["num_heads"], d["hidden_size"]};
+}
+
+void rmsnorm(const RmsNormArgs& args, const Context& context) {
+  static const runtime::OpHandle kOp = runtime::op_handle("rmsnorm");
+  const RmsNormDims dims = check(args);
+  if (dims.num_tokens * dims.num_heads * dims.hidden_size == 0) return;
+  runtime::launch(kOp, args.out, &args, context);
+}
+
+}  // namespace fulmen

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fulmen/core/schema.h>
+
+namespace fulmen {
+namespace {
+
+std::string describe(const OpSchema& schema, const Axis& axis) {
+  if (axis.kind != Axis::kDim) return {};
+  std::string text(schema.dims()[size_t(axis.dim)]);
+  if (axis.scale != 1) text = std::to_string(axis.scale) + "*" + text;
+  if (axis.add != 0) text += "+" + std::to_string(axis.add);
+  return " (" + text + ")";
+}
+
+std::string number(int64_t n) { return std::to_string(n); }
+
+struct Checker {
+  const OpSchema& schema;
+  Dims dims;
+  const TensorView* first = nullptr;  // the tensor whose device the others must share
+
+  void check(int32_t index, const TensorView& t) {
+    const TensorRow& row = schema.rows()[size_t(index)];
+    if (!t.defined()) {
+      if (row.presence == Presence::kRequired) fail(schema.op(), row.name, "is missing");
+      return;
+    }
+    if (!row.dtypes.has(t.dtype))
+      fail(schema.op(), row.name, std::string("dtype is ") + name_of(t.dtype) + ", expected " + to_string(row.dtypes));
+    check_shape(row, schema.shape(index), t);
+    check_strides(row, t);
+    check_memory(row, t);
+  }
+
+  void check_shape(const TensorRow& row, const OpSchema::Shape& shape, const TensorView& t) {
+    int32_t num_optional = 0;
+    for (int32_t i = 0; i < shape.rank; ++i) num_optional += shape.axes[size_t(i)].optional;
+    if (t.rank > shape.rank || t.rank < shape.rank - num_optional)
+      fail(schema.op(), row.name,
+           "rank is " + number(t.rank) + ", expected " + number(shape.rank) + " [" + std::string(row.shape) + "]");
+    int32_t missing = shape.rank - t.rank, at = 0;
+    for (int32_t i = 0; i < shape.rank; ++i) {
+      const Axis& axis = shape.axes[size_t(i)];
+      const bool skip = axis.optional && missing > 0;
+      missing -= skip;
+      check_size(row, axis, skip ? -1 : at, skip ? 1 : t.shape[at]);
+      at += !skip;
+    }
+  }
+
+  void check_size(const TensorRow& row, const Axis& axis, int32_t at, int64_t size) {
+    if (size < 0) fail(schema.op(), row.name, "dim " + number(at) + " is " + number(size) + ", expected 0 or more");
+    if (axis.kind == Axis::kAny) return;
+    int64_t expected = axis.add;
+    if (axis.kind == Axis::kDim) {
+      int64_t& bound = dims.sizes[size_t(axis.dim)];
+      if (bound < 0 && size >= axis.add && (size - axis.add) % axis.scale == 0) bound = (size - axis.add) / axis.scale;
+      if (bound < 0)
+        fail(schema.op(), row.name,
+             "dim " + number(at) + describe(schema, axis) + " is " + number(size) + ", which no size fits");
+      expected = bound * axis.scale + axis.add;
+    }
+    if (size != expected)
+      fail(schema.op(), row.name,
+           "dim " + number(at) + describe(schema, axis) + " is " + number(size) + ", expected " + number(expected));
+  }
+
+  void check_strides(const TensorRow& row, const TensorView& t) {
+    for (int32_t i = 0; i < t.rank; ++i) {
+      if (t.shape[i] <= 1) continue;
+      const int64_t stride = t.strides[i];
+      if (i == t.rank - 1 && stride != 1)
+        fail(schema.op(), row.name, "stride of the last dim is " + number(stride) + ", expected 1");
+      if (stride < 0 || (stride == 0 && row.access != Access::kRead))
+        fail(schema.op(), row.name,
+             "stride of dim " + number(i) + " is " + number(stride) + ", expected " +
+                 (stride < 0 ? "0 or more" : "not 0 in a tensor that is written"));
+    }
+  }
+
+  void check_memory(const TensorRow& row, const TensorView& t) {
+    if (t.num_elements() > 0 && t.data == nullptr) fail(schema.op(), row.name, "pointer is null");
+    if (reinterpret_cast<uintptr_t>(t.data) % uintptr_t(size_of(t.dtype)) != 0)
+      fail(schema.op(), row.name, "pointer is not aligned to its element of " + number(size_of(t.dtype)) + " bytes");
+    if (first == nullptr) first = &t;
+    if (t.device_type != first->device_type || t.device_id != first->device_id)
+      fail(schema.op(), row.name, "is on another device than " + std::string(schema.rows()[0].name));
+  }
+};
+
+}  // namespace
+
+std::string to_string(DTypes types) {
+  std::string text;
+  int32_t left = __builtin_popcount(types.mask);
+  for (int32_t i = 0; i < kNumDTypes; ++i) {
+    if (!types.has(DType(i))) continue;
+    text += name_of(DType(i));
+    text += --left > 1 ? ", " : left == 1 ? " or " : "";
+  }
+  return text;
+}
+
+Dims check(const OpSchema& schema, std::initializer_list<const TensorView*> tensors) {
+  Checker checker{schema, {&schema, {}}};
+  checker.dims.sizes.fill(-1);
+  int32_t index = 0;
+  for (const TensorView* t : tensors) checker.check(index++, *t);
+  return checker.dims;
+}
+
+}  // namespace fulmen
