@@ -51,8 +51,8 @@ consteval OpSchema schema(std::string_view op, Shapes kv, bool row_axis = true) 
 struct EntrySchemas {
   OpSchema nhd, hnd;
 };
-constexpr EntrySchemas kPaged{schema("attention", kPagedNhd), schema("attention", kPagedHnd)};
-constexpr EntrySchemas kRagged{schema("attention", kRaggedNhd), schema("attention", kRaggedHnd)};
+constexpr EntrySchemas kPaged{schema("batch_attention", kPagedNhd), schema("batch_attention", kPagedHnd)};
+constexpr EntrySchemas kRagged{schema("batch_attention", kRaggedNhd), schema("batch_attention", kRaggedHnd)};
 constexpr EntrySchemas kSinglePrefill{schema("single_prefill", kRaggedNhd), schema("single_prefill", kRaggedHnd)};
 constexpr EntrySchemas kSingleDecode{schema("single_decode", kRaggedNhd, false), schema("single_decode", kRaggedHnd, false)};
 constexpr EntrySchemas kPrefillPaged{schema("batch_prefill_paged", kPagedNhd), schema("batch_prefill_paged", kPagedHnd)};
@@ -61,7 +61,7 @@ constexpr EntrySchemas kBatchDecode{schema("batch_decode", kPagedNhd), schema("b
 
 const EntrySchemas& schemas_of(AttentionEntry entry, bool paged) {
   switch (entry) {
-    case AttentionEntry::kAttention: return paged ? kPaged : kRagged;
+    case AttentionEntry::kBatchAttention: return paged ? kPaged : kRagged;
     case AttentionEntry::kSinglePrefill: return kSinglePrefill;
     case AttentionEntry::kSingleDecode: return kSingleDecode;
     case AttentionEntry::kBatchPrefillPaged: return kPrefillPaged;
@@ -124,7 +124,7 @@ void check_head_dim(int64_t dim, std::string_view op, std::string_view tensor) {
 
 AttentionDims check_shapes(const AttentionArgs& a, AttentionEntry entry) {
   const bool paged_entry = entry == AttentionEntry::kBatchPrefillPaged || entry == AttentionEntry::kBatchDecode;
-  const bool paged = entry == AttentionEntry::kAttention ? a.k.rank == 4 : paged_entry;
+  const bool paged = entry == AttentionEntry::kBatchAttention ? a.k.rank == 4 : paged_entry;
   const OpSchema& s = attention_schema(entry, a.options.kv_layout, paged);
   const Dims d = check(s, {&a.q, &a.k, &a.v, &a.qo_indptr, &a.kv_indptr, &a.kv_indices, &a.last_page_len, &a.block_tables,
                            &a.seq_lens, &a.out, &a.lse, &a.custom_mask, &a.mask_indptr, &a.alibi_slopes, &a.sinks, &a.workspace});
@@ -175,7 +175,7 @@ AttentionDims check(const AttentionArgs& args, AttentionEntry entry) {
   return attention::prepare(copy, entry, requests);
 }
 
-void attention(const AttentionArgs& args, const Context& context) { run(args, AttentionEntry::kAttention, context); }
+void batch_attention(const AttentionArgs& args, const Context& context) { run(args, AttentionEntry::kBatchAttention, context); }
 void single_prefill(const AttentionArgs& args, const Context& c) { run(args, AttentionEntry::kSinglePrefill, c); }
 void single_decode(const AttentionArgs& args, const Context& c) { run(args, AttentionEntry::kSingleDecode, c); }
 void batch_prefill_paged(const AttentionArgs& args, const Context& c) { run(args, AttentionEntry::kBatchPrefillPaged, c); }
@@ -185,7 +185,7 @@ void batch_decode(const AttentionArgs& args, const Context& c) { run(args, Atten
 Cost cost(const AttentionArgs& args) {
   AttentionArgs a = args;
   std::vector<attention::PlanRequest> requests;
-  const AttentionEntry entry = a.q.rank == 2 ? AttentionEntry::kSingleDecode : AttentionEntry::kAttention;
+  const AttentionEntry entry = a.q.rank == 2 ? AttentionEntry::kSingleDecode : AttentionEntry::kBatchAttention;
   const AttentionDims d = attention::prepare(a, entry, requests);
   const attention::Standard variant = attention::standard_variant(a);
   double pairs = 0, keys = 0, rows = 0;
@@ -270,39 +270,56 @@ void run_in(AttentionCall& call, const TensorView& workspace, const Context& con
     fail("attention", "workspace", "has " + std::to_string(workspace.num_elements()) + " bytes, expected " +
                                        std::to_string(call.workspace_bytes) + " or more");
   call.workspace = workspace.data;
+  call.workspace_bytes = workspace.num_elements();
   call.step = AttentionCall::kRun;
   runtime::launch(op(), call.args->out, &call, context);
 }
 
-}  // namespace
-
-void BatchAttention::plan(const AttentionArgs& args, AttentionEntry entry) {
-  AttentionArgs a = args;
-  std::vector<PlanRequest> requests;
-  AttentionCall call;
-  call.dims = prepare(a, entry, requests);
-  call.args = &a;
-  plan_ = plan_call(call, requests, context_);
-  entry_ = entry;
-  const PlanView view = plan_.view();
-  call.plan = &view;
-  workspace_bytes_ = measure(call, context_);
+// The plan was made for these lengths and options.
+void check_plan(const PlanView& plan, const AttentionArgs& args, const AttentionDims& dims, std::span<const PlanRequest> requests) {
+  const PlanConfig is = plan.header.config, want = plan_config(args, dims);
+  const auto same = [](int64_t got, int64_t planned, std::string_view name) {
+    require(got == planned, "attention", name, got, std::to_string(planned) + ", as planned");
+  };
+  same(want.num_qo_heads, is.num_qo_heads, "num_qo_heads");
+  same(want.num_kv_heads, is.num_kv_heads, "num_kv_heads");
+  same(want.causal, is.causal, "causal");
+  same(want.window_left, is.window_left, "window_left");
+  same(want.fixed_split_len, is.fixed_split_len, "fixed_split_len");
+  same(int64_t(requests.size()), plan.header.batch_size, "batch_size");
+  for (size_t b = 0; b < requests.size(); ++b) {
+    const PlanRequest &got = requests[b], &planned = plan.requests()[b];
+    const std::string who = "of request " + std::to_string(b);
+    same(got.qo_begin, planned.qo_begin, "qo_indptr " + who);
+    same(got.qo_len, planned.qo_len, "qo_len " + who);
+    same(got.kv_len, planned.kv_len, "kv_len " + who);
+  }
 }
 
-void BatchAttention::set_plan(Plan plan, const AttentionArgs& args, AttentionEntry entry) {
+}  // namespace
+
+void BatchAttention::plan(const AttentionArgs& args, AttentionEntry entry) { adopt(args, entry, nullptr); }
+
+void BatchAttention::set_plan(const Plan& plan, const AttentionArgs& args, AttentionEntry entry) {
   verify(plan.view());
-  BatchAttention made(context_);
-  made.plan(args, entry);
-  plan_ = std::move(plan);
-  entry_ = entry;
-  AttentionCall call;
+  adopt(args, entry, &plan);
+}
+
+void BatchAttention::adopt(const AttentionArgs& args, AttentionEntry entry, const Plan* saved) {
   AttentionArgs a = args;
   std::vector<PlanRequest> requests;
+  AttentionCall call;
   call.dims = prepare(a, entry, requests);
   call.args = &a;
-  const PlanView view = plan_.view();
+  Plan made = saved != nullptr ? *saved : plan_call(call, requests, context_);
+  PlanView view = made.view();
+  check_plan(view, a, call.dims, requests);
   call.plan = &view;
   workspace_bytes_ = measure(call, context_);
+  view.header.num_slots = max_slots(view.header.config.num_workers);
+  max_workspace_bytes_ = measure(call, context_);
+  plan_ = std::move(made);
+  entry_ = entry;
 }
 
 void BatchAttention::run(const AttentionArgs& args) const {

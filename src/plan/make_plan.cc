@@ -41,6 +41,7 @@ void check_config(const PlanConfig& c) {
   positive(c.min_split_len, "min_split_len");
   positive(c.key_cost, "key_cost");
   require(c.num_workers <= 1 << 20, "plan", "num_workers", c.num_workers, "at most 1048576");
+  require(c.tile_q <= 1 << 16, "plan", "tile_q", c.tile_q, "at most 65536");
   require(c.row_cost >= 0, "plan", "row_cost", c.row_cost, "0 or more");
   require(c.window_left >= -1, "plan", "window_left", c.window_left, "-1 or more");
   require(c.fixed_split_len >= 0, "plan", "fixed_split_len", c.fixed_split_len, "0 or more");

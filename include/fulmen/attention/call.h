@@ -9,12 +9,12 @@
 namespace fulmen::attention {
 
 // The same call with k and v in NHD (strides permuted, nothing moved) and q, out and lse with a row axis.
-AttentionArgs canonical(const AttentionArgs& args, AttentionEntry entry = AttentionEntry::kAttention);
+AttentionArgs canonical(const AttentionArgs& args, AttentionEntry entry = AttentionEntry::kBatchAttention);
 
 // Where each request's rows begin, and its lengths. Reads host index tensors and checks every number in them; errors name
 // the tensor, the request and the position. args: canonical.
 std::vector<PlanRequest> requests_of(const AttentionArgs& args, const AttentionDims& dims,
-                                     AttentionEntry entry = AttentionEntry::kAttention);
+                                     AttentionEntry entry = AttentionEntry::kBatchAttention);
 
 // check() and requests_of() in one; args becomes canonical.
 AttentionDims prepare(AttentionArgs& args, AttentionEntry entry, std::vector<PlanRequest>& requests);
@@ -44,12 +44,12 @@ inline Standard standard_variant(const AttentionArgs& args) {
 // What every backend's "attention" row is launched with, in one of three steps.
 struct AttentionCall {
   enum Step : int32_t { kConfigure, kMeasure, kRun } step = kRun;
-  const AttentionArgs* args = nullptr;     // canonical and checked
+  const AttentionArgs* args = nullptr;         // canonical and checked
   AttentionDims dims{};
-  PlanConfig* config = nullptr;            // kConfigure: the row sets num_workers, tile sizes and costs
-  const PlanView* plan = nullptr;          // kMeasure, kRun
-  int64_t workspace_bytes = 0;             // kMeasure: set by the row
-  void* workspace = nullptr;               // kRun: that many bytes at least, any alignment, any contents
+  PlanConfig* config = nullptr;                // kConfigure: the row sets num_workers, tile sizes and costs
+  const PlanView* plan = nullptr;              // kMeasure, kRun
+  mutable int64_t workspace_bytes = 0;         // kMeasure: set by the row; kRun: the size of workspace
+  void* workspace = nullptr;                   // kRun; any alignment, any contents
 };
 
 // The plan's share of the call: what the options and the head counts say. The backend's row completes it.
@@ -63,17 +63,23 @@ PlanConfig plan_config(const AttentionArgs& args, const AttentionDims& dims);
 class BatchAttention {
  public:
   explicit BatchAttention(const Context& context = {}) : context_(context) {}
-  void plan(const AttentionArgs& args, AttentionEntry entry = AttentionEntry::kAttention);
-  void set_plan(Plan plan, const AttentionArgs& args, AttentionEntry entry = AttentionEntry::kAttention);  // a saved one
-  int64_t workspace_bytes() const { return workspace_bytes_; }
+  void plan(const AttentionArgs& args, AttentionEntry entry = AttentionEntry::kBatchAttention);
+  // A plan that was saved, or made for more workers than this process has; must be of the same lengths and options.
+  void set_plan(const Plan& plan, const AttentionArgs& args, AttentionEntry entry = AttentionEntry::kBatchAttention);
   const Plan& plan() const { return plan_; }
+  // Exactly what run() uses under this plan, and the most that any plan with no larger tiles and, with RoPE, no longer
+  // kv_len can use: a closed form of the workers, not of the batch.
+  int64_t workspace_bytes() const { return workspace_bytes_; }
+  int64_t max_workspace_bytes() const { return max_workspace_bytes_; }
   void run(const AttentionArgs& args) const;
 
  private:
+  void adopt(const AttentionArgs& args, AttentionEntry entry, const Plan* saved);
+
   Context context_;
-  AttentionEntry entry_ = AttentionEntry::kAttention;
+  AttentionEntry entry_ = AttentionEntry::kBatchAttention;
   Plan plan_;
-  int64_t workspace_bytes_ = 0;
+  int64_t workspace_bytes_ = 0, max_workspace_bytes_ = 0;
 };
 
 }  // namespace fulmen::attention

@@ -58,7 +58,7 @@ struct AttentionDims {
 };
 
 enum class AttentionEntry : int32_t {
-  kAttention,           // anything that AttentionArgs can say
+  kBatchAttention,      // anything that AttentionArgs can say
   kSinglePrefill,       // one request, ragged keys, no tables
   kSingleDecode,        // the same with one query row and no row axis: q [num_qo_heads, head_dim_qk]
   kBatchPrefillPaged,   // qo_indptr and a page table; append and mixed batches are this too
@@ -69,9 +69,9 @@ const OpSchema& attention_schema(AttentionEntry entry, KvLayout layout, bool pag
 
 // Throws Error{kInvalidArgument}. Where the index tensors are host memory their contents are checked as well: offsets,
 // lengths and every page id, so that no kernel reads outside the cache.
-AttentionDims check(const AttentionArgs& args, AttentionEntry entry = AttentionEntry::kAttention);
+AttentionDims check(const AttentionArgs& args, AttentionEntry entry = AttentionEntry::kBatchAttention);
 
-void attention(const AttentionArgs& args, const Context& context = {});
+void batch_attention(const AttentionArgs& args, const Context& context = {});
 void single_prefill(const AttentionArgs& args, const Context& context = {});
 void single_decode(const AttentionArgs& args, const Context& context = {});
 void batch_prefill_paged(const AttentionArgs& args, const Context& context = {});
