@@ -9,50 +9,46 @@
 // partial results simply add. Sinks are not applied here. All arithmetic is f32, in an order that depends on the block's
 // shape only. K and V are read inside the visible range of the block's rows only; nothing else in memory has influence.
 #pragma once
-#include <fulmen/attention/state.h>
-#include <fulmen/attention/tile_mask.h>
-#include <fulmen/attention/variant.h>
-#include <fulmen/cpu/attention/kv_rows.h>
-#include <fulmen/cpu/simd.h>
+#include <fulmen/cpu/attention/few_rows.h>
+#include <fulmen/cpu/attention/many_rows.h>
+#include <fulmen/cpu/attention/query_block.h>
 
 FULMEN_CPU_BEGIN
 
-// Rows of q and o are padded to whole multiples of this many floats.
-inline constexpr int32_t kHeadPad = 32;
-inline constexpr int32_t padded_head_dim(int32_t head_dim) { return (head_dim + kHeadPad - 1) / kHeadPad * kHeadPad; }
-
-// M rows = tokens x heads of one GQA group of one request, in any order in which qo_idx does not decrease (token-major:
-// row = token * group_size + head).
-struct QueryBlock {
-  const float* q = nullptr;                // [num_rows][q_stride]; columns head_dim_qk.. padded_head_dim() hold 0
-  const attention::Row* rows = nullptr;    // [num_rows]
-  int64_t q_stride = 0;                    // floats, >= padded_head_dim(head_dim_qk)
-  int32_t num_rows = 0, head_dim_qk = 0, head_dim_vo = 0;
-  // Multiply bf16 pairs (level avx512_bf16 with bf16 K and V; ignored elsewhere): q must hold bf16 values, and the weights
-  // are rounded to bf16. Faster where vdpbf16ps runs at full rate (AMD Zen 4), slower elsewhere.
-  bool use_bf16_dot = false;
-};
-
-// Rotates K by its position t on the fly, half-split: with h = rotary_dim / 2 and i < h,
-//   k'[i] = k[i] cos[t][i] - k[i+h] sin[t][i],   k'[i+h] = k[i+h] cos[t][i] + k[i] sin[t][i];   the rest is unchanged.
-struct KeyRope {
-  const float* cos = nullptr;  // [kv_len][rotary_dim / 2]; null: K is used as it is
-  const float* sin = nullptr;
-  int32_t rotary_dim = 0;      // even, <= head_dim_qk
-};
-
-struct BlockOutput {
-  attention::State<float>* state = nullptr;  // [num_rows], m in log2 units
-  float* o = nullptr;                        // [num_rows][o_stride]; columns head_dim_vo.. padded_head_dim() get 0
-  int64_t o_stride = 0;                      // floats, >= padded_head_dim(head_dim_vo)
-};
+// Up to this many rows stream K and V as they lie; more rows share packed tiles.
+inline constexpr int32_t kFewRows = 8;
 
 // Bytes of scratch (64-byte aligned, one per thread, contents irrelevant) that attend_block needs for up to num_rows rows.
-inline int64_t block_scratch_bytes(int32_t num_rows, int32_t head_dim_qk, int32_t head_dim_vo);
+inline int64_t block_scratch_bytes(int32_t num_rows, int32_t head_dim_qk, int32_t head_dim_vo) {
+  QueryBlock block;
+  block.num_rows = num_rows, block.head_dim_qk = head_dim_qk, block.head_dim_vo = head_dim_vo;
+  Scratch few = {nullptr}, many = {nullptr};
+  FewRowsScratch(block, few);
+  ManyRowsScratch(block, many);
+  return few.used > many.used ? few.used : many.used;
+}
+
+template <class T, class Variant, bool kDot>
+inline void attend_block_with(const Variant& variant, const QueryBlock& block, const KvRows<T>& k, const KvRows<T>& v,
+                              attention::KvRange kv, const KeyRope& rope, Scratch scratch, const BlockOutput& out) {
+  if (block.num_rows <= kFewRows) {
+    FewRows<T, Variant, kDot>{variant, block, k, v, rope, out, FewRowsScratch(block, scratch)}.run(kv);
+  } else {
+    ManyRows<T, Variant, kDot>{variant, block, k, v, rope, out, ManyRowsScratch(block, scratch)}.run(kv);
+  }
+}
 
 // T: float, f16, bf16, e4m3 or e5m2.
 template <class T, class Variant>
-void attend_block(const Variant& variant, const QueryBlock& block, const KvRows<T>& k, const KvRows<T>& v,
-                  attention::KvRange kv, const KeyRope& rope, void* scratch, const BlockOutput& out);
+inline void attend_block(const Variant& variant, const QueryBlock& block, const KvRows<T>& k, const KvRows<T>& v,
+                         attention::KvRange kv, const KeyRope& rope, void* scratch, const BlockOutput& out) {
+  const Scratch pieces = {static_cast<char*>(scratch)};
+  if constexpr (kHasBf16Dot && std::is_same_v<T, bf16>) {
+    if (block.use_bf16_dot && rope.cos == nullptr) {
+      return attend_block_with<T, Variant, true>(variant, block, k, v, kv, rope, pieces, out);
+    }
+  }
+  attend_block_with<T, Variant, false>(variant, block, k, v, kv, rope, pieces, out);
+}
 
 FULMEN_CPU_END
