@@ -41,15 +41,16 @@ template <class T, class W>
 void rmsnorm_rows(const RmsNormArgs& a, const RmsNormDims& d, const Executor& executor) {
   const TensorView in = a.input.rank == 2 ? insert_axis(a.input, 1) : a.input;
   const TensorView out = a.out.rank == 2 ? insert_axis(a.out, 1) : a.out;
-  parallel_chunks(executor, d.num_tokens * d.num_heads, 1 + 4096 / d.hidden_size, [&](int64_t begin, int64_t end, int32_t) {
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t token = row / d.num_heads, head = row % d.num_heads;
-      const T* x = in.as<T>() + token * in.strides[0] + head * in.strides[1];
-      const float mean = sum_of_squares(x, d.hidden_size) / float(d.hidden_size);
-      scale_row(x, a.weight.as<W>(), 1 / std::sqrt(mean + a.eps), a.weight_bias,
-                out.as<T>() + token * out.strides[0] + head * out.strides[1], d.hidden_size);
-    }
-  });
+  parallel_chunks(executor, d.num_tokens * d.num_heads, 1 + 4096 / d.hidden_size,
+                  [&](int64_t begin, int64_t end, int32_t) {
+                    for (int64_t row = begin; row < end; ++row) {
+                      const int64_t token = row / d.num_heads, head = row % d.num_heads;
+                      const T* x = in.as<T>() + token * in.strides[0] + head * in.strides[1];
+                      const float mean = sum_of_squares(x, d.hidden_size) / float(d.hidden_size);
+                      scale_row(x, a.weight.as<W>(), 1 / std::sqrt(mean + a.eps), a.weight_bias,
+                                out.as<T>() + token * out.strides[0] + head * out.strides[1], d.hidden_size);
+                    }
+                  });
 }
 
 inline void rmsnorm(const RmsNormArgs& a, const RmsNormDims& d, const Executor& executor) {

@@ -116,7 +116,7 @@ inline F32 to_float(I32 a) {
   return each<F32>([&](int32_t i) { return float(a.v[i]); });
 }
 inline F32 cast_to(F32, I32 a) { return to_float(a); }  // for variants
-inline I32 to_int(F32 a) {  // a holds whole numbers
+inline I32 to_int(F32 a) {                              // a holds whole numbers
   return each<I32>([&](int32_t i) { return int32_t(a.v[i]); });
 }
 inline I32 bits_of(F32 a) {

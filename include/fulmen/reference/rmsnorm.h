@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // rmsnorm in double, two passes, from the formula.
-// Bound: the mean of squares errs by sum_error(n) + 2 units relatively, its root by half of that; square root, reciprocal
-// and the three products by 6 more units; then the output is rounded.
+// Bound: the mean of squares errs by sum_error(n) + 2 units relatively, its root by half of that; square root,
+// reciprocal and the three products by 6 more units; then the output is rounded.
 #pragma once
 #include <fulmen/ops/rmsnorm.h>
 #include <fulmen/reference/bounded.h>
@@ -20,7 +20,8 @@ inline Values rmsnorm(const RmsNormArgs& a) {
       const double y = element(a.input, row * n + i) * scale * weight;
       // bias + weight is rounded once in f32: half a unit of its larger term where they cancel
       const double relative = sum_error(double(n)) / 2 + 7 * kUnit;
-      const double cancel = std::abs(element(a.input, row * n + i) * scale) * (std::abs(weight) + std::abs(double(a.weight_bias))) * kUnit;
+      const double cancel = std::abs(element(a.input, row * n + i) * scale) *
+                            (std::abs(weight) + std::abs(double(a.weight_bias))) * kUnit;
       out[size_t(row * n + i)] = rounded_to({y, std::abs(y) * relative + cancel}, a.out.dtype);
     }
   }
