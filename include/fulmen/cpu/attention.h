@@ -84,7 +84,7 @@ struct AttentionMemory {
 
 inline int64_t attention_workspace_bytes(const AttentionArgs& args, const AttentionDims& dims, const PlanView& plan,
                                          int32_t num_workers) {
-  Carver measure("attention");
+  Carver measure("batch_attention");
   AttentionMemory(args, dims, plan, num_workers, measure);
   return measure.bytes();
 }
@@ -286,7 +286,7 @@ class AttentionRun {
 template <class Variant>
 void attention(const AttentionArgs& args, const AttentionDims& dims, const PlanView& plan, const Variant& variant,
                void* workspace, int64_t workspace_bytes, const Executor& executor) {
-  Carver carver("attention", workspace, workspace_bytes);
+  Carver carver("batch_attention", workspace, workspace_bytes);
   const AttentionMemory memory(args, dims, plan, executor.num_threads, carver);
   const AttentionRun<Variant> run(args, dims, plan, variant, memory);
   if (memory.rope_len > 0) run.fill_rope(executor);

@@ -12,6 +12,7 @@
 #include <fulmen/ops/get_batch_indices_positions.h>
 #include <fulmen/ops/get_seq_lens.h>
 #include <fulmen/ops/layernorm.h>
+#include <fulmen/ops/merge_state.h>
 #include <fulmen/ops/packbits.h>
 #include <fulmen/ops/per_tensor_quant_fp8.h>
 #include <fulmen/ops/per_token_group_quant_fp8.h>
@@ -38,6 +39,8 @@ void launch(const LayerNormArgs& args, const Context& context);
 void launch(const PackBitsArgs& args, const Context& context);
 void launch(const PerTensorQuantFp8Args& args, const Context& context);
 void launch(const PerTokenGroupQuantFp8Args& args, const Context& context);
+void launch(const MergeStateArgs& args, const Context& context);
+void launch(const MergeStatesArgs& args, const Context& context);
 void launch(const RmsNormArgs& args, const Context& context);
 void launch(const RopeArgs& args, const Context& context);
 void launch(const SegmentPackBitsArgs& args, const Context& context);
