@@ -5,6 +5,7 @@
 #include <fulmen/attention/call.h>
 #include <fulmen/core/context.h>
 #include <fulmen/cpu/level.h>
+#include <fulmen/ops/merge_state.h>
 #include <fulmen/ops/rmsnorm.h>
 #include <fulmen/runtime/thread_pool.h>
 
@@ -16,6 +17,8 @@ inline const Executor& executor_of(const Context& context) {
 
 namespace FULMEN_CPU_NS {
 void launch(const attention::AttentionCall& call, const Context& context);
+void launch(const MergeStateArgs& args, const Context& context);
+void launch(const MergeStatesArgs& args, const Context& context);
 void launch(const RmsNormArgs& args, const Context& context);
 }  // namespace FULMEN_CPU_NS
 

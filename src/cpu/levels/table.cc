@@ -25,7 +25,9 @@ runtime::KernelRow row(std::string_view op) {
 
 void append_rows(std::vector<runtime::KernelRow>& rows) {
   rows.insert(rows.end(), {
-                              row<attention::AttentionCall>("attention"),
+                              row<attention::AttentionCall>("batch_attention"),
+                              row<MergeStateArgs>("merge_state"),
+                              row<MergeStatesArgs>("merge_states"),
                               row<RmsNormArgs>("rmsnorm"),
                           });
 }
