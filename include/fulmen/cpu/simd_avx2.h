@@ -166,5 +166,6 @@ inline Mask mask_from_bits(uint32_t bits) {
 }
 inline uint32_t bits_from_mask(Mask m) { return uint32_t(_mm256_movemask_ps(_mm256_castsi256_ps(m.v))); }
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+inline void prefetch_l2(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 
 FULMEN_CPU_END

@@ -183,5 +183,6 @@ inline F32 select(Mask m, F32 a, F32 b) { return {_mm512_mask_mov_ps(b.v, m.v, a
 inline Mask mask_from_bits(uint32_t bits) { return {__mmask16(bits)}; }
 inline uint32_t bits_from_mask(Mask m) { return m.v; }
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+inline void prefetch_l2(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 
 FULMEN_CPU_END

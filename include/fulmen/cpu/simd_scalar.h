@@ -162,5 +162,6 @@ inline uint32_t bits_from_mask(Mask m) {
   return bits;
 }
 inline void prefetch(const void* p) { __builtin_prefetch(p); }
+inline void prefetch_l2(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 FULMEN_CPU_END
