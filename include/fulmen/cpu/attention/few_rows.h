@@ -2,8 +2,11 @@
 // Attention of a few rows (decode): K and V stream from memory once, as they lie in the cache, for all rows together.
 //
 //   per chunk of kChunk tokens:   S = Q K^T   each key row against kRows query rows, 16 sums reduced by one transposing tree
-//                                 P = softmax step of every row
+//                                 P = softmax step: of all rows at once, or row by row where a mask or transform asks
 //                                 O += P V    kRows x kVecs registers of O, one pass over the chunk per block of columns
+//
+// S and P are held as they come out of the tree: register t / kKeys, lane r * kKeys + t % kKeys, with kKeys = kLanes / kRows;
+// maxima and sums of the softmax are held in the same lanes.
 //
 // A block may span several kv heads: each chunk is then worked on head by head. Meanwhile the next chunk's rows of the
 // same head are prefetched through the page table, one row per step, and into L2 only: rows that lie a power of two apart
@@ -20,24 +23,25 @@
 
 FULMEN_CPU_BEGIN
 
-inline constexpr int32_t kChunk = 32;         // tokens; a multiple of kLanes and of 2
+inline constexpr int32_t kChunk = 64;         // tokens; a multiple of kLanes and of 2
 inline constexpr int32_t kMaxRowGroup = kLanes < 8 ? 4 : 8;  // rows that share one pass; fewer are padded to 1, 2 or 4
 
 struct FewRowsScratch {
   float *q, *s, *o, *rotated;
+  float *m, *d;  // [num_kv_heads][kLanes]: the state of row r in lanes r * kKeys ..; d is the sum of the row's lanes
   bf16 *q_bf16, *p_bf16;
-  attention::State<float>* state;
   attention::KvRange* ranges;
   FewRowsScratch(const QueryBlock& block, Scratch& scratch) {
     const int32_t width_qk = padded_head_dim(block.head_dim_qk), width_vo = padded_head_dim(block.head_dim_vo);
     const int64_t rows = int64_t(kMaxRowGroup) * block.num_kv_heads;
     q = scratch.take<float>(rows * width_qk);
     q_bf16 = scratch.take<bf16>(rows * width_qk);
-    s = scratch.take<float>(kMaxRowGroup * kChunk);
-    p_bf16 = scratch.take<bf16>(kMaxRowGroup * kChunk);
+    s = scratch.take<float>(kMaxRowGroup * kChunk + kLanes);
+    p_bf16 = scratch.take<bf16>(kMaxRowGroup * kChunk + 2 * kLanes);
     o = scratch.take<float>(rows * width_vo);
     rotated = scratch.take<float>(kChunk * width_qk);
-    state = scratch.take<attention::State<float>>(rows);
+    m = scratch.take<float>(kLanes * block.num_kv_heads);
+    d = scratch.take<float>(kLanes * block.num_kv_heads);
     ranges = scratch.take<attention::KvRange>(rows);
   }
 };
@@ -46,7 +50,7 @@ inline void prefetch_row(const void* row, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) prefetch_l2(static_cast<const char*>(row) + i);
 }
 
-// s[r][0..kKeys) = q_r . key_i, at keys[i] + offset, for kKeys = kLanes / kRows keys.
+// s[r * kKeys + i] = q_r . key_i, at keys[i] + offset, for kKeys = kLanes / kRows keys.
 template <bool kDot, int kRows, class Q, class T>
 inline void dot_keys(const Q* q, int32_t q_stride, const T* const* keys, int64_t offset, int32_t head_dim, float* s) {
   constexpr int kKeys = kLanes / kRows, kStep = kDot ? 2 * kLanes : kLanes;
@@ -70,24 +74,22 @@ inline void dot_keys(const Q* q, int32_t q_stride, const T* const* keys, int64_t
   if (at < head_dim) {
     step(at, [&](const T* p) __attribute__((always_inline)) { return load_row_part<kDot>(p, head_dim - at); });
   }
-  float sums[kLanes];
-  store(sums, reduce_add_each(acc));
-  unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-    std::memcpy(s + r * kChunk, sums + r * kKeys, kKeys * sizeof(float));
-  });
+  store(s, reduce_add_each(acc));
 }
 
-// o[r][0..width) += sum_t p[r][t] values[t][offset + 0..width) for n tokens and width <= kVecs * kLanes. With kDot p holds
-// pairs, and where n is odd, values[n] is readable and its weight is 0.
+// o[r][0..width) += sum_t p_rt values[t][offset + 0..width) for n tokens and width <= kVecs * kLanes. With kDot p holds
+// pairs of bf16, and where n is odd, values[n] is readable and its weight is 0.
 template <bool kDot, int kRows, int kVecs, class T>
-inline void add_values(const float* p, int32_t p_stride, const T* const* values, int32_t n, int64_t offset,
-                       int32_t width, float* o, int32_t o_stride) {
+inline void add_values(const float* p, const T* const* values, int32_t n, int64_t offset, int32_t width, float* o,
+                       int32_t o_stride) {
+  constexpr int32_t kKeys = kLanes / kRows, kUnit = kDot ? 2 : 1;
   F32 acc[kRows][kVecs];
   unroll<kRows>([&](auto r) __attribute__((always_inline)) {
     unroll<kVecs>([&](auto i) __attribute__((always_inline)) { acc[r][i] = load(o + r * o_stride + i * kLanes); });
   });
   const bool part = width < kVecs * kLanes;  // then kVecs is the least: 2 with kDot, else 1
-  for (int32_t t = 0; t < n; t += kDot ? 2 : 1) {
+  for (int32_t t = 0; t < n; t += kUnit) {
+    const float* const weights = p + (t / kKeys * kLanes + t % kKeys) / kUnit;
     F32 v[kVecs];
     if constexpr (kDot) {
       unroll<kVecs / 2>([&](auto i) __attribute__((always_inline)) {
@@ -103,7 +105,7 @@ inline void add_values(const float* p, int32_t p_stride, const T* const* values,
       });
     }
     unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-      const F32 w = splat(p[r * p_stride + (kDot ? t / 2 : t)]);
+      const F32 w = splat(weights[r * kKeys / kUnit]);
       unroll<kVecs>([&](auto i) __attribute__((always_inline)) {
         acc[r][i] = kDot ? dot_pairs(w, v[i], acc[r][i]) : fma(w, v[i], acc[r][i]);
       });
@@ -161,15 +163,15 @@ struct FewRows {
       fill(next, now.begin + now.n, in.end);
       for (int32_t h = 0; h < block.num_kv_heads; ++h) {
         score<kRows>(now, next, h);
-        for (int32_t r = 0; r < num_rows; ++r) weigh(now, h * block.num_rows + first + r, h * kRows + r, r);
+        weigh<kRows>(now, first, num_rows, h);
         add<kRows>(now, next, h);
       }
     }
     const int32_t width = padded_head_dim(block.head_dim_vo);
     for (int32_t i = 0; i < block.num_kv_heads * num_rows; ++i) {
-      const int32_t h = i / num_rows, to = h * block.num_rows + first + i % num_rows, from = h * kRows + i % num_rows;
-      out.state[to] = scratch.state[from];
-      std::memcpy(out.o + to * out.o_stride, scratch.o + from * width, size_t(width) * sizeof(float));
+      const int32_t h = i / num_rows, r = i % num_rows, to = h * block.num_rows + first + r;
+      out.state[to] = state_of<kRows>(h, r);
+      std::memcpy(out.o + to * out.o_stride, scratch.o + (h * kRows + r) * width, size_t(width) * sizeof(float));
     }
   }
 
@@ -179,15 +181,14 @@ struct FewRows {
     const int32_t width = padded_head_dim(block.head_dim_qk), rows = block.num_kv_heads * kRows;
     std::memset(scratch.q, 0, size_t(rows) * width * sizeof(float));
     std::memset(scratch.o, 0, size_t(rows) * padded_head_dim(block.head_dim_vo) * sizeof(float));
-    std::memset(scratch.s, 0, sizeof(float) * kRows * kChunk);
-    std::memset(scratch.p_bf16, 0, sizeof(bf16) * kRows * kChunk);
     attention::KvRange all = {kv.end, kv.begin};
     for (int32_t h = 0; h < block.num_kv_heads; ++h) {
       const int64_t from = h * block.num_rows + first;
       for (int32_t r = 0; r < num_rows; ++r) {
         std::memcpy(scratch.q + (h * kRows + r) * width, block.q + (from + r) * block.q_stride, width * sizeof(float));
-        scratch.state[h * kRows + r] = {};
       }
+      store(scratch.m + h * kLanes, splat(kMinusInf));
+      store(scratch.d + h * kLanes, zeros());
       const attention::KvRange in =
           visible_ranges(variant, block.rows + from, num_rows, kv, scratch.ranges + h * kRows);
       if (in.begin >= in.end) continue;
@@ -228,26 +229,87 @@ struct FewRows {
       for (int32_t i = t; i < t + kKeys && i < next.n; ++i) {
         prefetch_row(next.k[i] + h * k.stride_head, block.head_dim_qk * sizeof(T));
       }
-      dot_keys<kPairs, kRows>(q, padded_head_dim(block.head_dim_qk), keys + t, offset, block.head_dim_qk, scratch.s + t);
+      dot_keys<kPairs, kRows>(q, padded_head_dim(block.head_dim_qk), keys + t, offset, block.head_dim_qk,
+                              scratch.s + t * kRows);
     }
   }
 
-  // Row `row` of the block, held in slot `slot` of the scratch, with its scores in line r.
-  void weigh(const Chunk& now, int32_t row, int32_t slot, int32_t r) {
-    const attention::KvRange in = scratch.ranges[slot];
+  template <int kRows>
+  void weigh(const Chunk& now, int32_t first, int32_t num_rows, int32_t h) {
+    const int32_t end = now.begin + now.n;
+    bool mixed = now.n < kChunk || variant.has_mask() || variant.changes_logits() || !Variant::kSoftmax;
+    for (int32_t r = 0; r < num_rows; ++r) {
+      const attention::KvRange in = scratch.ranges[h * kRows + r];
+      mixed = mixed || in.begin > now.begin || in.end < end;
+    }
+    if (mixed) {
+      for (int32_t r = 0; r < num_rows; ++r) weigh_row<kRows>(now, h * block.num_rows + first + r, h, r);
+    } else {
+      weigh_all<kRows>(h);
+    }
+    if constexpr (kDot) narrow_pairs(scratch.s, kChunk * kRows, scratch.p_bf16);
+  }
+
+  // The softmax step of all rows where every row sees the whole chunk.
+  template <int kRows>
+  void weigh_all(int32_t h) {
+    constexpr int32_t kKeys = kLanes / kRows, n = kChunk * kRows;
+    const F32 scale = splat(variant.scale_log2());
+    F32 top = splat(-0x1.fffffep127f);  // finite, so that -inf - m is never -inf + inf
+    for (int32_t j = 0; j < n; j += kLanes) top = max(load(scratch.s + j) * scale, top);
+    if constexpr (kKeys > 8) top = max(top, swap_lanes<8>(top));
+    if constexpr (kKeys > 4) top = max(top, swap_lanes<4>(top));
+    if constexpr (kKeys > 2) top = max(top, swap_lanes<2>(top));
+    if constexpr (kKeys > 1) top = max(top, swap_lanes<1>(top));
+    const F32 before = load(scratch.m + h * kLanes), m = max(before, top), minus_m = zeros() - m;
+    F32 sum = load(scratch.d + h * kLanes);
+    if (bits_from_mask(before < m) != 0) {
+      const F32 keep = exp2(before - m);
+      sum = sum * keep;
+      store(scratch.m + h * kLanes, m);
+      float factors[kLanes];
+      store(factors, keep);
+      const int32_t width = padded_head_dim(block.head_dim_vo);
+      for (int32_t r = 0; r < kRows; ++r) scale_row(scratch.o + (h * kRows + r) * width, width, factors[r * kKeys]);
+    }
+    for (int32_t j = 0; j < n; j += kLanes) {
+      const F32 w = exp2(fma(load(scratch.s + j), scale, minus_m));
+      store(scratch.s + j, w);
+      sum = sum + w;
+    }
+    store(scratch.d + h * kLanes, sum);
+  }
+
+  // The softmax step of row r of head h, which is row `row` of the block: its scores are brought together and back.
+  template <int kRows>
+  void weigh_row(const Chunk& now, int32_t row, int32_t h, int32_t r) {
+    constexpr int32_t kKeys = kLanes / kRows;
+    const attention::KvRange in = scratch.ranges[h * kRows + r];
     const int32_t end = now.begin + now.n;
     const attention::KvRange here = {(in.begin > now.begin ? in.begin : now.begin) - now.begin,
                                      (in.end < end ? in.end : end) - now.begin};
-    const int32_t n = (now.n + kLanes - 1) / kLanes * kLanes;
-    float* const s = scratch.s + r * kChunk;
-    if (here.begin >= here.end) {
-      std::memset(s, 0, size_t(n) * sizeof(float));
-    } else {
-      const float keep = softmax_step(variant, block.rows[row], now.begin, s, n, here, scratch.state[slot]);
+    float line[kChunk] = {};
+    if (here.begin < here.end) {
+      for (int32_t t = 0; t < now.n; ++t) line[t] = scratch.s[t / kKeys * kLanes + r * kKeys + t % kKeys];
+      attention::State<float> state = state_of<kRows>(h, r);
+      const float keep = softmax_step(variant, block.rows[row], now.begin, line, kChunk, here, state);
       const int32_t width = padded_head_dim(block.head_dim_vo);
-      if (keep != 1.f) scale_row(scratch.o + slot * width, width, keep);
+      if (keep != 1.f) scale_row(scratch.o + (h * kRows + r) * width, width, keep);
+      for (int32_t i = 0; i < kKeys; ++i) {
+        scratch.m[h * kLanes + r * kKeys + i] = state.m;
+        scratch.d[h * kLanes + r * kKeys + i] = i == 0 ? state.d : 0.f;
+      }
     }
-    if constexpr (kDot) narrow_pairs(s, n, scratch.p_bf16 + r * kChunk);
+    for (int32_t t = 0; t < kChunk; ++t) scratch.s[t / kKeys * kLanes + r * kKeys + t % kKeys] = line[t];
+  }
+
+  template <int kRows>
+  attention::State<float> state_of(int32_t h, int32_t r) const {
+    constexpr int32_t kKeys = kLanes / kRows;
+    const float *m = scratch.m + h * kLanes + r * kKeys, *d = scratch.d + h * kLanes + r * kKeys;
+    float sum = 0;
+    for (int32_t i = 0; i < kKeys; ++i) sum += d[i];
+    return sum > 0 ? attention::State<float>{*m, sum} : attention::State<float>{};
   }
 
   template <int kRows>
@@ -259,14 +321,13 @@ struct FewRows {
     for (int32_t i = 0; i < next.n; ++i) prefetch_row(next.v[i] + offset, head_dim * sizeof(T));
     const float* const p = kDot ? reinterpret_cast<const float*>(scratch.p_bf16) : scratch.s;
     float* const o = scratch.o + h * kRows * width;
-    constexpr int32_t kStride = kDot ? kChunk / 2 : kChunk;
     int32_t column = 0;
     for (; column + kVecs * kLanes <= head_dim; column += kVecs * kLanes) {
-      add_values<kDot, kRows, kVecs>(p, kStride, now.v, now.n, offset + column, kVecs * kLanes, o + column, width);
+      add_values<kDot, kRows, kVecs>(p, now.v, now.n, offset + column, kVecs * kLanes, o + column, width);
     }
     for (; column < head_dim; column += kLeast * kLanes) {
       const int32_t left = head_dim - column < kLeast * kLanes ? head_dim - column : kLeast * kLanes;
-      add_values<kDot, kRows, kLeast>(p, kStride, now.v, now.n, offset + column, left, o + column, width);
+      add_values<kDot, kRows, kLeast>(p, now.v, now.n, offset + column, left, o + column, width);
     }
   }
 };
