@@ -84,6 +84,11 @@ inline F32 round(F32 a) {
   return {pick(magnitude < 0x4b000000, rounded, a.v)};
 }
 
+// Lane i and lane i ^ kDistance change places; kDistance is a power of two.
+template <int kDistance>
+inline F32 swap_lanes(F32 a) {
+  return each<F32>([&](int32_t i) { return a.v[i ^ kDistance]; });
+}
 inline float reduce_add(F32 a) { return (a.v[0] + a.v[1]) + (a.v[2] + a.v[3]); }
 inline float reduce_max(F32 a) {
   float top = a.v[0];
@@ -160,5 +165,6 @@ inline uint32_t bits_from_mask(Mask m) {
   return bits;
 }
 inline void prefetch(const void* p) { __builtin_prefetch(p); }
+inline void prefetch_l2(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 FULMEN_CPU_END
