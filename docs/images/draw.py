@@ -64,7 +64,8 @@ def kv_layouts():
     for i, fill in enumerate(fills):
         p.box(20 + 56 * i, 34, 54, 30, f"token {i - (0, 0, 0, 3, 3, 5, 5, 5, 5)[i]}", fill, 11)
     p.text(540, 54, "request 0, 1, 2")
-    for row, (name, order) in enumerate((("NHD: a token's heads together", "th"), ("HND: a head's tokens together", "ht"))):
+    layouts = (("NHD: a token's heads together", "th"), ("HND: a head's tokens together", "ht"))
+    for row, (name, order) in enumerate(layouts):
         y = 110 + row * 90
         p.text(10, y, f"{name}, memory from left to right")
         for i in range(8):
@@ -108,7 +109,8 @@ def plan():
     p.arrow(480, 51, 530, 51)
     p.box(534, 36, 150, 30, "merge 0.0 and 0.1", RED)
     p.text(10, 180, "Workers take the longest items first")
-    for worker, items in enumerate(([("0.0", 200, BLUE), ("2.0", 100, ORANGE)], [("0.1", 200, BLUE), ("1.0", 150, GREEN)])):
+    lanes = ([("0.0", 200, BLUE), ("2.0", 100, ORANGE)], [("0.1", 200, BLUE), ("1.0", 150, GREEN)])
+    for worker, items in enumerate(lanes):
         x = 90
         p.text(10, 212 + 38 * worker, f"worker {worker}")
         for name, width, fill in items:

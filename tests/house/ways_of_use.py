@@ -59,7 +59,7 @@ def header_only(a: argparse.Namespace) -> None:
     for compiler in compilers(a.compiler):
         for flags in (["-march=native"], ["-DFULMEN_CPU_LEVEL_ID=0"]):
             program = a.scratch / "header_only"
-            run(compiler, *WARNINGS, "-O2", *flags, f"-I{ROOT / 'include'}", USES / "header_only/main.cc", "-o", program)
+            run(compiler, *WARNINGS, "-O2", *flags, f"-I{ROOT}/include", USES / "header_only/main.cc", "-o", program)
             print(compiler, *flags, run(program).strip())
 
 
