@@ -28,10 +28,18 @@ inline double rounding(double value, DType t) {
   return t <= DType::kE5M2 ? std::max(std::abs(value) * epsilon_of(t), kLeast[int32_t(t)]) / 2 : 0;
 }
 
+inline constexpr double largest_of(DType t) {  // FP8 saturates; the others overflow to infinity
+  return t == DType::kE4M3 ? 448 : t == DType::kE5M2 ? 57344 : INFINITY;
+}
+
 // Adds the rounding of the output itself, on the far side of the error so far.
 inline Bounded rounded_to(Bounded x, DType t) {
-  return {x.value, x.bound + rounding(std::abs(x.value) + x.bound, t)};
+  const double value = std::clamp(x.value, -largest_of(t), largest_of(t));
+  return {value, x.bound + rounding(std::abs(value) + x.bound, t)};
 }
+
+// What an FP8 output is divided by; 1 if it is absent.
+inline double scale_or_one(const TensorView& scale) { return scale.defined() ? double(*scale.as<float>()) : 1; }
 
 // Element of a tensor of any float or integer dtype, by flat row-major index, strides honoured.
 inline double element(const TensorView& t, int64_t flat) {
