@@ -4,7 +4,10 @@
 #pragma once
 #include <fulmen/core/context.h>
 #include <fulmen/cpu/level.h>
+#include <fulmen/ops/chain_speculative_sampling.h>
 #include <fulmen/ops/rmsnorm.h>
+#include <fulmen/ops/softmax.h>
+#include <fulmen/ops/top_k.h>
 #include <fulmen/runtime/thread_pool.h>
 
 namespace fulmen::cpu {
@@ -15,6 +18,11 @@ inline const Executor& executor_of(const Context& context) {
 
 namespace FULMEN_CPU_NS {
 void launch(const RmsNormArgs& args, const Context& context);
+void launch(const SoftmaxArgs& args, const Context& context);
+void launch(const TokenFilterArgs& args, const Context& context);
+void launch(const SampleArgs& args, const Context& context);
+void launch(const TopKArgs& args, const Context& context);
+void launch(const ChainSpeculativeSamplingArgs& args, const Context& context);
 }  // namespace FULMEN_CPU_NS
 
 }  // namespace fulmen::cpu

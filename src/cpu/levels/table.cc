@@ -26,6 +26,11 @@ runtime::KernelRow row(std::string_view op) {
 void append_rows(std::vector<runtime::KernelRow>& rows) {
   rows.insert(rows.end(), {
                               row<RmsNormArgs>("rmsnorm"),
+                              row<SoftmaxArgs>("softmax"),
+                              row<TokenFilterArgs>("token_filter"),
+                              row<SampleArgs>("sample"),
+                              row<TopKArgs>("top_k"),
+                              row<ChainSpeculativeSamplingArgs>("chain_speculative_sampling"),
                           });
 }
 
