@@ -61,7 +61,8 @@ TEST(Sample, DrawsTheTokenOfTheReferenceAndTheSameOneAtEveryLevel) {
   for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16})
     for (TokenValues values : kBoth)
       for (Shape shape : kShapes)
-        for (int64_t vocab_size : {1, 2, 17, 130, 1500}) {
+        for (int64_t vocab_size : {1, 2, 17, 130, 900}) {
+          if (dtype != DType::kF32 && vocab_size != 130) continue;  // conversion is all that differs
           Problem p(dtype, 6, vocab_size, values, shape, uint64_t(vocab_size));
           for (const TokenFilter& f : filters(vocab_size)) {
             p.args.filter = f;
