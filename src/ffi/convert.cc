@@ -62,4 +62,24 @@ std::vector<Export>& exports() {
   return all;
 }
 
+namespace {
+
+// An allocator in FromNDAlloc's sense whose memory is another tensor's, kept alive by it.
+struct Alias {
+  tvm::ffi::Tensor owner;
+  void AllocData(DLTensor* tensor) { tensor->data = static_cast<char*>(owner.data_ptr()) + owner.byte_offset(); }
+  void FreeData(DLTensor*) {}
+};
+
+}  // namespace
+
+// How NumPy, whose DLPack knows neither bfloat16 nor FP8, passes them.
+tvm::ffi::Tensor reinterpret_(tvm::ffi::Tensor tensor, DLDataType dtype) {
+  const DLDataType old = tensor.dtype();
+  if (old.bits * old.lanes != dtype.bits * dtype.lanes) fail("reinterpret", "dtype", "has another size than the tensor's");
+  return tvm::ffi::Tensor::FromNDAllocStrided(Alias{tensor}, tensor.shape(), tensor.strides(), dtype, tensor.device());
+}
+
 }  // namespace fulmen::ffi
+
+FULMEN_FFI_EXPORT(reinterpret, "tensor, dtype", "the same memory under another dtype of the same size");

@@ -7,6 +7,7 @@
 //   store(T*, x), store_n  narrowed, rounding to nearest even; FP8 saturates
 //   fma(a, b, c)           a * b + c
 //   compress(p, x, bits)   stores the lanes whose bit is set, in order, and says how many; may write kLanes elements
+//   reduce_add_each(x)     the sums of kLanes registers, one per lane; transpose(x) turns kLanes registers around
 #pragma once
 #include <fulmen/core/dtype.h>
 #include <fulmen/cpu/level.h>
