@@ -16,7 +16,7 @@ using tvm::ffi::PackedArgs;
   "q, k, v, qo_indptr, kv_indptr, kv_indices, last_page_len, block_tables, seq_lens, out, lse, custom_mask, mask_indptr, " \
   "alibi_slopes, sinks, workspace, kv_layout, causal, window_left, logits_soft_cap, sm_scale, q_scale, k_scale, v_scale, " \
   "rope_theta, rope_scale, lse_base, fixed_split_len, disable_split"
-constexpr int32_t kNumTensors = 16, kNumArguments = 29;
+constexpr int32_t kNumArguments = 29;
 
 void expect(const PackedArgs& args, int32_t n, const char* function) {
   if (args.size() != n)
@@ -124,8 +124,9 @@ void attention_plan_(PackedArgs args, tvm::ffi::Any* result) {
   const AttentionArgs a = read(args, 1);
   auto plan = tvm::ffi::make_object<PlanObject>(context_of(a.q));
   plan->args = a;
-  for (int32_t i = 1; i <= kNumTensors; ++i)
-    if (auto tensor = args[i].as<tvm::ffi::Tensor>()) plan->kept.push_back(*tensor);
+  // Tables, masks and slopes are read again by every run; q, k, v, out, lse and workspace are that run's own.
+  for (int32_t i : {4, 5, 6, 7, 8, 9, 12, 13, 14, 15})
+    if (auto held = args[i].as<tvm::ffi::Tensor>()) plan->kept.push_back(*held);
   plan->batch.plan(a, parse_entry(args[0]));
   *result = Plan(plan);
 }

@@ -10,6 +10,7 @@
 #include <fulmen/ops/get_batch_indices_positions.h>
 #include <fulmen/ops/get_seq_lens.h>
 #include <fulmen/ops/layernorm.h>
+#include <fulmen/ops/merge_state.h>
 #include <fulmen/ops/packbits.h>
 #include <fulmen/ops/per_tensor_quant_fp8.h>
 #include <fulmen/ops/per_token_group_quant_fp8.h>
@@ -35,6 +36,8 @@ inline constexpr std::array kSchemas{
     &kGetBatchIndicesPositionsSchema,
     &kGetSeqLensSchema,
     &kLayerNormSchema,
+    &kMergeStateSchema,
+    &kMergeStatesSchema,
     &kPackBitsSchema,
     &kPerTensorQuantFp8Schema,
     &kPerTokenGroupQuantFp8Schema,
