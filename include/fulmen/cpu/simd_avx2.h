@@ -156,8 +156,8 @@ inline void transpose(F32 (&x)[kLanes]) {
   __m256 y[8];
   for (int32_t i = 0; i < 8; i += 4) {
     const __m256 a = _mm256_shuffle_ps(x[i].v, x[i + 1].v, 0x44), b = _mm256_shuffle_ps(x[i].v, x[i + 1].v, 0xee);
-    const __m256 c = _mm256_shuffle_ps(x[i + 2].v, x[i + 3].v, 0x44),
-                 d = _mm256_shuffle_ps(x[i + 2].v, x[i + 3].v, 0xee);
+    const __m256 c = _mm256_shuffle_ps(x[i + 2].v, x[i + 3].v, 0x44);
+    const __m256 d = _mm256_shuffle_ps(x[i + 2].v, x[i + 3].v, 0xee);
     y[i] = _mm256_shuffle_ps(a, c, 0x88), y[i + 1] = _mm256_shuffle_ps(a, c, 0xdd);
     y[i + 2] = _mm256_shuffle_ps(b, d, 0x88), y[i + 3] = _mm256_shuffle_ps(b, d, 0xdd);
   }

@@ -174,8 +174,8 @@ inline void transpose(F32 (&x)[kLanes]) {
   __m512 y[16], z[16];
   for (int32_t i = 0; i < 16; i += 4) {
     const __m512 a = _mm512_shuffle_ps(x[i].v, x[i + 1].v, 0x44), b = _mm512_shuffle_ps(x[i].v, x[i + 1].v, 0xee);
-    const __m512 c = _mm512_shuffle_ps(x[i + 2].v, x[i + 3].v, 0x44),
-                 d = _mm512_shuffle_ps(x[i + 2].v, x[i + 3].v, 0xee);
+    const __m512 c = _mm512_shuffle_ps(x[i + 2].v, x[i + 3].v, 0x44);
+    const __m512 d = _mm512_shuffle_ps(x[i + 2].v, x[i + 3].v, 0xee);
     y[i] = _mm512_shuffle_ps(a, c, 0x88), y[i + 1] = _mm512_shuffle_ps(a, c, 0xdd);
     y[i + 2] = _mm512_shuffle_ps(b, d, 0x88), y[i + 3] = _mm512_shuffle_ps(b, d, 0xdd);
   }
