@@ -26,7 +26,8 @@ def python(code: str, **env: str) -> str:
 
 
 def test_import_takes_less_than_100_ms_beyond_numpy():
-    code = "import numpy, time; t = time.perf_counter(); import fulmen; print(time.perf_counter() - t)"
+    # CPU time, so that a busy machine changes little; the first run also writes the bytecode
+    code = "import numpy, time; t = time.process_time(); import fulmen; print(time.process_time() - t)"
     assert min(float(python(code)) for _ in range(5)) < 0.1
 
 

@@ -62,8 +62,7 @@ inline F32 load_n(const e4m3* p, int32_t n) { return widen(_mm_maskz_loadu_epi8(
 inline F32 load_n(const e5m2* p, int32_t n) { return widen(_mm_maskz_loadu_epi8(first_n(n), p), e5m2{}); }
 
 inline __m256i narrow(F32 x, f16) { return _mm512_maskz_cvtps_ph(0xffff, x.v, _MM_FROUND_TO_NEAREST_INT); }
-// In integers rather than with vcvtneps2bf16, which flushes subnormals.
-inline __m256i narrow(F32 x, bf16) {
+inline __m256i narrow_in_integers(F32 x) {
   const __m512i in = _mm512_castps_si512(x.v);
   const __m512i high = _mm512_maskz_srli_epi32(0xffff, in, 16);
   const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
@@ -72,6 +71,16 @@ inline __m256i narrow(F32 x, bf16) {
   const __mmask16 nan = _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q);
   return _mm512_maskz_cvtepi32_epi16(0xffff, _mm512_mask_or_epi32(rounded, nan, high, _mm512_set1_epi32(0x40)));
 }
+#if FULMEN_CPU_LEVEL_ID >= 3
+// The instruction flushes subnormals, so a register that holds one goes the long way.
+inline __m256i narrow(F32 x, bf16) {
+  constexpr int kSubnormal = 0x20;
+  if (_mm512_fpclass_ps_mask(x.v, kSubnormal) != 0) [[unlikely]] return narrow_in_integers(x);
+  return (__m256i)_mm512_cvtneps_pbh(x.v);
+}
+#else
+inline __m256i narrow(F32 x, bf16) { return narrow_in_integers(x); }
+#endif
 inline void store(float* p, F32 x) { _mm512_storeu_ps(p, x.v); }
 inline void store(f16* p, F32 x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(x, f16{})); }
 inline void store(bf16* p, F32 x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(x, bf16{})); }
@@ -116,6 +125,15 @@ inline F32 round(F32 a) {
   return {_mm512_maskz_roundscale_ps(0xffff, a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
 
+// Lane i and lane i ^ kDistance change places; kDistance is a power of two.
+template <int kDistance>
+inline F32 swap_lanes(F32 a) {
+  if constexpr (kDistance >= 4) {
+    return {_mm512_maskz_shuffle_f32x4(0xffff, a.v, a.v, kDistance == 8 ? 0x4e : 0xb1)};
+  } else {
+    return {_mm512_maskz_permute_ps(0xffff, a.v, kDistance == 2 ? 0x4e : 0xb1)};
+  }
+}
 // Both reductions in a fixed order; written out because GCC 12 warns inside its own _mm512_reduce_* and casts.
 inline float reduce_add(F32 a) {
   const __m512 b = _mm512_add_ps(a.v, _mm512_maskz_shuffle_f32x4(0xffff, a.v, a.v, 0x4e));
@@ -211,5 +229,17 @@ inline F32 select(Mask m, F32 a, F32 b) { return {_mm512_mask_mov_ps(b.v, m.v, a
 inline Mask mask_from_bits(uint32_t bits) { return {__mmask16(bits)}; }
 inline uint32_t bits_from_mask(Mask m) { return m.v; }
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+inline void prefetch_l2(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
+
+inline I32 load_i(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
+// Through a register: storing compressed lanes directly is microcode on Zen 4.
+inline int32_t compress(float* p, F32 x, uint32_t bits) {
+  _mm512_storeu_ps(p, _mm512_maskz_compress_ps(__mmask16(bits), x.v));
+  return __builtin_popcount(bits);
+}
+inline int32_t compress(int32_t* p, I32 x, uint32_t bits) {
+  _mm512_storeu_si512(p, _mm512_maskz_compress_epi32(__mmask16(bits), x.v));
+  return __builtin_popcount(bits);
+}
 
 FULMEN_CPU_END
