@@ -154,7 +154,7 @@ def test_exported_symbols_are_the_listed_functions():
         pytest.skip("nm is not installed")
     from fulmen._ffi import library_path
 
-    symbols = subprocess.run(["nm", "-D", "--defined-only", str(library_path())], capture_output=True, text=True, check=True)
+    symbols = subprocess.run(["nm", "-D", "--defined-only", library_path()], capture_output=True, text=True, check=True)
     exported = set(re.findall(r"\bT __tvm_ffi_(\w+)$", symbols.stdout, re.M))
     assert exported == {f["name"] for f in json.loads(lib.list_functions())}
 
