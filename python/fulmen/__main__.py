@@ -35,7 +35,7 @@ def config() -> dict[str, Any]:
         kernels.setdefault(row["op"], []).append(row["kernel"] + (f" (no: {row['refusal']})" if row["refusal"] else ""))
     return {
         "fulmen": __version__,
-        "library": str(library_path()),
+        "library": library_path(),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "apache-tvm-ffi": _version_of("apache-tvm-ffi"),

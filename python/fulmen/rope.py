@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ._arrays import Array, arg, cast, dtype_of, empty_like, out_arg, takes_dlpack
 from ._ffi import lib
 
@@ -183,9 +185,7 @@ def _heads(x: Array, head_size: int) -> Array:
     heads, rest = divmod(x.shape[-1], head_size)
     if rest:
         raise ValueError(f"query or key has {x.shape[-1]} columns, expected a multiple of head_size, {head_size}")
-    if isinstance(x.strides, tuple):  # NumPy: reshape would copy rows that are further apart than their length
-        import numpy as np
-
+    if isinstance(x, np.ndarray):  # reshape would copy rows that are further apart than their length
         strides = (x.strides[0], head_size * x.itemsize, x.strides[1])
         return np.lib.stride_tricks.as_strided(x, (x.shape[0], heads, head_size), strides)
     return x.unflatten(-1, (heads, head_size))

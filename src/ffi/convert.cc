@@ -36,6 +36,9 @@ TensorView view(const Tensor& tensor) {
   v.data = static_cast<char*>(tensor.data_ptr()) + tensor.byte_offset();
   v.rank = tensor.ndim();
   for (int32_t i = 0; i < v.rank; ++i) v.shape[i] = tensor.size(i), v.strides[i] = tensor.stride(i);
+  // Frameworks disagree about the strides of a tensor without elements; contiguous ones are as good as any.
+  if (v.num_elements() == 0)
+    for (int64_t i = v.rank, stride = 1; i-- > 0; stride *= v.shape[i] > 0 ? v.shape[i] : 1) v.strides[i] = stride;
   const DLDevice device = tensor.device();
   // Page-locked host memory is host memory to a CPU kernel.
   v.device_type = device.device_type == kDLCUDAHost ? DeviceType::kCpu : DeviceType(int32_t(device.device_type));

@@ -26,7 +26,8 @@ def python(code: str, **env: str) -> str:
 
 
 def test_import_takes_less_than_100_ms_beyond_numpy():
-    code = "import numpy, time; t = time.perf_counter(); import fulmen; print(time.perf_counter() - t)"
+    # CPU time, so that a busy machine changes little; the first run also writes the bytecode
+    code = "import numpy, time; t = time.process_time(); import fulmen; print(time.process_time() - t)"
     assert min(float(python(code)) for _ in range(5)) < 0.1
 
 
@@ -153,7 +154,7 @@ def test_exported_symbols_are_the_listed_functions():
         pytest.skip("nm is not installed")
     from fulmen._ffi import library_path
 
-    symbols = subprocess.run(["nm", "-D", "--defined-only", str(library_path())], capture_output=True, text=True, check=True)
+    symbols = subprocess.run(["nm", "-D", "--defined-only", library_path()], capture_output=True, text=True, check=True)
     exported = set(re.findall(r"\bT __tvm_ffi_(\w+)$", symbols.stdout, re.M))
     assert exported == {f["name"] for f in json.loads(lib.list_functions())}
 
