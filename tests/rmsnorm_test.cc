@@ -20,7 +20,9 @@ struct Problem {
   Tensor input, weight, out;
   RmsNormArgs args;
   explicit Problem(const Case& c)
-      : input(c.dtype, c.shape, c.row_padding), weight(c.weight_dtype, {c.shape.back()}), out(c.dtype, c.shape, c.row_padding) {
+      : input(c.dtype, c.shape, c.row_padding),
+        weight(c.weight_dtype, {c.shape.back()}),
+        out(c.dtype, c.shape, c.row_padding) {
     input.fill_normal(1, 3);
     weight.fill_normal(2);
     args = {.input = input, .weight = weight, .out = out, .weight_bias = c.weight_bias};
@@ -33,7 +35,7 @@ std::vector<Case> cases() {
     for (int64_t n : {1, 3, 8, 64, 111, 256, 1000, 4096}) all.push_back({t, t, {5, n}, n % 3, float(n % 2)});
   all.push_back({DType::kBF16, DType::kF32, {3, 4, 128}, 16, 1});  // heads of a token, f32 weights
   all.push_back({DType::kF16, DType::kF16, {1, 8192}});
-  all.push_back({DType::kF32, DType::kF32, {2000, 16}});           // more rows than chunks
+  all.push_back({DType::kF32, DType::kF32, {2000, 16}});  // more rows than chunks
   return all;
 }
 
@@ -44,7 +46,8 @@ TEST(RmsNorm, StaysWithinTheReferencesBoundAtEveryLevel) {
     for (CpuLevel level : levels()) {
       p.out.poison(0xff);
       rmsnorm(p.args, at(level));
-      EXPECT_TRUE(within(p.out, expected)) << runtime::name_of(level) << " " << name_of(c.dtype) << " hidden " << c.shape.back();
+      EXPECT_TRUE(within(p.out, expected))
+          << runtime::name_of(level) << " " << name_of(c.dtype) << " hidden " << c.shape.back();
     }
   }
 }
@@ -120,11 +123,12 @@ TEST(RmsNormCheck, NamesWhatIsWrong) {
 
 TEST(RmsNormCheck, RefusesEveryBrokenRule) {
   Problem p({DType::kF32, DType::kF32, {4, 64}});
-  expect_every_break_refused(kRmsNormSchema, {p.args.input, p.args.weight, p.args.out}, [&](const std::vector<TensorView>& t) {
-    RmsNormArgs a = p.args;
-    a.input = t[0], a.weight = t[1], a.out = t[2];
-    check(a);
-  });
+  expect_every_break_refused(kRmsNormSchema, {p.args.input, p.args.weight, p.args.out},
+                             [&](const std::vector<TensorView>& t) {
+                               RmsNormArgs a = p.args;
+                               a.input = t[0], a.weight = t[1], a.out = t[2];
+                               check(a);
+                             });
 }
 
 }  // namespace

@@ -36,7 +36,8 @@ struct Checker {
     int32_t num_optional = 0;
     for (int32_t i = 0; i < shape.rank; ++i) num_optional += shape.axes[size_t(i)].optional;
     if (t.rank > shape.rank || t.rank < shape.rank - num_optional)
-      fail(schema.op(), row.name, "rank is " + number(t.rank) + ", expected " + number(shape.rank) + " [" + std::string(row.shape) + "]");
+      fail(schema.op(), row.name,
+           "rank is " + number(t.rank) + ", expected " + number(shape.rank) + " [" + std::string(row.shape) + "]");
     int32_t missing = shape.rank - t.rank, at = 0;
     for (int32_t i = 0; i < shape.rank; ++i) {
       const Axis& axis = shape.axes[size_t(i)];
@@ -73,7 +74,8 @@ struct Checker {
         fail(schema.op(), row.name, "stride of the last dim is " + number(stride) + ", expected 1");
       if (stride < 0 || (stride == 0 && row.access != Access::kRead))
         fail(schema.op(), row.name,
-             "stride of dim " + number(i) + " is " + number(stride) + ", expected " + (stride < 0 ? "0 or more" : "not 0 in a tensor that is written"));
+             "stride of dim " + number(i) + " is " + number(stride) + ", expected " +
+                 (stride < 0 ? "0 or more" : "not 0 in a tensor that is written"));
     }
   }
 

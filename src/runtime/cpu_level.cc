@@ -50,7 +50,8 @@ CpuLevel capped() {
   if (text == nullptr || *text == '\0') return machine;
   CpuLevel cap;
   if (!parse(text, &cap))
-    fail("FULMEN_CPU_LEVEL", "", std::string("is '") + text + "', expected scalar, avx2, avx512, avx512_bf16 or amx_bf16");
+    fail("FULMEN_CPU_LEVEL", "",
+         std::string("is '") + text + "', expected scalar, avx2, avx512, avx512_bf16 or amx_bf16");
   return std::min(machine, cap);
 }
 

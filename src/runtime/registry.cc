@@ -44,7 +44,8 @@ void register_backend(const Backend* backend) {
   Registry& r = registry();
   const std::unique_lock lock(r.mutex);
   if (backend->api_version != kBackendApiVersion)
-    fail("register_backend", backend->name, "api_version is " + std::to_string(backend->api_version) + ", expected " + std::to_string(kBackendApiVersion));
+    fail("register_backend", backend->name,
+         "api_version is " + std::to_string(backend->api_version) + ", expected " + std::to_string(kBackendApiVersion));
   if (find(r, backend->device_type) != nullptr) fail("register_backend", backend->name, "its device type is taken");
   r.entries.push_back({backend, std::vector<std::vector<const KernelRow*>>(r.ops.size())});
   for (int32_t i = 0; i < backend->num_rows; ++i) {
@@ -92,7 +93,8 @@ Choice choose(OpHandle op, DeviceType type, int32_t device_id, const void* args,
     }
     choice.refusals.append("\n  ").append(row->kernel).append(": ").append(refusal);
   }
-  if (choice.refusals.empty()) choice.refusals.append("\n  ").append(e->backend->name).append(": has no kernel for this op");
+  if (choice.refusals.empty())
+    choice.refusals.append("\n  ").append(e->backend->name).append(": has no kernel for this op");
   return choice;
 }
 

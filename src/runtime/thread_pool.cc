@@ -36,7 +36,8 @@ struct ThreadPool::Impl {
   void* context = nullptr;
 
   explicit Impl(int32_t num_threads) {
-    executor = {this, num_threads, [](void* self, int64_t n, Executor::Body f, void* c) { static_cast<Impl*>(self)->run(n, f, c); }};
+    executor = {this, num_threads,
+                [](void* self, int64_t n, Executor::Body f, void* c) { static_cast<Impl*>(self)->run(n, f, c); }};
     for (int32_t i = 1; i < num_threads; ++i) threads.emplace_back([this, i] { work(i); });
   }
   ~Impl() {
@@ -74,7 +75,8 @@ struct ThreadPool::Impl {
     generation.notify_all();
     take_items(0);
     for (int32_t spin = 0; spin < kSpins && running.load(std::memory_order_acquire) != 0; ++spin) pause();
-    for (int32_t left; (left = running.load(std::memory_order_acquire)) != 0;) running.wait(left, std::memory_order_acquire);
+    for (int32_t left; (left = running.load(std::memory_order_acquire)) != 0;)
+      running.wait(left, std::memory_order_acquire);
   }
 };
 

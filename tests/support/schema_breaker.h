@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Negative tests made from the schema: starting from a valid call, breaks one rule of one tensor at a time and expects a
-// typed error that names the op and that tensor.
+// Negative tests made from the schema: starting from a valid call, breaks one rule of one tensor at a time and expects
+// a typed error that names the op and that tensor.
 #pragma once
 #include <fulmen/core/schema.h>
 #include <gtest/gtest.h>

@@ -29,7 +29,8 @@ inline double worst_ratio(const TensorView& got, const reference::Values& expect
 
 inline ::testing::AssertionResult within(const Tensor& got, const reference::Values& expected) {
   if (got.view().num_elements() != int64_t(expected.size()))
-    return ::testing::AssertionFailure() << got.view().num_elements() << " elements, the reference has " << expected.size();
+    return ::testing::AssertionFailure() << got.view().num_elements() << " elements, the reference has "
+                                         << expected.size();
   if (!got.guards_intact()) return ::testing::AssertionFailure() << "bytes before or after the tensor were written";
   int64_t at = 0;
   const double worst = worst_ratio(got, expected, &at);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a user may change about attention, written once. The reference calls it with F = double, the CPU kernels with a
 // SIMD vector, the CUDA kernels with float. A variant is a struct derived from Defaults; its fields are its parameters;
-// its methods hide these defaults. Which keys a row sees, whether a key is kept, what happens to a logit, the scale, the
-// sink: nothing else differs between attention variants, and no kernel knows a variant by name.
+// its methods hide these defaults. Which keys a row sees, whether a key is kept, what happens to a logit, the scale,
+// the sink: nothing else differs between attention variants, and no kernel knows a variant by name.
 //
 //   z_j = logit(row, j, q·k_j)      for every j in visible(row) with keep(row, j)
 //   w_j = exp2(scale_log2() * z_j)  (kSoftmax; else w_j = weight(row, j, z_j), not normalised)
@@ -12,7 +12,8 @@
 
 namespace fulmen::attention {
 
-// One query row of one head. Positions count from the request's first token; qo_idx is the index inside the query chunk.
+// One query row of one head. Positions count from the request's first token; qo_idx is the index inside the query
+// chunk.
 struct Row {
   int32_t batch_idx, qo_idx, qo_head, kv_head, qo_len, kv_len;
 };
@@ -23,11 +24,12 @@ struct KvRange {
 struct Defaults {
   static constexpr bool kSoftmax = true;
   // Asked once per kernel, not per key. A variant that knows at compile time returns a constant, and the code folds.
-  FULMEN_FN bool has_mask() const { return false; }         // keep() is asked for every visible key
-  FULMEN_FN bool changes_logits() const { return false; }   // logit() is not the identity
-  FULMEN_FN bool has_sink() const { return false; }         // sink() is added to the denominator once
+  FULMEN_FN bool has_mask() const { return false; }        // keep() is asked for every visible key
+  FULMEN_FN bool changes_logits() const { return false; }  // logit() is not the identity
+  FULMEN_FN bool has_sink() const { return false; }        // sink() is added to the denominator once
 
-  // Keys outside are never read. begin and end must not decrease with qo_idx: tiles are classified by their corner rows.
+  // Keys outside are never read. begin and end must not decrease with qo_idx: tiles are classified by their corner
+  // rows.
   FULMEN_FN KvRange visible(Row row) const { return {0, row.kv_len}; }
   template <class I>
   FULMEN_FN auto keep(Row, I kv_idx) const {

@@ -11,10 +11,10 @@ struct Standard : Defaults {
   float logits_soft_cap = 0;  // 0: off
   int32_t window_left = -1;   // inclusive; -1: unlimited
   bool causal = false;
-  const float* alibi_slopes = nullptr;    // [num_qo_heads], or null
-  const float* sinks = nullptr;           // [num_qo_heads] natural-log units, or null
-  const uint8_t* custom_mask = nullptr;   // packed bits, little endian, 1 = keep; replaces causal; null: none
-  const int32_t* mask_indptr = nullptr;   // [batch_size + 1] byte offsets into custom_mask
+  const float* alibi_slopes = nullptr;   // [num_qo_heads], or null
+  const float* sinks = nullptr;          // [num_qo_heads] natural-log units, or null
+  const uint8_t* custom_mask = nullptr;  // packed bits, little endian, 1 = keep; replaces causal; null: none
+  const int32_t* mask_indptr = nullptr;  // [batch_size + 1] byte offsets into custom_mask
 
   FULMEN_FN bool has_mask() const { return custom_mask != nullptr; }
   FULMEN_FN bool changes_logits() const { return logits_soft_cap > 0 || alibi_slopes != nullptr; }
@@ -29,7 +29,17 @@ struct Standard : Defaults {
     const int64_t bit = int64_t(row.qo_idx) * row.kv_len + kv_idx;
     return (custom_mask[mask_indptr[row.batch_idx] + bit / 8] >> (bit % 8) & 1) != 0;
   }
-  // The natural-log logit where soft cap or ALiBi is on; raw q·k where not, so that the scale folds into exp2's argument.
+  // Bit i: keep(row, kv_idx + i), for i < n <= 16. Reads no byte beyond that of the last bit asked for.
+  FULMEN_FN uint32_t mask_bits(Row row, int32_t kv_idx, int32_t n) const {
+    const int64_t bit = int64_t(row.qo_idx) * row.kv_len + kv_idx;
+    const uint8_t* const bytes = custom_mask + mask_indptr[row.batch_idx] + bit / 8;
+    const int32_t skip = int32_t(bit % 8);
+    uint32_t word = 0;
+    for (int32_t i = 0; i * 8 < skip + n; ++i) word |= uint32_t(bytes[i]) << (i * 8);
+    return word >> skip & ((1u << n) - 1u);
+  }
+  // The natural-log logit where soft cap or ALiBi is on; raw q·k where not, so that the scale folds into exp2's
+  // argument.
   template <class F, class I>
   FULMEN_FN F logit(Row row, I kv_idx, F x) const {
     using math::cast_to, math::tanh;

@@ -9,9 +9,9 @@ namespace fulmen {
 enum class CpuLevel : int32_t { kScalar, kAvx2, kAvx512, kAvx512Bf16, kAmxBf16 };
 
 struct Context {
-  const Executor* executor = nullptr;            // null: the library's default pool
-  void* stream = nullptr;                        // CUstream on CUDA devices
-  CpuLevel max_cpu_level = CpuLevel::kAmxBf16;   // lower: caps this call, as FULMEN_CPU_LEVEL caps the process
+  const Executor* executor = nullptr;           // null: the library's default pool
+  void* stream = nullptr;                       // CUstream on CUDA devices
+  CpuLevel max_cpu_level = CpuLevel::kAmxBf16;  // lower: caps this call, as FULMEN_CPU_LEVEL caps the process
 };
 
 }  // namespace fulmen

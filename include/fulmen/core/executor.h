@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whose threads a CPU kernel runs on. A struct of two function pointers, so that a serving engine can bring its own pool
-// and header-only users need no library. The library's own pool: src/runtime/thread_pool.h.
+// Whose threads a CPU kernel runs on. A struct of two function pointers, so that a serving engine can bring its own
+// pool and header-only users need no library. The library's own pool: src/runtime/thread_pool.h.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -32,7 +32,8 @@ void parallel_for(const Executor& executor, int64_t num_items, F&& body) {
       const_cast<void*>(static_cast<const void*>(std::addressof(body))));
 }
 
-// The same in chunks: body(begin, end, thread). For many small items, where a call per item would cost more than the item.
+// The same in chunks: body(begin, end, thread). For many small items, where a call per item would cost more than the
+// item.
 template <class F>
 void parallel_chunks(const Executor& executor, int64_t num_items, int64_t min_chunk, F&& body) {
   const int64_t most = int64_t(executor.num_threads) * 4;

@@ -3,9 +3,9 @@
 //   {"k_cache", "num_pages page_size num_kv_heads head_dim_qk", kCache, Access::kRead, "keys"}
 // check() validates a call against it, the docs print it, the fuzzer breaks it one rule at a time.
 //
-// Shape text: one word per dimension. A name binds the dimension at its first use and must match afterwards; "name+1" and
-// "2*name" are derived from it; a number is itself; "*" matches anything. A last word "name?" style dimension may be
-// missing: "n heads? d" accepts [n, d] and [n, heads, d] and binds heads to 1 when it is missing.
+// Shape text: one word per dimension. A name binds the dimension at its first use and must match afterwards; "name+1"
+// and "2*name" are derived from it; a number is itself; "*" matches anything. A last word "name?" style dimension may
+// be missing: "n heads? d" accepts [n, d] and [n, heads, d] and binds heads to 1 when it is missing.
 #pragma once
 #include <fulmen/core/error.h>
 #include <fulmen/core/tensor_view.h>

@@ -95,12 +95,9 @@ void act_and_mul_rows(const ActAndMulArgs& a, const ActAndMulDims& d, const Exec
 inline void act_and_mul(const ActAndMulArgs& a, const ActAndMulDims& d, const Executor& executor) {
   for_dtype<float, f16, bf16>(a.input.dtype, [&]<class T>(T) {
     switch (a.activation) {
-      case Activation::kSilu:
-        return act_and_mul_rows<Activation::kSilu, T>(a, d, executor);
-      case Activation::kGelu:
-        return act_and_mul_rows<Activation::kGelu, T>(a, d, executor);
-      case Activation::kGeluTanh:
-        return act_and_mul_rows<Activation::kGeluTanh, T>(a, d, executor);
+      case Activation::kSilu: return act_and_mul_rows<Activation::kSilu, T>(a, d, executor);
+      case Activation::kGelu: return act_and_mul_rows<Activation::kGelu, T>(a, d, executor);
+      case Activation::kGeluTanh: return act_and_mul_rows<Activation::kGeluTanh, T>(a, d, executor);
     }
   });
 }

@@ -29,8 +29,7 @@
 #define FULMEN_CPU_TARGET "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi,bmi2,lzcnt,popcnt"
 #else
 #define FULMEN_CPU_NS avx512_bf16
-#define FULMEN_CPU_TARGET \
-  "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512bf16,avx2,fma,f16c,bmi,bmi2,lzcnt,popcnt"
+#define FULMEN_CPU_TARGET "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512bf16,avx2,fma,f16c,bmi,bmi2,lzcnt,popcnt"
 #endif
 
 #define FULMEN_PRAGMA(text) _Pragma(#text)
@@ -51,10 +50,14 @@
 #if defined(__clang__)
 #define FULMEN_CPU_PUSH(t) FULMEN_PRAGMA(clang attribute push(__attribute__((target(t))), apply_to = function))
 #define FULMEN_CPU_BEGIN FULMEN_CPU_PUSH(FULMEN_CPU_TARGET) namespace fulmen::cpu::FULMEN_CPU_NS {
-#define FULMEN_CPU_END } FULMEN_PRAGMA(clang attribute pop)
+#define FULMEN_CPU_END \
+  }                    \
+  FULMEN_PRAGMA(clang attribute pop)
 #else
 #define FULMEN_CPU_PUSH(t) FULMEN_PRAGMA(GCC push_options) FULMEN_PRAGMA(GCC target(t))
 #define FULMEN_CPU_BEGIN FULMEN_CPU_PUSH(FULMEN_CPU_TARGET) namespace fulmen::cpu::FULMEN_CPU_NS {
-#define FULMEN_CPU_END } FULMEN_PRAGMA(GCC pop_options)
+#define FULMEN_CPU_END \
+  }                    \
+  FULMEN_PRAGMA(GCC pop_options)
 #endif
 #endif

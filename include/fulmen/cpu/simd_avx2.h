@@ -94,7 +94,8 @@ inline __m256i fp8_codes(__m256 x) {
   const __m256 shifted = _mm256_add_ps(_mm256_castsi256_ps(magnitude), _mm256_castsi256_ps(anchor));
   const __m256i subnormal = _mm256_sub_epi32(_mm256_castps_si256(shifted), anchor);
   const __m256i is_subnormal = _mm256_cmpgt_epi32(_mm256_set1_epi32((127 + kMinExponent) << 23), magnitude);
-  const __m256i code = _mm256_min_epi32(_mm256_blendv_epi8(normal, subnormal, is_subnormal), _mm256_set1_epi32(kLargest));
+  const __m256i code =
+      _mm256_min_epi32(_mm256_blendv_epi8(normal, subnormal, is_subnormal), _mm256_set1_epi32(kLargest));
   const __m256i is_nan = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7f800000));
   const __m256i sign = _mm256_and_si256(_mm256_srli_epi32(in, 24), _mm256_set1_epi32(0x80));
   return _mm256_or_si256(_mm256_blendv_epi8(code, _mm256_set1_epi32(kNaN), is_nan), sign);
@@ -117,6 +118,15 @@ inline F32 min(F32 a, F32 b) { return {_mm256_min_ps(a.v, b.v)}; }
 inline F32 sqrt(F32 a) { return {_mm256_sqrt_ps(a.v)}; }
 inline F32 round(F32 a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 
+// Lane i and lane i ^ kDistance change places; kDistance is a power of two.
+template <int kDistance>
+inline F32 swap_lanes(F32 a) {
+  if constexpr (kDistance == 4) {
+    return {_mm256_permute2f128_ps(a.v, a.v, 0x01)};
+  } else {
+    return {_mm256_permute_ps(a.v, kDistance == 2 ? 0x4e : 0xb1)};
+  }
+}
 inline float reduce_add(F32 a) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));
@@ -126,6 +136,35 @@ inline float reduce_max(F32 a) {
   __m128 s = _mm_max_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
   s = _mm_max_ps(s, _mm_movehl_ps(s, s));
   return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+
+// Sums of 128-bit halves and of pairs of lanes: a's on the left, b's on the right.
+inline __m256 add_halves(__m256 a, __m256 b) {
+  return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+}
+inline __m256 add_pairs(__m256 a, __m256 b) {
+  return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
+}
+// Lane i of the result is the sum of x[i], in the order of a halving tree.
+inline F32 reduce_add_each(const F32 (&x)[kLanes]) {
+  const __m256 u = add_pairs(add_halves(x[0].v, x[4].v), add_halves(x[1].v, x[5].v));
+  const __m256 w = add_pairs(add_halves(x[2].v, x[6].v), add_halves(x[3].v, x[7].v));
+  return {_mm256_add_ps(_mm256_shuffle_ps(u, w, 0x88), _mm256_shuffle_ps(u, w, 0xdd))};
+}
+// x becomes its transpose: lane j of x[i] and lane i of x[j] change places. Bits are moved, never computed with.
+inline void transpose(F32 (&x)[kLanes]) {
+  __m256 y[8];
+  for (int32_t i = 0; i < 8; i += 4) {
+    const __m256 a = _mm256_shuffle_ps(x[i].v, x[i + 1].v, 0x44), b = _mm256_shuffle_ps(x[i].v, x[i + 1].v, 0xee);
+    const __m256 c = _mm256_shuffle_ps(x[i + 2].v, x[i + 3].v, 0x44),
+                 d = _mm256_shuffle_ps(x[i + 2].v, x[i + 3].v, 0xee);
+    y[i] = _mm256_shuffle_ps(a, c, 0x88), y[i + 1] = _mm256_shuffle_ps(a, c, 0xdd);
+    y[i + 2] = _mm256_shuffle_ps(b, d, 0x88), y[i + 3] = _mm256_shuffle_ps(b, d, 0xdd);
+  }
+  for (int32_t i = 0; i < 4; ++i) {
+    x[i] = {_mm256_permute2f128_ps(y[i], y[i + 4], 0x20)};
+    x[i + 4] = {_mm256_permute2f128_ps(y[i], y[i + 4], 0x31)};
+  }
 }
 
 // x0 x1 x2 x3 … becomes x1 x0 x3 x2 …
@@ -167,5 +206,6 @@ inline Mask mask_from_bits(uint32_t bits) {
 }
 inline uint32_t bits_from_mask(Mask m) { return uint32_t(_mm256_movemask_ps(_mm256_castsi256_ps(m.v))); }
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+inline void prefetch_l2(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 
 FULMEN_CPU_END

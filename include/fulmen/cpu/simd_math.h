@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// exp2, exp and tanh over F32, written once in terms of the vocabulary. A unit is 2^-24, half the spacing of floats at 1.
+// exp2, exp and tanh over F32, written once in terms of the vocabulary. A unit is 2^-24, half the spacing of floats
+// at 1.
 #pragma once
 #include <fulmen/cpu/level.h>
 
@@ -25,7 +26,8 @@ inline F32 exp2(F32 x) {
   return select(x < splat(-126.f), zeros(), exp2_parts(n, clamped - n));
 }
 
-// e^x for x <= 88; 0 for x < -87. Relative error <= 3 units: ln 2 is subtracted in two parts, so large |x| loses nothing.
+// e^x for x <= 88; 0 for x < -87. Relative error <= 3 units: ln 2 is subtracted in two parts, so large |x| loses
+// nothing.
 inline F32 exp(F32 x) {
   const F32 clamped = max(x, splat(-87.f));
   const F32 n = round(clamped * splat(1.44269504f));

@@ -7,7 +7,7 @@
 
 namespace fulmen::runtime {
 
-const char* name_of(CpuLevel level);               // "scalar", "avx2", "avx512", "avx512_bf16", "amx_bf16"
+const char* name_of(CpuLevel level);  // "scalar", "avx2", "avx512", "avx512_bf16", "amx_bf16"
 bool parse(std::string_view text, CpuLevel* level);
 
 CpuLevel detected_cpu_level();  // what the machine and its system allow

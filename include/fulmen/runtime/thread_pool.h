@@ -9,7 +9,8 @@ namespace fulmen::runtime {
 // The process-wide pool, created at first use with num_threads(). Safe to call from several threads: jobs take turns.
 const Executor& default_executor();
 
-// Threads of the default pool, the caller's included. First value: FULMEN_NUM_THREADS, else the CPUs of the affinity mask.
+// Threads of the default pool, the caller's included. First value: FULMEN_NUM_THREADS, else the CPUs of the affinity
+// mask.
 int32_t num_threads();
 void set_num_threads(int32_t n);  // throws unless 1 <= n <= 1024; the pool is rebuilt at its next use
 

@@ -2,6 +2,7 @@
 // Every file of this folder is compiled once per instruction set (FULMEN_CPU_LEVEL_ID), each into its own namespace.
 // One line per kernel here and one in table.cc.
 #pragma once
+#include <fulmen/attention/call.h>
 #include <fulmen/core/context.h>
 #include <fulmen/cpu/level.h>
 #include <fulmen/ops/act_and_mul.h>
@@ -11,6 +12,7 @@
 #include <fulmen/ops/get_batch_indices_positions.h>
 #include <fulmen/ops/get_seq_lens.h>
 #include <fulmen/ops/layernorm.h>
+#include <fulmen/ops/merge_state.h>
 #include <fulmen/ops/packbits.h>
 #include <fulmen/ops/per_tensor_quant_fp8.h>
 #include <fulmen/ops/per_token_group_quant_fp8.h>
@@ -26,6 +28,7 @@ inline const Executor& executor_of(const Context& context) {
 }
 
 namespace FULMEN_CPU_NS {
+void launch(const attention::AttentionCall& call, const Context& context);
 void launch(const ActAndMulArgs& args, const Context& context);
 void launch(const AppendPagedKvCacheArgs& args, const Context& context);
 void launch(const AppendPagedMlaKvCacheArgs& args, const Context& context);
@@ -36,6 +39,8 @@ void launch(const LayerNormArgs& args, const Context& context);
 void launch(const PackBitsArgs& args, const Context& context);
 void launch(const PerTensorQuantFp8Args& args, const Context& context);
 void launch(const PerTokenGroupQuantFp8Args& args, const Context& context);
+void launch(const MergeStateArgs& args, const Context& context);
+void launch(const MergeStatesArgs& args, const Context& context);
 void launch(const RmsNormArgs& args, const Context& context);
 void launch(const RopeArgs& args, const Context& context);
 void launch(const SegmentPackBitsArgs& args, const Context& context);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The rows of this level: which ops have a kernel compiled for it.
-#include "src/cpu/levels/kernels.h"
 #include "src/cpu/levels/table.h"
+#include "src/cpu/levels/kernels.h"
 
 namespace fulmen::cpu::FULMEN_CPU_NS {
 namespace {
@@ -10,7 +10,8 @@ constexpr CpuLevel kLevel = CpuLevel(FULMEN_CPU_LEVEL_ID);
 
 runtime::Refusal refuses_level(const void*, const runtime::DeviceInfo& device) {
   if (device.arch >= int32_t(kLevel)) return {};
-  return std::string("needs ") + runtime::name_of(kLevel) + ", this CPU (or FULMEN_CPU_LEVEL) allows " + runtime::name_of(CpuLevel(device.arch));
+  return std::string("needs ") + runtime::name_of(kLevel) + ", this CPU (or FULMEN_CPU_LEVEL) allows " +
+         runtime::name_of(CpuLevel(device.arch));
 }
 
 template <class Args>
@@ -27,10 +28,13 @@ void append_rows(std::vector<runtime::KernelRow>& rows) {
                               row<ActAndMulArgs>("act_and_mul"),
                               row<AppendPagedKvCacheArgs>("append_paged_kv_cache"),
                               row<AppendPagedMlaKvCacheArgs>("append_paged_mla_kv_cache"),
+                              row<attention::AttentionCall>("batch_attention"),
                               row<FusedAddRmsNormArgs>("fused_add_rmsnorm"),
                               row<GetBatchIndicesPositionsArgs>("get_batch_indices_positions"),
                               row<GetSeqLensArgs>("get_seq_lens"),
                               row<LayerNormArgs>("layernorm"),
+                              row<MergeStateArgs>("merge_state"),
+                              row<MergeStatesArgs>("merge_states"),
                               row<PackBitsArgs>("packbits"),
                               row<PerTensorQuantFp8Args>("per_tensor_quant_fp8"),
                               row<PerTokenGroupQuantFp8Args>("per_token_group_quant_fp8"),
