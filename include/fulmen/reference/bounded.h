@@ -49,31 +49,19 @@ inline double element(const TensorView& t, int64_t flat) {
     flat /= t.shape[i];
   }
   switch (t.dtype) {
-    case DType::kF32:
-      return double(t.as<float>()[offset]);
-    case DType::kF16:
-      return double(to_f32(t.as<f16>()[offset]));
-    case DType::kBF16:
-      return double(to_f32(t.as<bf16>()[offset]));
-    case DType::kE4M3:
-      return double(to_f32(t.as<e4m3>()[offset]));
-    case DType::kE5M2:
-      return double(to_f32(t.as<e5m2>()[offset]));
-    case DType::kF64:
-      return t.as<double>()[offset];
-    case DType::kI8:
-      return double(t.as<int8_t>()[offset]);
+    case DType::kF32: return double(t.as<float>()[offset]);
+    case DType::kF16: return double(to_f32(t.as<f16>()[offset]));
+    case DType::kBF16: return double(to_f32(t.as<bf16>()[offset]));
+    case DType::kE4M3: return double(to_f32(t.as<e4m3>()[offset]));
+    case DType::kE5M2: return double(to_f32(t.as<e5m2>()[offset]));
+    case DType::kF64: return t.as<double>()[offset];
+    case DType::kI8: return double(t.as<int8_t>()[offset]);
     case DType::kU8:
-    case DType::kBool:
-      return double(t.as<uint8_t>()[offset]);
-    case DType::kI32:
-      return double(t.as<int32_t>()[offset]);
-    case DType::kU32:
-      return double(t.as<uint32_t>()[offset]);
-    case DType::kI64:
-      return double(t.as<int64_t>()[offset]);
-    case DType::kU64:
-      return double(t.as<uint64_t>()[offset]);
+    case DType::kBool: return double(t.as<uint8_t>()[offset]);
+    case DType::kI32: return double(t.as<int32_t>()[offset]);
+    case DType::kU32: return double(t.as<uint32_t>()[offset]);
+    case DType::kI64: return double(t.as<int64_t>()[offset]);
+    case DType::kU64: return double(t.as<uint64_t>()[offset]);
   }
   return 0;
 }
