@@ -65,6 +65,17 @@ TEST(RmsNorm, QuantizesItsOutputToFp8) {
       }
 }
 
+TEST(RmsNorm, KeepsSubnormalOutputs) {
+  for (DType dtype : {DType::kF16, DType::kBF16})
+    for (CpuLevel level : levels()) {
+      Problem p({dtype, DType::kF32, {3, 100}});
+      p.weight.fill([&](int64_t i) { return (dtype == DType::kF16 ? 1e-6 : 1e-39) * double(i + 1); });
+      rmsnorm(p.args, at(level));
+      EXPECT_TRUE(within(p.out, reference::rmsnorm(p.args))) << runtime::name_of(level) << " " << name_of(dtype);
+      EXPECT_NE(reference::element(p.out, 0), 0) << runtime::name_of(level) << " " << name_of(dtype);
+    }
+}
+
 TEST(RmsNorm, WorksInPlace) {
   Problem p({DType::kBF16, DType::kBF16, {7, 300}});
   const reference::Values expected = reference::rmsnorm(p.args);

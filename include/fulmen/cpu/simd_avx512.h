@@ -71,16 +71,18 @@ inline __m256i narrow_in_integers(F32 x) {
   const __mmask16 nan = _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q);
   return _mm512_maskz_cvtepi32_epi16(0xffff, _mm512_mask_or_epi32(rounded, nan, high, _mm512_set1_epi32(0x40)));
 }
-#if FULMEN_CPU_LEVEL_ID >= 3
-// The instruction flushes subnormals, so a register that holds one goes the long way.
-inline __m256i narrow(F32 x, bf16) {
-  constexpr int kSubnormal = 0x20;
-  if (_mm512_fpclass_ps_mask(x.v, kSubnormal) != 0) [[unlikely]] return narrow_in_integers(x);
-  return (__m256i)_mm512_cvtneps_pbh(x.v);
+// At level avx512_bf16 by instruction; it flushes subnormals, so a register that holds one goes the long way. A
+// template, so that the other level never instantiates the instruction.
+template <int kLevel>
+inline __m256i narrow_to_bf16(F32 x) {
+  if constexpr (kLevel >= 3) {
+    constexpr int kSubnormal = 0x20;
+    if (_mm512_fpclass_ps_mask(x.v, kSubnormal) == 0) [[likely]]
+      return (__m256i)_mm512_cvtneps_pbh(x.v);
+  }
+  return narrow_in_integers(x);
 }
-#else
-inline __m256i narrow(F32 x, bf16) { return narrow_in_integers(x); }
-#endif
+inline __m256i narrow(F32 x, bf16) { return narrow_to_bf16<FULMEN_CPU_LEVEL_ID>(x); }
 inline void store(float* p, F32 x) { _mm512_storeu_ps(p, x.v); }
 inline void store(f16* p, F32 x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(x, f16{})); }
 inline void store(bf16* p, F32 x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(x, bf16{})); }
