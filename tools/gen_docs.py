@@ -123,7 +123,8 @@ def support_matrix(contracts: dict) -> str:
         kernels.setdefault(row["op"], []).append(row["kernel"])
     for op in sorted(kernels):
         header, dtypes = first.get(op, (op, ""))
-        functions = re.findall(r"^void (\w+)\(const \w+Args& \w+, const Context&", (OPS / f"{header}.h").read_text(), re.M)
+        text = (OPS / f"{header}.h").read_text()
+        functions = re.findall(r"^void (\w+)\(const \w+Args& \w+, const Context&", text, re.M)
         out.append(f"| [{op}]({{ops}}{header}.md) | {', '.join(functions)} | {dtypes} | "
                    f"{', '.join(dict.fromkeys(kernels[op]))} |")
     return "\n".join(out) + "\n"
