@@ -84,7 +84,7 @@ def check_edge(path: str, bracket: str, name: str) -> str | None:
         return f"{path}: its folder is not in tools/check_layers.py"
     if target is None:
         is_standard = re.fullmatch(r"[a-z_0-9]+", name) is not None
-        is_tvm = layer == "src/ffi" and name.startswith(("tvm/", "dlpack/"))
+        is_tvm = layer in ("src/ffi", "examples") and name.startswith(("tvm/", "dlpack/"))
         if is_standard or is_tvm or name in SYSTEM.get(layer, set()):
             return None
         return f"{path}: may not include the system header <{name}>"
