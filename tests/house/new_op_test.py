@@ -19,7 +19,9 @@ def copy_tree(root: pathlib.Path) -> None:
     shutil.rmtree(root, ignore_errors=True)
     for folder in ("cmake", "include", "src/ops", "src/runtime", "src/cpu", "tests/support", "tools"):
         shutil.copytree(ROOT / folder, root / folder)
-    (root / "benchmarks").mkdir()
+    for folder in ("benchmarks", "fuzz"):  # present, empty
+        (root / folder).mkdir()
+        (root / folder / "CMakeLists.txt").touch()
     shutil.copy(ROOT / "CMakeLists.txt", root)
     (root / "tests/CMakeLists.txt").write_text((ROOT / "tests/CMakeLists.txt").read_text().split("add_subdirectory")[0])
 
