@@ -31,7 +31,7 @@ def keep_only_the_new_op(root: pathlib.Path) -> None:
         if file.name not in ("backend.cc", "table.cc", "schema.cc", f"{OP}.cc"):
             file.unlink()
     table = root / "src/cpu/levels/table.cc"
-    table.write_text(re.sub(rf'^ *row<\w+>\("(?!{OP}).*\n', "", table.read_text(), flags=re.M))
+    table.write_text(re.sub(rf'^ *row<[\w:]+>\("(?!{OP}).*\n', "", table.read_text(), flags=re.M))
 
 
 def main(root: pathlib.Path) -> None:
