@@ -38,7 +38,7 @@ class Tensor {
     std::vector<uint8_t> content(bytes_.begin() + int64_t(offset), bytes_.begin() + int64_t(offset + num_bytes_));
     std::fill(bytes_.begin(), bytes_.end(), kGuardByte);
     align();
-    std::memcpy(view_.data, content.data(), num_bytes_);
+    if (num_bytes_ > 0) std::memcpy(view_.data, content.data(), num_bytes_);
     return *this;
   }
 
