@@ -10,7 +10,7 @@ from oracle import rope_pairs
 
 import fulmen
 
-erf = np.vectorize(math.erf)
+erf = np.vectorize(math.erf, otypes=[float])
 ACTIVATIONS = [
     (fulmen.silu_and_mul, lambda x: x / (1 + np.exp(-x))),
     (fulmen.gelu_and_mul, lambda x: x * (1 + erf(x / 2**0.5)) / 2),

@@ -23,7 +23,7 @@ def python(code: str, **env: str) -> str:
         capture_output=True,
         text=True,
         env={**os.environ, **env},
-        timeout=120,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -193,7 +193,7 @@ def test_threads_and_level():
 
 def run_cli(*args: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "fulmen", *args], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "fulmen", *args], capture_output=True, text=True, timeout=400, check=False
     )
 
 
