@@ -2,13 +2,14 @@
 #include <fulmen/ops/rmsnorm.h>
 #include <fulmen/runtime/registry.h>
 
+#include "src/ops/checks.h"
+
 namespace fulmen {
 
 RmsNormDims check(const RmsNormArgs& a) {
-  const Dims d = check(kRmsNormSchema, {&a.input, &a.weight, &a.out});
-  if (a.out.dtype != a.input.dtype) fail("rmsnorm", "out", "dtype differs from input's");
-  if (a.weight.dtype != a.input.dtype && a.weight.dtype != DType::kF32)
-    fail("rmsnorm", "weight", std::string("dtype is ") + name_of(a.weight.dtype) + ", expected input's or float32");
+  const Dims d = check(kRmsNormSchema, {&a.input, &a.weight, &a.out, &a.out_scale});
+  require_out("rmsnorm", a.out, a.out_scale, a.input);
+  require_weight_dtype("rmsnorm", "weight", a.weight, a.input);
   require(a.eps > 0, "rmsnorm", "eps", a.eps, "a positive number");
   return {d["num_tokens"], d["num_heads"], d["hidden_size"]};
 }

@@ -29,6 +29,15 @@ struct Standard : Defaults {
     const int64_t bit = int64_t(row.qo_idx) * row.kv_len + kv_idx;
     return (custom_mask[mask_indptr[row.batch_idx] + bit / 8] >> (bit % 8) & 1) != 0;
   }
+  // Bit i: keep(row, kv_idx + i), for i < n <= 16. Reads no byte beyond that of the last bit asked for.
+  FULMEN_FN uint32_t mask_bits(Row row, int32_t kv_idx, int32_t n) const {
+    const int64_t bit = int64_t(row.qo_idx) * row.kv_len + kv_idx;
+    const uint8_t* const bytes = custom_mask + mask_indptr[row.batch_idx] + bit / 8;
+    const int32_t skip = int32_t(bit % 8);
+    uint32_t word = 0;
+    for (int32_t i = 0; i * 8 < skip + n; ++i) word |= uint32_t(bytes[i]) << (i * 8);
+    return word >> skip & ((1u << n) - 1u);
+  }
   // The natural-log logit where soft cap or ALiBi is on; raw q·k where not, so that the scale folds into exp2's
   // argument.
   template <class F, class I>

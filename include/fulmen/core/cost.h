@@ -7,6 +7,7 @@ namespace fulmen {
 struct Cost {
   double bytes = 0;
   double flops = 0;
+  double bytes_written = 0;  // of `bytes`; a read and a write have different ceilings
 };
 
 }  // namespace fulmen

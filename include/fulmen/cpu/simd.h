@@ -6,6 +6,7 @@
 //   load_n(const T*, n)    the first n <= kLanes; the other lanes are 0 and their memory is not touched
 //   store(T*, x), store_n  narrowed, rounding to nearest even; FP8 saturates
 //   fma(a, b, c)           a * b + c
+//   reduce_add_each(x)     the sums of kLanes registers, one per lane; transpose(x) turns kLanes registers around
 #pragma once
 #include <fulmen/core/dtype.h>
 #include <fulmen/cpu/level.h>

@@ -110,6 +110,34 @@ inline float reduce_max(F32 a) {
   return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
 
+// Sums of 128-bit halves and of pairs of lanes: a's on the left, b's on the right.
+inline __m256 add_halves(__m256 a, __m256 b) {
+  return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+}
+inline __m256 add_pairs(__m256 a, __m256 b) {
+  return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
+}
+// Lane i of the result is the sum of x[i], in the order of a halving tree.
+inline F32 reduce_add_each(const F32 (&x)[kLanes]) {
+  const __m256 u = add_pairs(add_halves(x[0].v, x[4].v), add_halves(x[1].v, x[5].v));
+  const __m256 w = add_pairs(add_halves(x[2].v, x[6].v), add_halves(x[3].v, x[7].v));
+  return {_mm256_add_ps(_mm256_shuffle_ps(u, w, 0x88), _mm256_shuffle_ps(u, w, 0xdd))};
+}
+// x becomes its transpose: lane j of x[i] and lane i of x[j] change places. Bits are moved, never computed with.
+inline void transpose(F32 (&x)[kLanes]) {
+  __m256 y[8];
+  for (int32_t i = 0; i < 8; i += 4) {
+    const __m256 a = _mm256_shuffle_ps(x[i].v, x[i + 1].v, 0x44), b = _mm256_shuffle_ps(x[i].v, x[i + 1].v, 0xee);
+    const __m256 c = _mm256_shuffle_ps(x[i + 2].v, x[i + 3].v, 0x44), d = _mm256_shuffle_ps(x[i + 2].v, x[i + 3].v, 0xee);
+    y[i] = _mm256_shuffle_ps(a, c, 0x88), y[i + 1] = _mm256_shuffle_ps(a, c, 0xdd);
+    y[i + 2] = _mm256_shuffle_ps(b, d, 0x88), y[i + 3] = _mm256_shuffle_ps(b, d, 0xdd);
+  }
+  for (int32_t i = 0; i < 4; ++i) {
+    x[i] = {_mm256_permute2f128_ps(y[i], y[i + 4], 0x20)};
+    x[i + 4] = {_mm256_permute2f128_ps(y[i], y[i + 4], 0x31)};
+  }
+}
+
 inline I32 operator+(I32 a, I32 b) { return {_mm256_add_epi32(a.v, b.v)}; }
 inline I32 operator-(I32 a, I32 b) { return {_mm256_sub_epi32(a.v, b.v)}; }
 inline I32 operator&(I32 a, I32 b) { return {_mm256_and_si256(a.v, b.v)}; }

@@ -100,20 +100,62 @@ inline F32 round(F32 a) {
   return {_mm512_maskz_roundscale_ps(0xffff, a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
 
-// Both reductions in a fixed order; written out because GCC 12 warns inside its own _mm512_reduce_*.
+// Both reductions in a fixed order; written out because GCC 12 warns inside its own _mm512_reduce_* and casts.
 inline float reduce_add(F32 a) {
   const __m512 b = _mm512_add_ps(a.v, _mm512_maskz_shuffle_f32x4(0xffff, a.v, a.v, 0x4e));
   const __m512 c = _mm512_add_ps(b, _mm512_maskz_shuffle_f32x4(0xffff, b, b, 0xb1));
-  __m128 s = _mm512_castps512_ps128(c);
+  __m128 s = _mm512_maskz_extractf32x4_ps(0xf, c, 0);
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));
   return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 inline float reduce_max(F32 a) {
   const __m512 b = _mm512_maskz_max_ps(0xffff, a.v, _mm512_maskz_shuffle_f32x4(0xffff, a.v, a.v, 0x4e));
   const __m512 c = _mm512_maskz_max_ps(0xffff, b, _mm512_maskz_shuffle_f32x4(0xffff, b, b, 0xb1));
-  __m128 s = _mm512_castps512_ps128(c);
+  __m128 s = _mm512_maskz_extractf32x4_ps(0xf, c, 0);
   s = _mm_max_ps(s, _mm_movehl_ps(s, s));
   return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+
+// Sums of 256-bit halves, of 128-bit quarters and of pairs of lanes: a's on the left, b's on the right.
+inline __m512 add_halves(__m512 a, __m512 b) {
+  return _mm512_add_ps(_mm512_maskz_shuffle_f32x4(0xffff, a, b, 0x44), _mm512_maskz_shuffle_f32x4(0xffff, a, b, 0xee));
+}
+inline __m512 add_quarters(__m512 a, __m512 b) {
+  return _mm512_add_ps(_mm512_maskz_shuffle_f32x4(0xffff, a, b, 0x88), _mm512_maskz_shuffle_f32x4(0xffff, a, b, 0xdd));
+}
+inline __m512 add_pairs(__m512 a, __m512 b) {
+  return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+}
+// Lane i of the result is the sum of x[i], in the order of a halving tree.
+inline F32 reduce_add_each(const F32 (&x)[kLanes]) {
+  const __m512 y0 = add_quarters(add_halves(x[0].v, x[4].v), add_halves(x[8].v, x[12].v));
+  const __m512 y1 = add_quarters(add_halves(x[1].v, x[5].v), add_halves(x[9].v, x[13].v));
+  const __m512 y2 = add_quarters(add_halves(x[2].v, x[6].v), add_halves(x[10].v, x[14].v));
+  const __m512 y3 = add_quarters(add_halves(x[3].v, x[7].v), add_halves(x[11].v, x[15].v));
+  const __m512 u = add_pairs(y0, y1), w = add_pairs(y2, y3);
+  return {_mm512_add_ps(_mm512_shuffle_ps(u, w, 0x88), _mm512_shuffle_ps(u, w, 0xdd))};
+}
+// x becomes its transpose: lane j of x[i] and lane i of x[j] change places. Bits are moved, never computed with.
+inline void transpose(F32 (&x)[kLanes]) {
+  __m512 y[16], z[16];
+  for (int32_t i = 0; i < 16; i += 4) {
+    const __m512 a = _mm512_shuffle_ps(x[i].v, x[i + 1].v, 0x44), b = _mm512_shuffle_ps(x[i].v, x[i + 1].v, 0xee);
+    const __m512 c = _mm512_shuffle_ps(x[i + 2].v, x[i + 3].v, 0x44), d = _mm512_shuffle_ps(x[i + 2].v, x[i + 3].v, 0xee);
+    y[i] = _mm512_shuffle_ps(a, c, 0x88), y[i + 1] = _mm512_shuffle_ps(a, c, 0xdd);
+    y[i + 2] = _mm512_shuffle_ps(b, d, 0x88), y[i + 3] = _mm512_shuffle_ps(b, d, 0xdd);
+  }
+  for (int32_t i = 0; i < 4; ++i) {  // now 4 x 4 blocks of four lanes
+    z[i] = _mm512_maskz_shuffle_f32x4(0xffff, y[i], y[i + 4], 0x88);
+    z[i + 4] = _mm512_maskz_shuffle_f32x4(0xffff, y[i], y[i + 4], 0xdd);
+    z[i + 8] = _mm512_maskz_shuffle_f32x4(0xffff, y[i + 8], y[i + 12], 0x88);
+    z[i + 12] = _mm512_maskz_shuffle_f32x4(0xffff, y[i + 8], y[i + 12], 0xdd);
+  }
+  for (int32_t i = 0; i < 4; ++i) {
+    x[i] = {_mm512_maskz_shuffle_f32x4(0xffff, z[i], z[i + 8], 0x88)};
+    x[i + 8] = {_mm512_maskz_shuffle_f32x4(0xffff, z[i], z[i + 8], 0xdd)};
+    x[i + 4] = {_mm512_maskz_shuffle_f32x4(0xffff, z[i + 4], z[i + 12], 0x88)};
+    x[i + 12] = {_mm512_maskz_shuffle_f32x4(0xffff, z[i + 4], z[i + 12], 0xdd)};
+  }
 }
 
 inline I32 operator+(I32 a, I32 b) { return {_mm512_add_epi32(a.v, b.v)}; }

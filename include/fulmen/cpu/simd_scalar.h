@@ -88,6 +88,21 @@ inline float reduce_max(F32 a) {
   return top;
 }
 
+// Lane i of the result is reduce_add(x[i]).
+inline F32 reduce_add_each(const F32 (&x)[kLanes]) {
+  return each<F32>([&](int32_t i) { return reduce_add(x[i]); });
+}
+// x becomes its transpose: lane j of x[i] and lane i of x[j] change places.
+inline void transpose(F32 (&x)[kLanes]) {
+  for (int32_t i = 0; i < kLanes; ++i) {
+    for (int32_t j = 0; j < i; ++j) {
+      const float moved = x[i].v[j];
+      x[i].v[j] = x[j].v[i];
+      x[j].v[i] = moved;
+    }
+  }
+}
+
 inline I32 splat_i(int32_t x) { return I32(x); }
 inline I32 iota(int32_t first) {
   return each<I32>([&](int32_t i) { return first + i; });

@@ -2,6 +2,7 @@
 // Every file of this folder is compiled once per instruction set (FULMEN_CPU_LEVEL_ID), each into its own namespace.
 // One line per kernel here and one in table.cc.
 #pragma once
+#include <fulmen/attention/call.h>
 #include <fulmen/core/context.h>
 #include <fulmen/cpu/level.h>
 #include <fulmen/ops/rmsnorm.h>
@@ -14,6 +15,7 @@ inline const Executor& executor_of(const Context& context) {
 }
 
 namespace FULMEN_CPU_NS {
+void launch(const attention::AttentionCall& call, const Context& context);
 void launch(const RmsNormArgs& args, const Context& context);
 }  // namespace FULMEN_CPU_NS
 

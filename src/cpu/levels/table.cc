@@ -25,6 +25,7 @@ runtime::KernelRow row(std::string_view op) {
 
 void append_rows(std::vector<runtime::KernelRow>& rows) {
   rows.insert(rows.end(), {
+                              row<attention::AttentionCall>("attention"),
                               row<RmsNormArgs>("rmsnorm"),
                           });
 }

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "benchmarks/ceilings.h"
+
+#include <fulmen/runtime/cpu_level.h>
+#include <fulmen/runtime/thread_pool.h>
+#include <sched.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <thread>
+#include <vector>
+
+#include "benchmarks/ceilings_loops.h"
+
+namespace fulmen::bench {
+namespace {
+
+const Loops& loops() {
+#if defined(__x86_64__)
+  switch (runtime::cpu_level()) {
+    case CpuLevel::kScalar:
+      return cpu::scalar::kLoops;
+    case CpuLevel::kAvx2:
+      return cpu::avx2::kLoops;
+    case CpuLevel::kAvx512:
+      return cpu::avx512::kLoops;
+    default:
+      return cpu::avx512_bf16::kLoops;
+  }
+#else
+  return cpu::scalar::kLoops;
+#endif
+}
+
+// Fresh pages, huge where the system grants them: the ceiling must not pay for address translation.
+struct Pages {
+  size_t bytes;
+  float* data;
+  explicit Pages(size_t n) : bytes(n) {
+    void* p = mmap(nullptr, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    data = p == MAP_FAILED ? nullptr : static_cast<float*>(p);
+    if (data == nullptr) return;
+    madvise(p, n, MADV_HUGEPAGE);
+    std::fill(data, data + n / sizeof(float), 1.f);
+  }
+  ~Pages() {
+    if (data != nullptr) munmap(data, bytes);
+  }
+  Pages(const Pages&) = delete;
+  Pages& operator=(const Pages&) = delete;
+};
+
+std::atomic<float> sink{0};
+
+// Best time of body, which runs once per thread, over about `seconds`.
+template <class F>
+double best_seconds(double seconds, F body) {
+  using Clock = std::chrono::steady_clock;
+  const Executor& executor = runtime::default_executor();
+  const auto end = Clock::now() + std::chrono::duration<double>(seconds);
+  double best = 1e30;
+  do {
+    const auto start = Clock::now();
+    parallel_for(executor, executor.num_threads, [&](int64_t part, int32_t) { body(part, executor.num_threads); });
+    best = std::min(best, std::chrono::duration<double>(Clock::now() - start).count());
+  } while (Clock::now() < end);
+  return best;
+}
+
+}  // namespace
+
+Bandwidth measure_bandwidth(int64_t working_set_bytes) {
+  constexpr int64_t kStep = 128;  // floats; every loop's unrolling divides it
+  const int64_t threads = runtime::num_threads();
+  const int64_t part = std::max<int64_t>(working_set_bytes / 4 / threads / kStep, 2) * kStep / 2 / kStep * kStep * 2;
+  const Pages pages(size_t(part * threads) * sizeof(float));
+  if (pages.data == nullptr) return {};
+  const double bytes = double(part * threads) * sizeof(float);
+  // Short passes are repeated inside one parallel region, so that the region's start is not counted.
+  const int64_t repeat = std::max<int64_t>(1, int64_t(4e6 / bytes));
+  const double read = best_seconds(0.1, [&](int64_t i, int64_t) {
+    for (int64_t r = 0; r < repeat; ++r)
+      sink.store(loops().read(pages.data + i * part, part), std::memory_order_relaxed);
+  });
+  const double copy = best_seconds(0.1, [&](int64_t i, int64_t) {
+    float* const from = pages.data + i * part;
+    for (int64_t r = 0; r < repeat; ++r) loops().copy(from, from + part / 2, part / 2);
+  });
+  return {bytes * double(repeat) / read, bytes * double(repeat) / copy};
+}
+
+double measure_f32_flops() {
+  constexpr int64_t kRounds = 200000;
+  const double seconds =
+      best_seconds(0.2, [&](int64_t, int64_t) { sink.store(loops().fma(kRounds), std::memory_order_relaxed); });
+  return double(kRounds) * loops().flops_per_round * runtime::num_threads() / seconds;
+}
+
+void pin_threads() {
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+  std::vector<int> cpus;
+  for (int i = 0; i < CPU_SETSIZE; ++i)
+    if (CPU_ISSET(i, &allowed)) cpus.push_back(i);
+  const Executor& executor = runtime::default_executor();
+  std::atomic<int32_t> arrived{0};
+  parallel_for(executor, executor.num_threads, [&](int64_t, int32_t thread) {
+    arrived.fetch_add(1);
+    while (arrived.load() < executor.num_threads) std::this_thread::yield();  // so that each thread takes one item
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cpus[size_t(thread) % cpus.size()], &one);
+    sched_setaffinity(0, sizeof one, &one);
+  });
+}
+
+}  // namespace fulmen::bench

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// What this machine can do right now, measured in the process that times the kernels: the denominators of "% of the
+// floor". Both bandwidths depend on the working set (L2, L3, DRAM), so they are asked for by its size.
+#pragma once
+#include <cstdint>
+
+namespace fulmen::bench {
+
+struct Bandwidth {
+  double read = 0, copy = 0;  // bytes/s over all threads; copy counts what it reads and what it writes
+};
+
+Bandwidth measure_bandwidth(int64_t working_set_bytes);  // best of about 0.1 s each
+double measure_f32_flops();                              // FMA peak over all threads, at the process's CPU level
+
+// Binds thread i of the default executor to the i-th CPU of the process's affinity mask.
+void pin_threads();
+
+}  // namespace fulmen::bench

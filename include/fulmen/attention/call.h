@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// Between the attention op and its kernels: lengths read from index tensors, one canonical form of the arguments, the
+// built-in variant they ask for, and what a backend's row is launched with.
+#pragma once
+#include <fulmen/attention/plan.h>
+#include <fulmen/attention/variants.h>
+#include <fulmen/ops/attention.h>
+
+namespace fulmen::attention {
+
+// The same call with k and v in NHD (strides permuted, nothing moved) and q, out and lse with a row axis.
+AttentionArgs canonical(const AttentionArgs& args, AttentionEntry entry = AttentionEntry::kBatchAttention);
+
+// Where each request's rows begin, and its lengths. Reads host index tensors and checks every number in them; errors name
+// the tensor, the request and the position. args: canonical.
+std::vector<PlanRequest> requests_of(const AttentionArgs& args, const AttentionDims& dims,
+                                     AttentionEntry entry = AttentionEntry::kBatchAttention);
+
+// check() and requests_of() in one; args becomes canonical.
+AttentionDims prepare(AttentionArgs& args, AttentionEntry entry, std::vector<PlanRequest>& requests);
+
+// The scale on q·k that the options ask for.
+inline float logit_scale(const AttentionOptions& o, int64_t head_dim_qk) {
+  const bool given = o.sm_scale == o.sm_scale && o.sm_scale != 0;
+  return (given ? o.sm_scale : float(1 / __builtin_sqrt(double(head_dim_qk)))) * o.q_scale * o.k_scale;
+}
+
+inline Standard standard_variant(const AttentionArgs& args) {
+  static constexpr int32_t kOneRequest[2] = {0, 0};
+  Standard s;
+  s.sm_scale = logit_scale(args.options, args.q.shape[2]);
+  s.logits_soft_cap = args.options.logits_soft_cap;
+  s.window_left = args.options.window_left;
+  s.causal = args.options.causal;
+  if (args.alibi_slopes.defined()) s.alibi_slopes = args.alibi_slopes.as<const float>();
+  if (args.sinks.defined()) s.sinks = args.sinks.as<const float>();
+  if (args.custom_mask.defined()) {
+    s.custom_mask = args.custom_mask.as<const uint8_t>();
+    s.mask_indptr = args.mask_indptr.defined() ? args.mask_indptr.as<const int32_t>() : kOneRequest;
+  }
+  return s;
+}
+
+// What every backend's "attention" row is launched with, in one of three steps.
+struct AttentionCall {
+  enum Step : int32_t { kConfigure, kMeasure, kRun } step = kRun;
+  const AttentionArgs* args = nullptr;         // canonical and checked
+  AttentionDims dims{};
+  PlanConfig* config = nullptr;                // kConfigure: the row sets num_workers, tile sizes and costs
+  const PlanView* plan = nullptr;              // kMeasure, kRun
+  mutable int64_t workspace_bytes = 0;         // kMeasure: set by the row; kRun: the size of workspace
+  void* workspace = nullptr;                   // kRun; any alignment, any contents
+};
+
+// The plan's share of the call: what the options and the head counts say. The backend's row completes it.
+PlanConfig plan_config(const AttentionArgs& args, const AttentionDims& dims);
+
+// A batch shape planned once and run many times, layer after layer. run() allocates nothing.
+//   BatchAttention batch;
+//   batch.plan(args);                  // any tensors of the right shapes and dtypes; only index tensors are read
+//   args.workspace = batch.workspace_bytes() bytes;
+//   batch.run(args);                   // tables and lengths as planned, else an error; K, V, Q and page ids may change
+class BatchAttention {
+ public:
+  explicit BatchAttention(const Context& context = {}) : context_(context) {}
+  void plan(const AttentionArgs& args, AttentionEntry entry = AttentionEntry::kBatchAttention);
+  // A plan that was saved, or made for more workers than this process has; must be of the same lengths and options.
+  void set_plan(const Plan& plan, const AttentionArgs& args, AttentionEntry entry = AttentionEntry::kBatchAttention);
+  const Plan& plan() const { return plan_; }
+  // Exactly what run() uses under this plan, and the most that any plan with no larger tiles and, with RoPE, no longer
+  // kv_len can use: a closed form of the workers, not of the batch.
+  int64_t workspace_bytes() const { return workspace_bytes_; }
+  int64_t max_workspace_bytes() const { return max_workspace_bytes_; }
+  void run(const AttentionArgs& args) const;
+
+ private:
+  void adopt(const AttentionArgs& args, AttentionEntry entry, const Plan* saved);
+
+  Context context_;
+  AttentionEntry entry_ = AttentionEntry::kBatchAttention;
+  Plan plan_;
+  int64_t workspace_bytes_ = 0, max_workspace_bytes_ = 0;
+};
+
+}  // namespace fulmen::attention

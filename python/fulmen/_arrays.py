@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays of the caller's framework, at the border to the library.
+
+Two kinds are native: NumPy's and PyTorch's. They go into the library without a copy, and outputs are allocated with
+their own framework. Any other array that speaks DLPack becomes a NumPy view of the same memory at the door, and results
+go back through its array namespace's from_dlpack (`takes_dlpack`).
+
+NumPy refuses to export bfloat16 and FP8 (types of ml_dtypes): their bytes travel as integers and the library's
+`reinterpret` names the type. Read-only arrays are exported as inputs only.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import Any, Callable, Sequence
+
+import numpy as np
+
+from ._dtypes import FP8, ML_DTYPES, dtype_name, numpy_dtype, torch_dtype
+from ._ffi import lib
+
+Array = Any  # np.ndarray, torch.Tensor, or anything with __dlpack__
+
+_INTEGER_OF_SIZE = {1: np.uint8, 2: np.uint16}
+_DIRECT = frozenset(np.dtype(n) for n in
+                    ("bool", "int8", "int32", "int64", "uint8", "uint32", "uint64", "float16", "float32", "float64"))  # fmt: skip
+
+
+def is_torch(x: Any) -> bool:
+    """Whether x is a PyTorch tensor; never imports PyTorch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def is_native(x: Any) -> bool:
+    return type(x) is np.ndarray or isinstance(x, np.ndarray) or is_torch(x)
+
+
+def dtype_of(x: Array) -> str:
+    """The name of x's element type."""
+    return dtype_name(x.dtype)
+
+
+def empty(like: Array, shape: Sequence[int], dtype: str | None = None) -> Array:
+    """An uninitialised contiguous array of like's framework and device; dtype is a name, None for like's."""
+    if isinstance(like, np.ndarray):
+        return np.empty(shape, like.dtype if dtype is None else numpy_dtype(dtype))
+    return like.new_empty(tuple(shape), dtype=None if dtype is None else torch_dtype(dtype))
+
+
+def empty_like(x: Array) -> Array:
+    """An uninitialised contiguous array of x's shape, dtype and framework."""
+    return np.empty(x.shape, x.dtype) if type(x) is np.ndarray else empty(x, x.shape)
+
+
+def zeros(like: Array, shape: Sequence[int], dtype: str) -> Array:
+    """As empty, filled with zeros."""
+    if isinstance(like, np.ndarray):
+        return np.zeros(shape, numpy_dtype(dtype))
+    return like.new_zeros(tuple(shape), dtype=torch_dtype(dtype))
+
+
+def from_numpy(like: Array, x: np.ndarray) -> Array:
+    """x in like's framework and on like's device."""
+    if isinstance(like, np.ndarray):
+        return x
+    return sys.modules["torch"].from_numpy(np.ascontiguousarray(x)).to(like.device)
+
+
+def cast(x: Array, dtype: str) -> Array:
+    """x as dtype; x itself when it is."""
+    if isinstance(x, np.ndarray):
+        return x.astype(numpy_dtype(dtype), copy=False)
+    return x.to(torch_dtype(dtype))
+
+
+def arg(x: Array | None) -> Any:
+    """x as the library takes it: no copy, None stays None."""
+    if x is None:
+        return None
+    if isinstance(x, np.ndarray):
+        if x.dtype in _DIRECT and x.flags.writeable:
+            return x
+        return _numpy_arg(x)
+    if is_torch(x):
+        return _torch_arg(x)
+    if hasattr(x, "__dlpack__"):
+        return x
+    return _numpy_arg(np.asarray(x))
+
+
+def out_arg(x: Array, name: str = "out") -> Any:
+    """As arg, for memory that the library writes. Raises ValueError when NumPy marked it read-only."""
+    if isinstance(x, np.ndarray) and not x.flags.writeable:
+        raise ValueError(f"{name} is a read-only NumPy array")
+    return arg(x)
+
+
+def _numpy_arg(x: np.ndarray) -> Any:
+    import tvm_ffi
+
+    name = dtype_name(x.dtype)
+    raw = x.view(_INTEGER_OF_SIZE[x.dtype.itemsize]) if name in ML_DTYPES else x
+    if not raw.flags.writeable:  # the library reads inputs only; a versioned capsule is allowed to say so
+        raw = tvm_ffi.from_dlpack(raw.__dlpack__(max_version=(1, 0)))
+    return lib.reinterpret(raw, _ffi_dtype(name)) if name in ML_DTYPES else raw
+
+
+def _torch_arg(x: Array) -> Any:
+    if x.requires_grad:
+        x = x.detach()
+    name = _torch_name(x.dtype)
+    if name in FP8 and not hasattr(type(x), "__dlpack_c_exchange_api__"):  # PyTorch's older DLPack has no FP8
+        return lib.reinterpret(x.view(sys.modules["torch"].uint8), _ffi_dtype(name))
+    return x
+
+
+@functools.lru_cache(maxsize=64)
+def _torch_name(dtype: Any) -> str:
+    return str(dtype).rsplit(".", 1)[-1]
+
+
+@functools.lru_cache(maxsize=64)
+def _ffi_dtype(name: str) -> Any:
+    import tvm_ffi
+
+    return tvm_ffi.dtype(name)
+
+
+def host_ints(x: Array | Sequence[int], dtype: str = "int32") -> np.ndarray:
+    """Integers of any kind of array or list as a NumPy array: what plan() reads. A copy only where needed."""
+    if is_torch(x):
+        x = x.detach().cpu().numpy()
+    return np.ascontiguousarray(np.asarray(x), dtype=numpy_dtype(dtype))
+
+
+def scalar(x: Any, name: str, default: float | None = None) -> float | None:
+    """A Python float of a number or a one-element array; default for None. Raises NotImplementedError on longer arrays."""
+    if x is None:
+        return default
+    if isinstance(x, (int, float)):
+        return float(x)
+    count = int(np.prod(x.shape)) if hasattr(x, "shape") else 1
+    if count != 1:
+        raise NotImplementedError(f"{name}: a tensor of {count} values; only one value per tensor is implemented")
+    return float(x.reshape(-1)[0]) if hasattr(x, "reshape") else float(x)
+
+
+def check_out(x: Array, shape: Sequence[int], dtype: str, name: str) -> Array:
+    """x itself. Raises ValueError unless it has this shape and dtype."""
+    if tuple(x.shape) != tuple(shape):
+        raise ValueError(f"{name} has shape {tuple(x.shape)}, expected {tuple(shape)}")
+    if dtype_of(x) != dtype:
+        raise ValueError(f"{name} has dtype {dtype_of(x)}, expected {dtype}")
+    return x
+
+
+def _as_numpy(x: Any) -> np.ndarray:
+    import tvm_ffi
+
+    tensor = tvm_ffi.from_dlpack(x)
+    name = str(tensor.dtype)
+    if name in ML_DTYPES:
+        integers = f"uint{numpy_dtype(name).itemsize * 8}"
+        return np.from_dlpack(lib.reinterpret(tensor, _ffi_dtype(integers))).view(numpy_dtype(name))
+    return np.from_dlpack(tensor)
+
+
+def _back(x: Any, namespace: Any) -> Any:
+    if isinstance(x, tuple):
+        return tuple(_back(item, namespace) for item in x)
+    return namespace.from_dlpack(x) if isinstance(x, np.ndarray) and namespace is not None else x
+
+
+def _adopt(x: Any, seen: list[Any]) -> Any:
+    """x with every foreign DLPack array replaced by a NumPy view."""
+    if isinstance(x, (tuple, list)):
+        return type(x)(_adopt(item, seen) for item in x)
+    if x is None or is_native(x) or not hasattr(x, "__dlpack__"):
+        return x
+    if isinstance(x, np.generic):
+        return x
+    seen.append(x)
+    return _as_numpy(x)
+
+
+_PLAIN = (np.ndarray, int, float, str, bool, type(None))
+
+
+def takes_dlpack(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Lets a function written for NumPy and PyTorch arrays take any DLPack array and answer in its framework.
+
+    The result stays NumPy where the foreign array has no __array_namespace__ with from_dlpack.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        first = args[0] if args else None
+        if first is not None and not isinstance(first, _PLAIN) and not is_torch(first) and not hasattr(first, "__dlpack__"):
+            first = args[1] if len(args) > 1 else None  # a method: the wrapper object comes first
+        if is_native(first):
+            return function(*args, **kwargs)
+        seen: list[Any] = []
+        args = tuple(_adopt(x, seen) for x in args)
+        kwargs = {name: _adopt(x, seen) for name, x in kwargs.items()}
+        result = function(*args, **kwargs)
+        if not seen:
+            return result
+        namespace = getattr(seen[0], "__array_namespace__", lambda: None)()
+        return _back(result, namespace if hasattr(namespace, "from_dlpack") else None)
+
+    return wrapped

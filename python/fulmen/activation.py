@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gated activations: act(gate) * up of an array [gate | up]. float32, float16 or bfloat16; computed in float32."""
+
+from __future__ import annotations
+
+import math
+
+from ._arrays import Array, arg, dtype_of, empty, out_arg, takes_dlpack
+from ._ffi import lib
+
+
+def _act_and_mul(input: Array, out: Array | None, activation: str) -> Array:
+    shape = (*input.shape[:-1], input.shape[-1] // 2)
+    if out is None:
+        out = empty(input, shape)
+    elif tuple(out.shape) != shape:
+        raise ValueError(f"{activation}_and_mul: out has shape {tuple(out.shape)}, expected {shape}")
+    elif dtype_of(out) != dtype_of(input):
+        raise ValueError(f"{activation}_and_mul: out has dtype {dtype_of(out)}, expected {dtype_of(input)}")
+    x, y = _rows(input), _rows(out)
+    lib.act_and_mul(arg(x), out_arg(y), activation)
+    return out
+
+
+def _rows(x: Array) -> Array:
+    """The same memory as [rows, n] or [rows, m, n]; the op takes at most three dimensions."""
+    if x.ndim in (2, 3):
+        return x
+    if x.ndim == 1:
+        return x[None]
+    flat = x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:])
+    if math.prod(x.shape) > 0 and not _same_memory(flat, x):
+        raise ValueError(f"an array of shape {tuple(x.shape)} whose leading dimensions cannot be joined; make it contiguous")
+    return flat
+
+
+def _same_memory(a: Array, b: Array) -> bool:
+    return (a.data_ptr() == b.data_ptr()) if hasattr(a, "data_ptr") else (a.ctypes.data == b.ctypes.data)
+
+
+@takes_dlpack
+def silu_and_mul(input: Array, out: Array | None = None, enable_pdl: bool | None = None) -> Array:
+    """silu(input[..., :d]) * input[..., d:], silu(x) = x / (1 + e^-x).
+
+    input: [..., 2 * d]; out: [..., d], input's dtype. Returns out. Raises ValueError on another shape or dtype.
+    """
+    return _act_and_mul(input, out, "silu")
+
+
+@takes_dlpack
+def gelu_and_mul(input: Array, out: Array | None = None, enable_pdl: bool | None = None) -> Array:
+    """gelu(input[..., :d]) * input[..., d:], the exact gelu with erf. Shapes as in silu_and_mul."""
+    return _act_and_mul(input, out, "gelu")
+
+
+@takes_dlpack
+def gelu_tanh_and_mul(input: Array, out: Array | None = None, enable_pdl: bool | None = None) -> Array:
+    """gelu(input[..., :d]) * input[..., d:], gelu's approximation with tanh. Shapes as in silu_and_mul."""
+    return _act_and_mul(input, out, "gelu_tanh")

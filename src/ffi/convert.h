@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// What every file of this folder is written with: TVM-FFI's tensors as fulmen::TensorView, fulmen::Error as the FFI's typed
+// errors, and one macro that exports a function and lists it for docs/ffi.md.
+#pragma once
+#include <fulmen/core/context.h>
+#include <fulmen/core/error.h>
+#include <fulmen/core/tensor_view.h>
+#include <tvm/ffi/container/tensor.h>
+#include <tvm/ffi/extra/c_env_api.h>
+#include <tvm/ffi/function.h>
+#include <tvm/ffi/optional.h>
+#include <tvm/ffi/string.h>
+
+#include <limits>
+#include <string>
+#include <vector>
+
+namespace fulmen::ffi {
+
+using Tensor = tvm::ffi::TensorView;                 // borrowed for the call
+using MaybeTensor = tvm::ffi::Optional<Tensor>;      // None: the op's optional tensor is not given
+using String = tvm::ffi::String;
+
+// An op's view of a tensor. Throws kInvalidArgument on a dtype, rank or device that no TensorView can name.
+TensorView view(const Tensor& tensor);
+inline TensorView view(const MaybeTensor& tensor) { return tensor.has_value() ? view(*tensor) : TensorView{}; }
+
+// The stream that the caller's framework set for the tensor's device; CPU calls need none.
+Context context_of(const TensorView& tensor);
+
+// FFI integers are 64 bits wide: no silent truncation on the way to a 32-bit field.
+inline int32_t to_i32(const char* op, const char* argument, int64_t value) {
+  require(value >= std::numeric_limits<int32_t>::min() && value <= std::numeric_limits<int32_t>::max(), op, argument, value,
+          "an integer of 32 bits");
+  return int32_t(value);
+}
+
+[[noreturn]] void throw_ffi_error(const Error& error);
+
+template <auto kFunction>
+struct Guarded;
+template <class R, class... A, R (*kFunction)(A...)>
+struct Guarded<kFunction> {
+  static R call(A... args) {
+    try {
+      return kFunction(args...);
+    } catch (const Error& error) {
+      throw_ffi_error(error);
+    }
+  }
+};
+
+// One exported function, for the list that the module itself exports as `list_functions`.
+struct Export {
+  const char *name, *arguments, *doc;
+  int32_t num_arguments;
+};
+std::vector<Export>& exports();
+template <class R, class... A>
+bool add_export(R (*)(A...), const char* name, const char* arguments, const char* doc) {
+  exports().push_back({name, arguments, doc, int32_t(sizeof...(A))});
+  return true;
+}
+
+}  // namespace fulmen::ffi
+
+// Exports fulmen::ffi::name_ as the module's function `name`. arguments: the names of all, in order, comma separated.
+#define FULMEN_FFI_EXPORT(name, arguments, doc)                                                                          \
+  TVM_FFI_DLL_EXPORT_TYPED_FUNC(name, &::fulmen::ffi::Guarded<&::fulmen::ffi::name##_>::call)                            \
+  [[maybe_unused]] static const bool kExported_##name = ::fulmen::ffi::add_export(&::fulmen::ffi::name##_, #name, arguments, doc)

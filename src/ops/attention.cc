@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: Apache-2.0
+// Schemas of the attention entry points, their cross-checks, and the launch: lengths → plan → kernel.
+#include <fulmen/attention/call.h>
+#include <fulmen/core/math.h>
+#include <fulmen/runtime/registry.h>
+
+#include <cmath>
+#include <memory>
+
+namespace fulmen {
+namespace {
+
+constexpr DTypes kAnyFloat = kFloats | kFp8;
+constexpr Presence kOptional = Presence::kOptional;
+constexpr Access kRead = Access::kRead, kWrite = Access::kWrite;
+
+struct Shapes {
+  std::string_view k, v;
+};
+constexpr Shapes kRaggedNhd{"total_kv num_kv_heads head_dim_qk", "total_kv num_kv_heads head_dim_vo"};
+constexpr Shapes kRaggedHnd{"num_kv_heads total_kv head_dim_qk", "num_kv_heads total_kv head_dim_vo"};
+constexpr Shapes kPagedNhd{"num_pages page_size num_kv_heads head_dim_qk", "num_pages page_size num_kv_heads head_dim_vo"};
+constexpr Shapes kPagedHnd{"num_pages num_kv_heads page_size head_dim_qk", "num_pages num_kv_heads page_size head_dim_vo"};
+
+consteval OpSchema schema(std::string_view op, Shapes kv, bool row_axis = true) {
+  const auto rows = [row_axis](std::string_view with, std::string_view without) { return row_axis ? with : without; };
+  return OpSchema(
+      op,
+      {
+          {"q", rows("total_q num_qo_heads head_dim_qk", "num_qo_heads head_dim_qk"), kAnyFloat, kRead, Presence::kRequired,
+           "queries"},
+          {"k", kv.k, kAnyFloat, kRead, Presence::kRequired, "keys"},
+          {"v", kv.v, kAnyFloat, kRead, Presence::kRequired, "values, k's dtype"},
+          {"qo_indptr", "batch_size+1", kIds, kRead, kOptional, "offsets into total_q"},
+          {"kv_indptr", "batch_size+1", kIds, kRead, kOptional, "offsets into total_kv or kv_indices"},
+          {"kv_indices", "num_kv_indices", kIds, kRead, kOptional, "page ids"},
+          {"last_page_len", "batch_size", kIds, kRead, kOptional, "1 to page_size"},
+          {"block_tables", "batch_size max_num_pages", kIds, kRead, kOptional, "page ids"},
+          {"seq_lens", "batch_size", kIds, kRead, kOptional, "kv lengths in tokens"},
+          {"out", rows("total_q num_qo_heads head_dim_vo", "num_qo_heads head_dim_vo"), kAnyFloat, kWrite,
+           Presence::kRequired, "rows outside qo_indptr are left alone"},
+          {"lse", rows("total_q num_qo_heads", "num_qo_heads"), kF32, kWrite, kOptional, "log-sum-exp"},
+          {"custom_mask", "num_mask_bytes", kBytes, kRead, kOptional, "packed bits, little endian, 1 = keep"},
+          {"mask_indptr", "batch_size+1", kI32, kRead, kOptional, "byte offsets into custom_mask"},
+          {"alibi_slopes", "num_qo_heads", kF32, kRead, kOptional, "per head"},
+          {"sinks", "num_qo_heads", kF32, kRead, kOptional, "per head, natural-log units"},
+          {"workspace", "workspace_bytes", kBytes, Access::kReadWrite, kOptional, "scratch"},
+      });
+}
+
+struct EntrySchemas {
+  OpSchema nhd, hnd;
+};
+constexpr EntrySchemas kPaged{schema("batch_attention", kPagedNhd), schema("batch_attention", kPagedHnd)};
+constexpr EntrySchemas kRagged{schema("batch_attention", kRaggedNhd), schema("batch_attention", kRaggedHnd)};
+constexpr EntrySchemas kSinglePrefill{schema("single_prefill", kRaggedNhd), schema("single_prefill", kRaggedHnd)};
+constexpr EntrySchemas kSingleDecode{schema("single_decode", kRaggedNhd, false), schema("single_decode", kRaggedHnd, false)};
+constexpr EntrySchemas kPrefillPaged{schema("batch_prefill_paged", kPagedNhd), schema("batch_prefill_paged", kPagedHnd)};
+constexpr EntrySchemas kPrefillRagged{schema("batch_prefill_ragged", kRaggedNhd), schema("batch_prefill_ragged", kRaggedHnd)};
+constexpr EntrySchemas kBatchDecode{schema("batch_decode", kPagedNhd), schema("batch_decode", kPagedHnd)};
+
+const EntrySchemas& schemas_of(AttentionEntry entry, bool paged) {
+  switch (entry) {
+    case AttentionEntry::kBatchAttention: return paged ? kPaged : kRagged;
+    case AttentionEntry::kSinglePrefill: return kSinglePrefill;
+    case AttentionEntry::kSingleDecode: return kSingleDecode;
+    case AttentionEntry::kBatchPrefillPaged: return kPrefillPaged;
+    case AttentionEntry::kBatchPrefillRagged: return kPrefillRagged;
+    case AttentionEntry::kBatchDecode: return kBatchDecode;
+  }
+  return kPaged;
+}
+
+// Which tables the call brings, and that they are what its kind of K and V and its entry point take.
+void check_tables(const AttentionArgs& a, std::string_view op, AttentionEntry entry, bool paged) {
+  const auto refuse = [&](const TensorView& t, std::string_view name, std::string_view why) {
+    if (t.defined()) fail(op, name, why);
+  };
+  const auto need = [&](const TensorView& t, std::string_view name) {
+    if (!t.defined()) fail(op, name, "is missing");
+  };
+  const bool single = entry == AttentionEntry::kSinglePrefill || entry == AttentionEntry::kSingleDecode;
+  if (single || entry == AttentionEntry::kBatchDecode) refuse(a.qo_indptr, "qo_indptr", "is given, which this op does not take");
+  if (single) refuse(a.kv_indptr, "kv_indptr", "is given, which this op does not take");
+  if (entry == AttentionEntry::kBatchPrefillPaged || entry == AttentionEntry::kBatchPrefillRagged) need(a.qo_indptr, "qo_indptr");
+  if (entry == AttentionEntry::kBatchPrefillRagged) need(a.kv_indptr, "kv_indptr");
+  if (!paged) {
+    refuse(a.kv_indices, "kv_indices", "is given, but k is not paged");
+    refuse(a.last_page_len, "last_page_len", "is given, but k is not paged");
+    refuse(a.block_tables, "block_tables", "is given, but k is not paged");
+    refuse(a.seq_lens, "seq_lens", "is given, but k is not paged");
+    return;
+  }
+  if (a.block_tables.defined()) {
+    refuse(a.kv_indptr, "kv_indptr", "is given beside block_tables");
+    refuse(a.kv_indices, "kv_indices", "is given beside block_tables");
+    refuse(a.last_page_len, "last_page_len", "is given beside block_tables");
+    need(a.seq_lens, "seq_lens");
+    return;
+  }
+  need(a.kv_indptr, "kv_indptr");
+  need(a.kv_indices, "kv_indices");
+  if (!a.seq_lens.defined()) return need(a.last_page_len, "last_page_len");
+  refuse(a.last_page_len, "last_page_len", "is given beside seq_lens");
+}
+
+void check_options(const AttentionOptions& o, std::string_view op) {
+  const auto finite = [&](float x, std::string_view name) { require(std::isfinite(x), op, name, x, "a finite number"); };
+  require(o.window_left >= -1, op, "window_left", o.window_left, "-1 or more");
+  require(o.logits_soft_cap >= 0 && std::isfinite(o.logits_soft_cap), op, "logits_soft_cap", o.logits_soft_cap, "0 or more");
+  require(!std::isinf(o.sm_scale), op, "sm_scale", o.sm_scale, "a finite number");
+  finite(o.q_scale, "q_scale");
+  finite(o.k_scale, "k_scale");
+  finite(o.v_scale, "v_scale");
+  require(o.rope_theta >= 0 && std::isfinite(o.rope_theta), op, "rope_theta", o.rope_theta, "0 or more");
+  require(o.rope_scale > 0 && std::isfinite(o.rope_scale), op, "rope_scale", o.rope_scale, "a positive number");
+  require(o.fixed_split_len >= 0, op, "fixed_split_len", o.fixed_split_len, "0 or more");
+}
+
+void check_head_dim(int64_t dim, std::string_view op, std::string_view tensor) {
+  if (dim < 8 || dim > 576 || dim % 8 != 0)
+    fail(op, tensor, "head_dim is " + std::to_string(dim) + ", expected a multiple of 8 from 8 to 576");
+}
+
+AttentionDims check_shapes(const AttentionArgs& a, AttentionEntry entry) {
+  const bool paged_entry = entry == AttentionEntry::kBatchPrefillPaged || entry == AttentionEntry::kBatchDecode;
+  const bool paged = entry == AttentionEntry::kBatchAttention ? a.k.rank == 4 : paged_entry;
+  const OpSchema& s = attention_schema(entry, a.options.kv_layout, paged);
+  const Dims d = check(s, {&a.q, &a.k, &a.v, &a.qo_indptr, &a.kv_indptr, &a.kv_indices, &a.last_page_len, &a.block_tables,
+                           &a.seq_lens, &a.out, &a.lse, &a.custom_mask, &a.mask_indptr, &a.alibi_slopes, &a.sinks, &a.workspace});
+  check_tables(a, s.op(), entry, paged);
+  check_options(a.options, s.op());
+  AttentionDims dims{.batch_size = d["batch_size"],
+                     .total_q = entry == AttentionEntry::kSingleDecode ? 1 : d["total_q"],
+                     .num_qo_heads = d["num_qo_heads"],
+                     .num_kv_heads = d["num_kv_heads"],
+                     .head_dim_qk = d["head_dim_qk"],
+                     .head_dim_vo = d["head_dim_vo"],
+                     .page_size = paged ? d["page_size"] : 0};
+  if (!paged && !a.kv_indptr.defined()) {  // one request; mask_indptr may have bound another number
+    if (dims.batch_size != 1 && dims.batch_size != -1)
+      fail(s.op(), "kv_indptr", "is missing, but other tensors describe " + std::to_string(dims.batch_size) + " requests");
+    dims.batch_size = 1;
+  }
+  if (paged && dims.page_size < 1) fail(s.op(), "k", "page_size is 0, expected 1 or more");
+  check_head_dim(dims.head_dim_qk, s.op(), "q");
+  check_head_dim(dims.head_dim_vo, s.op(), "v");
+  if (dims.num_kv_heads < 1 || dims.num_qo_heads < 1 || dims.num_qo_heads % dims.num_kv_heads != 0)
+    fail(s.op(), "q", "num_qo_heads is " + std::to_string(dims.num_qo_heads) + ", expected a multiple of num_kv_heads, " +
+                          std::to_string(dims.num_kv_heads));
+  if (a.v.dtype != a.k.dtype) fail(s.op(), "v", std::string("dtype is ") + name_of(a.v.dtype) + ", expected k's, " + name_of(a.k.dtype));
+  if (a.custom_mask.defined() && !a.mask_indptr.defined() && dims.batch_size > 1)
+    fail(s.op(), "mask_indptr", "is missing, but the batch has " + std::to_string(dims.batch_size) + " requests");
+  if (!a.custom_mask.defined() && a.mask_indptr.defined()) fail(s.op(), "mask_indptr", "is given without custom_mask");
+  return dims;
+}
+
+void swap_axes(TensorView& t, int32_t a, int32_t b) {
+  std::swap(t.shape[a], t.shape[b]);
+  std::swap(t.strides[a], t.strides[b]);
+}
+
+void run(AttentionArgs args, AttentionEntry entry, const Context& context);
+
+}  // namespace
+
+const OpSchema& attention_schema(AttentionEntry entry, KvLayout layout, bool paged) {
+  const EntrySchemas& s = schemas_of(entry, paged);
+  return layout == KvLayout::kHND ? s.hnd : s.nhd;
+}
+
+AttentionDims check(const AttentionArgs& args, AttentionEntry entry) {
+  AttentionArgs copy = args;
+  std::vector<attention::PlanRequest> requests;
+  return attention::prepare(copy, entry, requests);
+}
+
+void batch_attention(const AttentionArgs& args, const Context& context) { run(args, AttentionEntry::kBatchAttention, context); }
+void single_prefill(const AttentionArgs& args, const Context& c) { run(args, AttentionEntry::kSinglePrefill, c); }
+void single_decode(const AttentionArgs& args, const Context& c) { run(args, AttentionEntry::kSingleDecode, c); }
+void batch_prefill_paged(const AttentionArgs& args, const Context& c) { run(args, AttentionEntry::kBatchPrefillPaged, c); }
+void batch_prefill_ragged(const AttentionArgs& args, const Context& c) { run(args, AttentionEntry::kBatchPrefillRagged, c); }
+void batch_decode(const AttentionArgs& args, const Context& c) { run(args, AttentionEntry::kBatchDecode, c); }
+
+Cost cost(const AttentionArgs& args) {
+  AttentionArgs a = args;
+  std::vector<attention::PlanRequest> requests;
+  const AttentionEntry entry = a.q.rank == 2 ? AttentionEntry::kSingleDecode : AttentionEntry::kBatchAttention;
+  const AttentionDims d = attention::prepare(a, entry, requests);
+  const attention::Standard variant = attention::standard_variant(a);
+  double pairs = 0, keys = 0, rows = 0;
+  for (const attention::PlanRequest& r : requests) {
+    int32_t first = r.kv_len, last = 0;
+    for (int32_t i = 0; i < r.qo_len; ++i) {
+      const attention::KvRange seen = variant.visible({0, i, 0, 0, r.qo_len, r.kv_len});
+      if (seen.begin >= seen.end) continue;
+      pairs += seen.end - seen.begin;
+      first = std::min(first, seen.begin);
+      last = std::max(last, seen.end);
+    }
+    keys += std::max(0, last - first);
+    rows += r.qo_len;
+  }
+  const double dims = double(d.head_dim_qk + d.head_dim_vo);
+  return {.bytes = keys * double(d.num_kv_heads) * dims * size_of(a.k.dtype) +
+                   rows * double(d.num_qo_heads) *
+                       double(d.head_dim_qk * size_of(a.q.dtype) + d.head_dim_vo * size_of(a.out.dtype)),
+          .flops = 2 * dims * pairs * double(d.num_qo_heads)};
+}
+
+namespace attention {
+
+AttentionArgs canonical(const AttentionArgs& args, AttentionEntry entry) {
+  AttentionArgs a = args;
+  if (a.options.kv_layout == KvLayout::kHND) {
+    swap_axes(a.k, a.k.rank - 3, a.k.rank - 2);
+    swap_axes(a.v, a.v.rank - 3, a.v.rank - 2);
+    a.options.kv_layout = KvLayout::kNHD;
+  }
+  if (entry == AttentionEntry::kSingleDecode) {
+    a.q = insert_axis(a.q, 0);
+    a.out = insert_axis(a.out, 0);
+    if (a.lse.defined()) a.lse = insert_axis(a.lse, 0);
+  }
+  return a;
+}
+
+AttentionDims prepare(AttentionArgs& args, AttentionEntry entry, std::vector<PlanRequest>& requests) {
+  const AttentionDims dims = check_shapes(args, entry);
+  args = canonical(args, entry);
+  requests = requests_of(args, dims, entry);
+  return dims;
+}
+
+PlanConfig plan_config(const AttentionArgs& args, const AttentionDims& dims) {
+  PlanConfig c;
+  c.num_qo_heads = int32_t(dims.num_qo_heads);
+  c.num_kv_heads = int32_t(dims.num_kv_heads);
+  c.causal = args.options.causal && !args.custom_mask.defined();
+  c.window_left = args.options.window_left;
+  c.disable_split = args.options.disable_split;
+  c.fixed_split_len = args.options.fixed_split_len;
+  return c;
+}
+
+namespace {
+
+const runtime::OpHandle& op() {
+  static const runtime::OpHandle handle = runtime::op_handle("attention");
+  return handle;
+}
+
+Plan plan_call(AttentionCall& call, std::span<const PlanRequest> requests, const Context& context) {
+  PlanConfig config = plan_config(*call.args, call.dims);
+  call.config = &config;
+  call.step = AttentionCall::kConfigure;
+  runtime::launch(op(), call.args->out, &call, context);
+  return make_plan(config, requests);
+}
+
+int64_t measure(AttentionCall& call, const Context& context) {
+  call.step = AttentionCall::kMeasure;
+  runtime::launch(op(), call.args->out, &call, context);
+  return call.workspace_bytes;
+}
+
+// Runs in the caller's workspace, which must be large enough.
+void run_in(AttentionCall& call, const TensorView& workspace, const Context& context) {
+  if (call.workspace_bytes > workspace.num_elements())
+    fail("attention", "workspace", "has " + std::to_string(workspace.num_elements()) + " bytes, expected " +
+                                       std::to_string(call.workspace_bytes) + " or more");
+  call.workspace = workspace.data;
+  call.workspace_bytes = workspace.num_elements();
+  call.step = AttentionCall::kRun;
+  runtime::launch(op(), call.args->out, &call, context);
+}
+
+// The plan was made for these lengths and options.
+void check_plan(const PlanView& plan, const AttentionArgs& args, const AttentionDims& dims, std::span<const PlanRequest> requests) {
+  const PlanConfig is = plan.header.config, want = plan_config(args, dims);
+  const auto same = [](int64_t got, int64_t planned, std::string_view name) {
+    require(got == planned, "attention", name, got, std::to_string(planned) + ", as planned");
+  };
+  same(want.num_qo_heads, is.num_qo_heads, "num_qo_heads");
+  same(want.num_kv_heads, is.num_kv_heads, "num_kv_heads");
+  same(want.causal, is.causal, "causal");
+  same(want.window_left, is.window_left, "window_left");
+  same(want.fixed_split_len, is.fixed_split_len, "fixed_split_len");
+  same(int64_t(requests.size()), plan.header.batch_size, "batch_size");
+  for (size_t b = 0; b < requests.size(); ++b) {
+    const PlanRequest &got = requests[b], &planned = plan.requests()[b];
+    const std::string who = "of request " + std::to_string(b);
+    same(got.qo_begin, planned.qo_begin, "qo_indptr " + who);
+    same(got.qo_len, planned.qo_len, "qo_len " + who);
+    same(got.kv_len, planned.kv_len, "kv_len " + who);
+  }
+}
+
+}  // namespace
+
+void BatchAttention::plan(const AttentionArgs& args, AttentionEntry entry) { adopt(args, entry, nullptr); }
+
+void BatchAttention::set_plan(const Plan& plan, const AttentionArgs& args, AttentionEntry entry) {
+  verify(plan.view());
+  adopt(args, entry, &plan);
+}
+
+void BatchAttention::adopt(const AttentionArgs& args, AttentionEntry entry, const Plan* saved) {
+  AttentionArgs a = args;
+  std::vector<PlanRequest> requests;
+  AttentionCall call;
+  call.dims = prepare(a, entry, requests);
+  call.args = &a;
+  Plan made = saved != nullptr ? *saved : plan_call(call, requests, context_);
+  PlanView view = made.view();
+  check_plan(view, a, call.dims, requests);
+  call.plan = &view;
+  workspace_bytes_ = measure(call, context_);
+  view.header.num_slots = max_slots(view.header.config.num_workers);
+  max_workspace_bytes_ = measure(call, context_);
+  plan_ = std::move(made);
+  entry_ = entry;
+}
+
+void BatchAttention::run(const AttentionArgs& args) const {
+  AttentionArgs a = args;
+  std::vector<PlanRequest> requests;
+  AttentionCall call;
+  call.dims = prepare(a, entry_, requests);
+  call.args = &a;
+  const PlanView view = plan_.view();
+  check_plan(view, a, call.dims, requests);
+  if (requests.empty()) return;
+  call.plan = &view;
+  call.workspace_bytes = workspace_bytes_;
+  run_in(call, a.workspace, context_);
+}
+
+}  // namespace attention
+
+namespace {
+
+// Plans, takes the caller's workspace or a block of its own, and runs.
+void run(AttentionArgs args, AttentionEntry entry, const Context& context) {
+  std::vector<attention::PlanRequest> requests;
+  attention::AttentionCall call;
+  call.dims = attention::prepare(args, entry, requests);
+  call.args = &args;
+  const attention::Plan plan = attention::plan_call(call, requests, context);
+  if (plan.header.num_items == 0) return;
+  const attention::PlanView view = plan.view();
+  call.plan = &view;
+  const int64_t bytes = attention::measure(call, context);
+  std::unique_ptr<uint8_t[]> own;
+  if (!args.workspace.defined()) {
+    own.reset(new uint8_t[size_t(bytes)]);  // not initialised: a kernel reads nothing that it did not write
+    args.workspace = view_of(own.get(), {bytes});
+  }
+  attention::run_in(call, args.workspace, context);
+}
+
+}  // namespace
+}  // namespace fulmen
