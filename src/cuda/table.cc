@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "src/cuda/table.h"
 
-#include "src/cuda/rmsnorm.h"
+#include "src/cuda/norm.h"
 
 namespace fulmen::cuda {
 namespace {
@@ -17,7 +17,7 @@ struct Table {
   static std::vector<Family> families() { return {family<Ops>()...}; }
 };
 
-using All = Table<RmsNorm>;
+using All = Table<RmsNorm, FusedAddRmsNorm, LayerNorm>;
 
 }  // namespace
 

@@ -80,7 +80,7 @@ Unit unit_of(std::string_view op, const Key& key) {
   });
   std::string source = "#include <fulmen/cuda/";
   source.append(op)
-      .append(".cuh>\nusing namespace fulmen::cuda::")
+      .append(".cuh>\nusing namespace fulmen::cuda;\nusing namespace fulmen::cuda::")
       .append(op)
       .append(";\nconstexpr Key kKey{")
       .append(fields);

@@ -30,8 +30,8 @@ FULMEN_DEVICE float reduce_warp(float x, int32_t lanes = 32) {
 // barrier per reduction enough: a buffer is written again only after the barrier that follows its last reader.
 template <RowShape S>
 struct RowReducer {
-  static constexpr int32_t kWarps = S.lanes / 32;
-  float (*scratch)[S.lanes > 32 ? kWarps : 1];  // [2][kWarps] in shared memory
+  static constexpr int32_t kWarps = S.lanes / 32, kSlots = S.lanes > 32 ? kWarps : 1;
+  float (*scratch)[kSlots];  // [2][kSlots] in shared memory
   int32_t turn = 0;
 
   template <class Op>

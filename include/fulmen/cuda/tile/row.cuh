@@ -61,6 +61,16 @@ struct Row {
     }
   }
   FULMEN_DEVICE void unpack_to(int32_t i, float (&x)[S.vec]) const { unpack<T, S.vec>(raw[i], x); }
+  // f(i, values) for each vector.
+  template <class F>
+  FULMEN_DEVICE void for_each(F f) const {
+#pragma unroll
+    for (int32_t i = 0; i < S.vecs; ++i) {
+      float x[S.vec];
+      unpack_to(i, x);
+      f(i, x);
+    }
+  }
   // Between two passes: makes the second one unpack again, where the compiler would hold all of the row as f32, at
   // twice the registers and half the rows in flight.
   FULMEN_DEVICE void keep_packed() {
