@@ -91,6 +91,8 @@ struct Api {
 const std::string& problem();
 // Throws kUnsupported where there is no driver.
 const Api& api();
+// For tests: a driver of one's own, installed before the first use of any.
+void install(const Api& other);
 }  // namespace driver
 
 // Throws kInternal naming what failed, unless the result is success.

@@ -4,6 +4,7 @@
 #include <fulmen/core/error.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 
 #include "src/jit/embedded_headers.h"
@@ -51,6 +52,10 @@ Jit::Jit(Options options) : options_(std::move(options)), cache_(options_.cache_
     for (const std::string& name : pack.files.names()) pack.names.emplace(without_compiler(name), name);
     packs_.push_back(std::move(pack));
   }
+}
+
+std::string Jit::compiler_name() const {
+  return options_.compiler.compile != nullptr ? options_.compiler.name : nvrtc().version;
 }
 
 Jit::KernelPtr Jit::get(const Unit& unit, const std::vector<std::string>& archs, Origin* origin) {
@@ -116,7 +121,7 @@ Kernel Jit::find_or_compile(const Unit& unit, const std::vector<std::string>& ar
     throw Error(Code::kUnsupported, unit.key + ": must be compiled for " + wanted.arch +
                                         ", but FULMEN_JIT=off and no pack holds it; add the line\n  " + unit.key +
                                         "\nto the keys of `fulmen_pack build`");
-  compile(&wanted);
+  options_.compiler.compile != nullptr ? options_.compiler.compile(&wanted) : compile(&wanted);
   cache_.store(name, wanted);
   *origin = Origin::kCompiled;
   return wanted;
@@ -124,7 +129,7 @@ Kernel Jit::find_or_compile(const Unit& unit, const std::vector<std::string>& ar
 
 std::string Jit::explain(const Unit& unit, const std::string& arch) const {
   const std::string request = request_of(unit, arch);
-  const std::string name = file_name(unit.key, arch, request, nvrtc().version);
+  const std::string name = file_name(unit.key, arch, request, compiler_name());
   std::string text = unit.key + " for " + arch + "\n";
   std::vector<const Cache*> folders;
   for (const Pack& pack : packs_) folders.push_back(&pack.files);
@@ -140,13 +145,13 @@ std::string Jit::explain(const Unit& unit, const std::string& arch) const {
       }
       if (k->key != unit.key || k->arch != arch) continue;
       const bool any_compiler = folder != &cache_;
-      difference = request_id(*k) == request && (any_compiler || k->compiler == nvrtc().version)
+      difference = request_id(*k) == request && (any_compiler || k->compiler == compiler_name())
                        ? ""
                        : "a kernel made from other";
       if (k->source != unit.source) difference += " source";
       if (k->headers != headers_digest()) difference += " headers";
       if (k->flags != compile_flags()) difference += " flags (" + k->flags + ")";
-      if (!any_compiler && k->compiler != nvrtc().version) difference += " compiler (" + k->compiler + ")";
+      if (!any_compiler && k->compiler != compiler_name()) difference += " compiler (" + k->compiler + ")";
       if (difference.empty()) return text + "  hit: " + folder->folder() + "/" + candidate + "\n";
     }
     text += "  miss: " + folder->folder() + ": " + difference + "\n";
@@ -154,9 +159,22 @@ std::string Jit::explain(const Unit& unit, const std::string& arch) const {
   return text;
 }
 
+namespace {
+std::atomic<Jit*> the_jit{nullptr};  // never destroyed: kernels may be asked for while statics die
+}
+
+bool configure_default_jit(const Options& options) {
+  auto made = std::make_unique<Jit>(options);
+  Jit* none = nullptr;
+  if (!the_jit.compare_exchange_strong(none, made.get())) return false;
+  (void)made.release();
+  return true;
+}
+
 Jit& default_jit() {
-  static Jit* jit = new Jit(options_from_environment());  // never destroyed: kernels may be asked for while statics die
-  return *jit;
+  Jit* jit = the_jit.load();
+  if (jit == nullptr) configure_default_jit(options_from_environment());
+  return *the_jit.load();
 }
 
 }  // namespace fulmen::jit

@@ -16,6 +16,12 @@
 
 namespace fulmen::jit {
 
+// Another compiler than NVRTC, as the tests' emulator has. name enters the hash; compile fills image, log and resources.
+struct Compiler {
+  std::string name;
+  void (*compile)(Kernel* kernel) = nullptr;
+};
+
 struct Options {
   std::string cache_folder;               // empty: memory alone
   std::vector<std::string> pack_folders;  // read, never written
@@ -51,6 +57,7 @@ class Jit {
     std::map<std::string, std::string> names;  // file name without the compiler's part → file name
   };
   std::optional<Kernel> find_in_packs(const Unit& unit, const std::vector<std::string>& archs) const;
+  std::string compiler_name() const;
   Kernel find_or_compile(const Unit& unit, const std::vector<std::string>& archs, Origin* origin);
 
   Options options_;
@@ -61,7 +68,9 @@ class Jit {
   std::map<std::string, KernelPtr, std::less<>> kernels_;  // by request; null: being made
 };
 
-// The process's own, made at first use from the environment.
+// The process's own, made at first use from the environment, unless configure_default_jit came before.
 Jit& default_jit();
+// False: it was made already.
+bool configure_default_jit(const Options& options);
 
 }  // namespace fulmen::jit

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sums and maxima over the lanes of a row. The order is fixed by the shape alone, so the same row gives the same bits.
 #pragma once
+#include <fulmen/cuda/ptx/warp.cuh>
 #include <fulmen/cuda/row_shape.h>
-#include <fulmen/cuda/ptx/arch.cuh>
 
 namespace fulmen::cuda {
 
@@ -14,8 +14,6 @@ struct Max {
   FULMEN_DEVICE static float zero() { return -kInfinity; }
   FULMEN_DEVICE static float join(float a, float b) { return fmaxf(a, b); }
 };
-
-FULMEN_DEVICE float shuffle_xor(float x, int32_t mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 
 // Over groups of `lanes` neighbours of a warp; all 32 lanes call.
 template <class Op>
@@ -38,9 +36,9 @@ struct RowReducer {
   FULMEN_DEVICE float reduce(float x) {
     x = reduce_warp<Op>(x, S.lanes);
     if constexpr (S.lanes > 32) {
-      const int32_t warp = int32_t(threadIdx.x) / 32, lane = int32_t(threadIdx.x) % 32;
+      const int32_t warp = warp_index(), lane = warp_lane();
       if (lane == 0) scratch[turn][warp] = x;
-      __syncthreads();
+      sync_cta();
       x = reduce_warp<Op>(lane < kWarps ? scratch[turn][lane] : Op::zero());
       turn ^= 1;
     }
