@@ -14,20 +14,47 @@ namespace {
 using Lens = std::vector<std::pair<int64_t, int64_t>>;
 
 const std::vector<Lens> kLens = {
-    {{1, 1}, {1, 0}, {1, 17}, {1, 130}},        // decode
-    {{17, 17}, {0, 5}, {5, 0}, {33, 33}},       // prefill, an empty query and an empty cache
-    {{3, 40}, {16, 150}},                       // append, verify
-    {{1, 70}, {20, 20}, {0, 0}, {7, 3}},        // mixed; more queries than keys
-    {{1, 1100}},                                // long enough to be split
+    {{1, 1}, {1, 0}, {1, 17}, {1, 130}},   // decode
+    {{17, 17}, {0, 5}, {5, 0}, {33, 33}},  // prefill, an empty query and an empty cache
+    {{3, 40}, {16, 150}},                  // append, verify
+    {{1, 70}, {20, 20}, {0, 0}, {7, 3}},   // mixed; more queries than keys
+    {{1, 1100}},                           // long enough to be split
     {{70, 300}},
 };
-const std::vector<std::pair<int64_t, int64_t>> kDims = {{64, 64}, {128, 128}, {8, 8}, {40, 72}, {192, 128}, {256, 256}, {576, 512}};
+const std::vector<std::pair<int64_t, int64_t>> kDims = {{64, 64},   {128, 128}, {8, 8},    {40, 72},
+                                                        {192, 128}, {256, 256}, {576, 512}};
 
 std::vector<AttentionCase> cases() {
   const std::vector<DType> floats = {DType::kF32, DType::kF16, DType::kBF16, DType::kE4M3, DType::kE5M2};
-  enum { kKv, kQ, kOut, kDim, kGroup, kHeads, kPage, kTable, kLayout, kWide, kOne, kLen, kCausal, kWindow, kCap, kAlibi, kMask, kSink, kRope, kScale, kBase, kSplit, kPadding, kNum };
+  enum {
+    kKv,
+    kQ,
+    kOut,
+    kDim,
+    kGroup,
+    kHeads,
+    kPage,
+    kTable,
+    kLayout,
+    kWide,
+    kOne,
+    kLen,
+    kCausal,
+    kWindow,
+    kCap,
+    kAlibi,
+    kMask,
+    kSink,
+    kRope,
+    kScale,
+    kBase,
+    kSplit,
+    kPadding,
+    kNum
+  };
   std::vector<int32_t> counts(kNum, 2);
-  counts[kKv] = 5, counts[kQ] = 4, counts[kOut] = 3, counts[kDim] = 7, counts[kGroup] = 5, counts[kHeads] = 3, counts[kPage] = 4;
+  counts[kKv] = 5, counts[kQ] = 4, counts[kOut] = 3, counts[kDim] = 7, counts[kGroup] = 5, counts[kHeads] = 3,
+  counts[kPage] = 4;
   counts[kTable] = 4, counts[kLen] = int32_t(kLens.size()), counts[kWindow] = 3, counts[kSplit] = 4;
   std::vector<AttentionCase> all;
   for (const auto& row : pairwise(counts)) {
@@ -46,9 +73,13 @@ std::vector<AttentionCase> cases() {
     c.options.window_left = std::vector<int32_t>{-1, 0, 37}[at(kWindow)];
     c.options.logits_soft_cap = at(kCap) == 1 ? 3.f : 0.f;
     c.options.rope_theta = at(kRope) == 1 ? 1e4f : 0.f, c.options.rope_scale = at(kRope) == 1 ? 2.f : 1.f;
-    if (at(kScale) == 1) c.options.sm_scale = 0.2f, c.options.q_scale = 0.5f, c.options.k_scale = 1.5f, c.options.v_scale = -0.7f;
+    if (at(kScale) == 1)
+      c.options.sm_scale = 0.2f, c.options.q_scale = 0.5f, c.options.k_scale = 1.5f, c.options.v_scale = -0.7f;
     c.options.lse_base = LogBase(at(kBase));
-    c.options.fixed_split_len = at(kSplit) == 1 ? 64 : at(kSplit) == 2 ? 5 : 0, c.options.disable_split = at(kSplit) == 3;
+    c.options.fixed_split_len = at(kSplit) == 1   ? 64
+                                : at(kSplit) == 2 ? 5
+                                                  : 0,
+    c.options.disable_split = at(kSplit) == 3;
     c.seed = all.size() + 1;
     all.push_back(c);
   }
@@ -129,7 +160,8 @@ TEST(Attention, NoVisibleKeyGivesZeroAndMinusInfinity) {
 
 TEST(Attention, LongContextHoldsTheBound) {
   for (const int64_t kv_len : {20000, 70001}) {
-    AttentionProblem p({.kv_dtype = DType::kBF16, .num_kv_heads = 1, .group = 1, .d_qk = 8, .d_vo = 8, .lens = {{1, kv_len}}});
+    AttentionProblem p(
+        {.kv_dtype = DType::kBF16, .num_kv_heads = 1, .group = 1, .d_qk = 8, .d_vo = 8, .lens = {{1, kv_len}}});
     const reference::AttentionValues want = reference::attention(p.args);
     for (CpuLevel level : levels()) {
       batch_attention(p.args, at(level));

@@ -50,16 +50,31 @@ struct Guarded<kFunction> {
   }
 };
 
+template <void (*kFunction)(tvm::ffi::PackedArgs, tvm::ffi::Any*)>
+int call_packed(const TVMFFIAny* args, int32_t num_args, TVMFFIAny* result) {
+  TVM_FFI_SAFE_CALL_BEGIN();
+  try {
+    kFunction(tvm::ffi::PackedArgs(reinterpret_cast<const tvm::ffi::AnyView*>(args), num_args),
+              reinterpret_cast<tvm::ffi::Any*>(result));
+  } catch (const Error& error) {
+    throw_ffi_error(error);
+  }
+  TVM_FFI_SAFE_CALL_END();
+}
+
 // One exported function, for the list that the module itself exports as `list_functions`.
 struct Export {
   const char *name, *arguments, *doc;
   int32_t num_arguments;
 };
 std::vector<Export>& exports();
+inline bool add_export(const char* name, const char* arguments, const char* doc, int32_t num_arguments) {
+  exports().push_back({name, arguments, doc, num_arguments});
+  return true;
+}
 template <class R, class... A>
 bool add_export(R (*)(A...), const char* name, const char* arguments, const char* doc) {
-  exports().push_back({name, arguments, doc, int32_t(sizeof...(A))});
-  return true;
+  return add_export(name, arguments, doc, int32_t(sizeof...(A)));
 }
 
 }  // namespace fulmen::ffi
@@ -68,3 +83,10 @@ bool add_export(R (*)(A...), const char* name, const char* arguments, const char
 #define FULMEN_FFI_EXPORT(name, arguments, doc)                                                                          \
   TVM_FFI_DLL_EXPORT_TYPED_FUNC(name, &::fulmen::ffi::Guarded<&::fulmen::ffi::name##_>::call)                            \
   [[maybe_unused]] static const bool kExported_##name = ::fulmen::ffi::add_export(&::fulmen::ffi::name##_, #name, arguments, doc)
+
+// The same for a function of PackedArgs: more arguments than a typed signature reads well with.
+#define FULMEN_FFI_EXPORT_PACKED(name, arguments, num_arguments, doc)                                                    \
+  extern "C" TVM_FFI_DLL_EXPORT int __tvm_ffi_##name(void*, const TVMFFIAny* args, int32_t num_args, TVMFFIAny* result) { \
+    return ::fulmen::ffi::call_packed<&::fulmen::ffi::name##_>(args, num_args, result);                                  \
+  }                                                                                                                      \
+  [[maybe_unused]] static const bool kExported_##name = ::fulmen::ffi::add_export(#name, arguments, doc, num_arguments)

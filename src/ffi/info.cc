@@ -92,6 +92,7 @@ String list_functions_() {
 String list_schemas_() {
   std::vector<std::string> all;
   for (const OpSchema* schema : kSchemas) all.push_back(schema_of(*schema));
+  for (const auto& [entry, paged] : kAttentionSchemas) all.push_back(schema_of(attention_schema(entry, KvLayout::kNHD, paged)));
   return list(all);
 }
 

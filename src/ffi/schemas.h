@@ -4,6 +4,8 @@
 #include <fulmen/ops/act_and_mul.h>
 #include <fulmen/ops/append_paged_kv_cache.h>
 #include <fulmen/ops/append_paged_mla_kv_cache.h>
+#include <fulmen/ops/attention.h>
+#include <fulmen/ops/chain_speculative_sampling.h>
 #include <fulmen/ops/fused_add_rmsnorm.h>
 #include <fulmen/ops/get_batch_indices_positions.h>
 #include <fulmen/ops/get_seq_lens.h>
@@ -13,9 +15,14 @@
 #include <fulmen/ops/per_token_group_quant_fp8.h>
 #include <fulmen/ops/rmsnorm.h>
 #include <fulmen/ops/rope.h>
+#include <fulmen/ops/sample.h>
 #include <fulmen/ops/segment_packbits.h>
+#include <fulmen/ops/softmax.h>
+#include <fulmen/ops/token_filter.h>
+#include <fulmen/ops/top_k.h>
 
 #include <array>
+#include <utility>
 
 namespace fulmen::ffi {
 
@@ -23,6 +30,7 @@ inline constexpr std::array kSchemas{
     &kActAndMulSchema,
     &kAppendPagedKvCacheSchema,
     &kAppendPagedMlaKvCacheSchema,
+    &kChainSpeculativeSamplingSchema,
     &kFusedAddRmsNormSchema,
     &kGetBatchIndicesPositionsSchema,
     &kGetSeqLensSchema,
@@ -32,7 +40,19 @@ inline constexpr std::array kSchemas{
     &kPerTokenGroupQuantFp8Schema,
     &kRmsNormSchema,
     &kRopeSchema,
+    &kSampleSchema,
     &kSegmentPackBitsSchema,
+    &kSoftmaxSchema,
+    &kTokenFilterSchema,
+    &kTopKSchema,
+};
+
+// Attention's entry points differ in tensors; a schema each, in NHD.
+inline constexpr std::pair<AttentionEntry, bool> kAttentionSchemas[] = {
+    {AttentionEntry::kBatchAttention, true},    {AttentionEntry::kBatchAttention, false},
+    {AttentionEntry::kSinglePrefill, false},    {AttentionEntry::kSingleDecode, false},
+    {AttentionEntry::kBatchPrefillPaged, true}, {AttentionEntry::kBatchPrefillRagged, false},
+    {AttentionEntry::kBatchDecode, true},
 };
 
 }  // namespace fulmen::ffi

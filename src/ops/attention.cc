@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Schemas of the attention entry points, their cross-checks, and the launch: lengths → plan → kernel.
 #include <fulmen/attention/call.h>
+#include <fulmen/attention/schemas.h>
 #include <fulmen/core/math.h>
 #include <fulmen/runtime/registry.h>
 
@@ -10,54 +11,7 @@
 namespace fulmen {
 namespace {
 
-constexpr DTypes kAnyFloat = kFloats | kFp8;
-constexpr Presence kOptional = Presence::kOptional;
-constexpr Access kRead = Access::kRead, kWrite = Access::kWrite;
-
-struct Shapes {
-  std::string_view k, v;
-};
-constexpr Shapes kRaggedNhd{"total_kv num_kv_heads head_dim_qk", "total_kv num_kv_heads head_dim_vo"};
-constexpr Shapes kRaggedHnd{"num_kv_heads total_kv head_dim_qk", "num_kv_heads total_kv head_dim_vo"};
-constexpr Shapes kPagedNhd{"num_pages page_size num_kv_heads head_dim_qk", "num_pages page_size num_kv_heads head_dim_vo"};
-constexpr Shapes kPagedHnd{"num_pages num_kv_heads page_size head_dim_qk", "num_pages num_kv_heads page_size head_dim_vo"};
-
-consteval OpSchema schema(std::string_view op, Shapes kv, bool row_axis = true) {
-  const auto rows = [row_axis](std::string_view with, std::string_view without) { return row_axis ? with : without; };
-  return OpSchema(
-      op,
-      {
-          {"q", rows("total_q num_qo_heads head_dim_qk", "num_qo_heads head_dim_qk"), kAnyFloat, kRead, Presence::kRequired,
-           "queries"},
-          {"k", kv.k, kAnyFloat, kRead, Presence::kRequired, "keys"},
-          {"v", kv.v, kAnyFloat, kRead, Presence::kRequired, "values, k's dtype"},
-          {"qo_indptr", "batch_size+1", kIds, kRead, kOptional, "offsets into total_q"},
-          {"kv_indptr", "batch_size+1", kIds, kRead, kOptional, "offsets into total_kv or kv_indices"},
-          {"kv_indices", "num_kv_indices", kIds, kRead, kOptional, "page ids"},
-          {"last_page_len", "batch_size", kIds, kRead, kOptional, "1 to page_size"},
-          {"block_tables", "batch_size max_num_pages", kIds, kRead, kOptional, "page ids"},
-          {"seq_lens", "batch_size", kIds, kRead, kOptional, "kv lengths in tokens"},
-          {"out", rows("total_q num_qo_heads head_dim_vo", "num_qo_heads head_dim_vo"), kAnyFloat, kWrite,
-           Presence::kRequired, "rows outside qo_indptr are left alone"},
-          {"lse", rows("total_q num_qo_heads", "num_qo_heads"), kF32, kWrite, kOptional, "log-sum-exp"},
-          {"custom_mask", "num_mask_bytes", kBytes, kRead, kOptional, "packed bits, little endian, 1 = keep"},
-          {"mask_indptr", "batch_size+1", kI32, kRead, kOptional, "byte offsets into custom_mask"},
-          {"alibi_slopes", "num_qo_heads", kF32, kRead, kOptional, "per head"},
-          {"sinks", "num_qo_heads", kF32, kRead, kOptional, "per head, natural-log units"},
-          {"workspace", "workspace_bytes", kBytes, Access::kReadWrite, kOptional, "scratch"},
-      });
-}
-
-struct EntrySchemas {
-  OpSchema nhd, hnd;
-};
-constexpr EntrySchemas kPaged{schema("batch_attention", kPagedNhd), schema("batch_attention", kPagedHnd)};
-constexpr EntrySchemas kRagged{schema("batch_attention", kRaggedNhd), schema("batch_attention", kRaggedHnd)};
-constexpr EntrySchemas kSinglePrefill{schema("single_prefill", kRaggedNhd), schema("single_prefill", kRaggedHnd)};
-constexpr EntrySchemas kSingleDecode{schema("single_decode", kRaggedNhd, false), schema("single_decode", kRaggedHnd, false)};
-constexpr EntrySchemas kPrefillPaged{schema("batch_prefill_paged", kPagedNhd), schema("batch_prefill_paged", kPagedHnd)};
-constexpr EntrySchemas kPrefillRagged{schema("batch_prefill_ragged", kRaggedNhd), schema("batch_prefill_ragged", kRaggedHnd)};
-constexpr EntrySchemas kBatchDecode{schema("batch_decode", kPagedNhd), schema("batch_decode", kPagedHnd)};
+using namespace attention::schemas;
 
 const EntrySchemas& schemas_of(AttentionEntry entry, bool paged) {
   switch (entry) {
@@ -80,9 +34,11 @@ void check_tables(const AttentionArgs& a, std::string_view op, AttentionEntry en
     if (!t.defined()) fail(op, name, "is missing");
   };
   const bool single = entry == AttentionEntry::kSinglePrefill || entry == AttentionEntry::kSingleDecode;
-  if (single || entry == AttentionEntry::kBatchDecode) refuse(a.qo_indptr, "qo_indptr", "is given, which this op does not take");
+  if (single || entry == AttentionEntry::kBatchDecode)
+    refuse(a.qo_indptr, "qo_indptr", "is given, which this op does not take");
   if (single) refuse(a.kv_indptr, "kv_indptr", "is given, which this op does not take");
-  if (entry == AttentionEntry::kBatchPrefillPaged || entry == AttentionEntry::kBatchPrefillRagged) need(a.qo_indptr, "qo_indptr");
+  if (entry == AttentionEntry::kBatchPrefillPaged || entry == AttentionEntry::kBatchPrefillRagged)
+    need(a.qo_indptr, "qo_indptr");
   if (entry == AttentionEntry::kBatchPrefillRagged) need(a.kv_indptr, "kv_indptr");
   if (!paged) {
     refuse(a.kv_indices, "kv_indices", "is given, but k is not paged");
@@ -105,9 +61,12 @@ void check_tables(const AttentionArgs& a, std::string_view op, AttentionEntry en
 }
 
 void check_options(const AttentionOptions& o, std::string_view op) {
-  const auto finite = [&](float x, std::string_view name) { require(std::isfinite(x), op, name, x, "a finite number"); };
+  const auto finite = [&](float x, std::string_view name) {
+    require(std::isfinite(x), op, name, x, "a finite number");
+  };
   require(o.window_left >= -1, op, "window_left", o.window_left, "-1 or more");
-  require(o.logits_soft_cap >= 0 && std::isfinite(o.logits_soft_cap), op, "logits_soft_cap", o.logits_soft_cap, "0 or more");
+  require(o.logits_soft_cap >= 0 && std::isfinite(o.logits_soft_cap), op, "logits_soft_cap", o.logits_soft_cap,
+          "0 or more");
   require(!std::isinf(o.sm_scale), op, "sm_scale", o.sm_scale, "a finite number");
   finite(o.q_scale, "q_scale");
   finite(o.k_scale, "k_scale");
@@ -126,8 +85,9 @@ AttentionDims check_shapes(const AttentionArgs& a, AttentionEntry entry) {
   const bool paged_entry = entry == AttentionEntry::kBatchPrefillPaged || entry == AttentionEntry::kBatchDecode;
   const bool paged = entry == AttentionEntry::kBatchAttention ? a.k.rank == 4 : paged_entry;
   const OpSchema& s = attention_schema(entry, a.options.kv_layout, paged);
-  const Dims d = check(s, {&a.q, &a.k, &a.v, &a.qo_indptr, &a.kv_indptr, &a.kv_indices, &a.last_page_len, &a.block_tables,
-                           &a.seq_lens, &a.out, &a.lse, &a.custom_mask, &a.mask_indptr, &a.alibi_slopes, &a.sinks, &a.workspace});
+  const Dims d =
+      check(s, {&a.q, &a.k, &a.v, &a.qo_indptr, &a.kv_indptr, &a.kv_indices, &a.last_page_len, &a.block_tables,
+                &a.seq_lens, &a.out, &a.lse, &a.custom_mask, &a.mask_indptr, &a.alibi_slopes, &a.sinks, &a.workspace});
   check_tables(a, s.op(), entry, paged);
   check_options(a.options, s.op());
   AttentionDims dims{.batch_size = d["batch_size"],
@@ -139,16 +99,19 @@ AttentionDims check_shapes(const AttentionArgs& a, AttentionEntry entry) {
                      .page_size = paged ? d["page_size"] : 0};
   if (!paged && !a.kv_indptr.defined()) {  // one request; mask_indptr may have bound another number
     if (dims.batch_size != 1 && dims.batch_size != -1)
-      fail(s.op(), "kv_indptr", "is missing, but other tensors describe " + std::to_string(dims.batch_size) + " requests");
+      fail(s.op(), "kv_indptr",
+           "is missing, but other tensors describe " + std::to_string(dims.batch_size) + " requests");
     dims.batch_size = 1;
   }
   if (paged && dims.page_size < 1) fail(s.op(), "k", "page_size is 0, expected 1 or more");
   check_head_dim(dims.head_dim_qk, s.op(), "q");
   check_head_dim(dims.head_dim_vo, s.op(), "v");
   if (dims.num_kv_heads < 1 || dims.num_qo_heads < 1 || dims.num_qo_heads % dims.num_kv_heads != 0)
-    fail(s.op(), "q", "num_qo_heads is " + std::to_string(dims.num_qo_heads) + ", expected a multiple of num_kv_heads, " +
-                          std::to_string(dims.num_kv_heads));
-  if (a.v.dtype != a.k.dtype) fail(s.op(), "v", std::string("dtype is ") + name_of(a.v.dtype) + ", expected k's, " + name_of(a.k.dtype));
+    fail(s.op(), "q",
+         "num_qo_heads is " + std::to_string(dims.num_qo_heads) + ", expected a multiple of num_kv_heads, " +
+             std::to_string(dims.num_kv_heads));
+  if (a.v.dtype != a.k.dtype)
+    fail(s.op(), "v", std::string("dtype is ") + name_of(a.v.dtype) + ", expected k's, " + name_of(a.k.dtype));
   if (a.custom_mask.defined() && !a.mask_indptr.defined() && dims.batch_size > 1)
     fail(s.op(), "mask_indptr", "is missing, but the batch has " + std::to_string(dims.batch_size) + " requests");
   if (!a.custom_mask.defined() && a.mask_indptr.defined()) fail(s.op(), "mask_indptr", "is given without custom_mask");
@@ -175,11 +138,17 @@ AttentionDims check(const AttentionArgs& args, AttentionEntry entry) {
   return attention::prepare(copy, entry, requests);
 }
 
-void batch_attention(const AttentionArgs& args, const Context& context) { run(args, AttentionEntry::kBatchAttention, context); }
+void batch_attention(const AttentionArgs& args, const Context& context) {
+  run(args, AttentionEntry::kBatchAttention, context);
+}
 void single_prefill(const AttentionArgs& args, const Context& c) { run(args, AttentionEntry::kSinglePrefill, c); }
 void single_decode(const AttentionArgs& args, const Context& c) { run(args, AttentionEntry::kSingleDecode, c); }
-void batch_prefill_paged(const AttentionArgs& args, const Context& c) { run(args, AttentionEntry::kBatchPrefillPaged, c); }
-void batch_prefill_ragged(const AttentionArgs& args, const Context& c) { run(args, AttentionEntry::kBatchPrefillRagged, c); }
+void batch_prefill_paged(const AttentionArgs& args, const Context& c) {
+  run(args, AttentionEntry::kBatchPrefillPaged, c);
+}
+void batch_prefill_ragged(const AttentionArgs& args, const Context& c) {
+  run(args, AttentionEntry::kBatchPrefillRagged, c);
+}
 void batch_decode(const AttentionArgs& args, const Context& c) { run(args, AttentionEntry::kBatchDecode, c); }
 
 Cost cost(const AttentionArgs& args) {
@@ -246,7 +215,7 @@ PlanConfig plan_config(const AttentionArgs& args, const AttentionDims& dims) {
 namespace {
 
 const runtime::OpHandle& op() {
-  static const runtime::OpHandle handle = runtime::op_handle("attention");
+  static const runtime::OpHandle handle = runtime::op_handle("batch_attention");
   return handle;
 }
 
@@ -267,8 +236,9 @@ int64_t measure(AttentionCall& call, const Context& context) {
 // Runs in the caller's workspace, which must be large enough.
 void run_in(AttentionCall& call, const TensorView& workspace, const Context& context) {
   if (call.workspace_bytes > workspace.num_elements())
-    fail("attention", "workspace", "has " + std::to_string(workspace.num_elements()) + " bytes, expected " +
-                                       std::to_string(call.workspace_bytes) + " or more");
+    fail("batch_attention", "workspace",
+         "has " + std::to_string(workspace.num_elements()) + " bytes, expected " +
+             std::to_string(call.workspace_bytes) + " or more");
   call.workspace = workspace.data;
   call.workspace_bytes = workspace.num_elements();
   call.step = AttentionCall::kRun;
@@ -276,10 +246,11 @@ void run_in(AttentionCall& call, const TensorView& workspace, const Context& con
 }
 
 // The plan was made for these lengths and options.
-void check_plan(const PlanView& plan, const AttentionArgs& args, const AttentionDims& dims, std::span<const PlanRequest> requests) {
+void check_plan(const PlanView& plan, const AttentionArgs& args, const AttentionDims& dims,
+                std::span<const PlanRequest> requests) {
   const PlanConfig is = plan.header.config, want = plan_config(args, dims);
   const auto same = [](int64_t got, int64_t planned, std::string_view name) {
-    require(got == planned, "attention", name, got, std::to_string(planned) + ", as planned");
+    require(got == planned, "batch_attention", name, got, std::to_string(planned) + ", as planned");
   };
   same(want.num_qo_heads, is.num_qo_heads, "num_qo_heads");
   same(want.num_kv_heads, is.num_kv_heads, "num_kv_heads");

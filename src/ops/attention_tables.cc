@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reads the index tensors of an attention call and checks every number in them: they are host memory here, and one wrong
-// page id would read outside the cache.
+// Reads the index tensors of an attention call and checks every number in them: they are host memory here, and one
+// wrong page id would read outside the cache.
 #include <fulmen/attention/call.h>
+#include <fulmen/core/ids.h>
 #include <fulmen/core/math.h>
 
 #include <limits>
@@ -10,11 +11,6 @@ namespace fulmen::attention {
 namespace {
 
 constexpr int64_t kIntMax = std::numeric_limits<int32_t>::max();
-
-struct Ids {
-  const TensorView& t;
-  int64_t operator[](int64_t i) const { return t.dtype == DType::kI64 ? t.as<const int64_t>()[i] : t.as<const int32_t>()[i]; }
-};
 
 struct Reader {
   const AttentionArgs& args;
@@ -29,8 +25,9 @@ struct Reader {
   std::pair<int64_t, int64_t> range(const TensorView& indptr, std::string_view name, int64_t b, int64_t limit) const {
     const int64_t begin = Ids{indptr}[b], end = Ids{indptr}[b + 1];
     if (begin < 0 || end < begin || end > limit)
-      bad(name, b, "is " + std::to_string(begin) + " to " + std::to_string(end) + " (positions " + std::to_string(b) + " and " +
-                       std::to_string(b + 1) + "), expected a range inside 0 to " + std::to_string(limit));
+      bad(name, b,
+          "is " + std::to_string(begin) + " to " + std::to_string(end) + " (positions " + std::to_string(b) + " and " +
+              std::to_string(b + 1) + "), expected a range inside 0 to " + std::to_string(limit));
     return {begin, end};
   }
 
@@ -42,8 +39,9 @@ struct Reader {
     if (all) return;
     for (int64_t i = 0; i < count; ++i)
       if (uint64_t(int64_t(ids[i])) >= num_pages)
-        bad(tensor, b, "names page " + std::to_string(ids[i]) + " at its position " + std::to_string(i) + ", expected 0 to " +
-                           std::to_string(args.k.shape[0] - 1));
+        bad(tensor, b,
+            "names page " + std::to_string(ids[i]) + " at its position " + std::to_string(i) + ", expected 0 to " +
+                std::to_string(args.k.shape[0] - 1));
   }
   void check_pages(const TensorView& table, int64_t offset, int64_t kv_len, std::string_view tensor, int64_t b) const {
     const int64_t count = math::ceil_div(kv_len, dims.page_size);
@@ -54,8 +52,9 @@ struct Reader {
   int64_t length_from_seq_lens(int64_t b, int64_t num_pages, std::string_view table) const {
     const int64_t len = Ids{args.seq_lens}[b];
     if (len < 0 || len > num_pages * dims.page_size)
-      bad("seq_lens", b, "is " + std::to_string(len) + ", expected 0 to " + std::to_string(num_pages * dims.page_size) + ", which " +
-                             std::string(table) + " has pages for");
+      bad("seq_lens", b,
+          "is " + std::to_string(len) + ", expected 0 to " + std::to_string(num_pages * dims.page_size) + ", which " +
+              std::string(table) + " has pages for");
     return len;
   }
 
@@ -102,8 +101,9 @@ std::vector<PlanRequest> requests_of(const AttentionArgs& args, const AttentionD
   const Reader reader{args, dims, attention_schema(entry, KvLayout::kNHD, dims.paged()).op()};
   if (dims.total_q > kIntMax) fail(reader.op, "q", "has more than 2^31 - 1 rows");
   if (!args.qo_indptr.defined() && (dims.batch_size == 0 ? dims.total_q != 0 : dims.total_q % dims.batch_size != 0))
-    fail(reader.op, "q", "has " + std::to_string(dims.total_q) + " rows, expected a multiple of batch_size, " +
-                             std::to_string(dims.batch_size) + ", where qo_indptr is missing");
+    fail(reader.op, "q",
+         "has " + std::to_string(dims.total_q) + " rows, expected a multiple of batch_size, " +
+             std::to_string(dims.batch_size) + ", where qo_indptr is missing");
   std::vector<PlanRequest> requests(static_cast<size_t>(dims.batch_size));
   for (int64_t b = 0; b < dims.batch_size; ++b) {
     PlanRequest& r = requests[size_t(b)];

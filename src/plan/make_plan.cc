@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Lengths to work list. Tiles are cut first; then, only where whole tiles would leave workers idle, the longest ones are
-// split along their keys, as little as brings the makespan within 1/16 of the ideal.
+// Lengths to work list. Tiles are cut first; then, only where whole tiles would leave workers idle, the longest ones
+// are split along their keys, as little as brings the makespan within 1/16 of the ideal.
 #include <fulmen/attention/plan.h>
 #include <fulmen/core/error.h>
 #include <fulmen/core/math.h>
@@ -13,8 +13,8 @@
 namespace fulmen::attention {
 namespace {
 
-constexpr int32_t kMaxSplits = 64;      // of one tile, under fixed_split_len; a function of the request alone
-constexpr int64_t kItemOverhead = 32;   // keys' worth of work that any item costs: packing, writing, a merge
+constexpr int32_t kMaxSplits = 64;     // of one tile, under fixed_split_len; a function of the request alone
+constexpr int64_t kItemOverhead = 32;  // keys' worth of work that any item costs: packing, writing, a merge
 constexpr int64_t kIntMax = std::numeric_limits<int32_t>::max();
 
 struct Tile {
@@ -71,7 +71,8 @@ std::vector<Tile> cut_tiles(const PlanConfig& c, std::span<const PlanRequest> re
   int64_t count = 0;
   for (const PlanRequest& r : requests) count += math::ceil_div(int64_t(r.qo_len) * c.group_size(), c.tile_q);
   count *= c.num_kv_heads;
-  if (count * 8 > kIntMax) fail("plan", "batch", "needs " + std::to_string(count) + " work items, more than a plan holds");
+  if (count * 8 > kIntMax)
+    fail("plan", "batch", "needs " + std::to_string(count) + " work items, more than a plan holds");
   std::vector<Tile> tiles;
   tiles.reserve(size_t(count));
   for (size_t i = 0; i < requests.size(); ++i) {
@@ -132,7 +133,8 @@ int32_t fixed_step(const PlanConfig& c, int32_t kv_len) {
 }
 
 // Splits tiles that cost more than `piece`, longest first (tiles are sorted), as far as slots go.
-void choose_splits(const PlanConfig& c, std::span<const PlanRequest> requests, int64_t piece, std::vector<Tile>& tiles) {
+void choose_splits(const PlanConfig& c, std::span<const PlanRequest> requests, int64_t piece,
+                   std::vector<Tile>& tiles) {
   int64_t slots_left = max_slots(c.num_workers);
   for (Tile& t : tiles) {
     t.step = 0;
@@ -184,7 +186,8 @@ Lists list_items(const PlanConfig& c, std::span<const PlanRequest> requests, con
     if (t.step == 0) {
       const int32_t fixed = c.fixed_split_len > 0 ? fixed_step(c, requests[size_t(t.request_idx)].kv_len) : 0;
       const bool folds = fixed > 0 && t.num_splits(fixed) > 1;
-      lists.items.push_back({t.request_idx, t.kv_head, t.row_begin, t.num_rows, t.kv_begin, t.kv_end, folds ? fixed : 0, -1});
+      lists.items.push_back(
+          {t.request_idx, t.kv_head, t.row_begin, t.num_rows, t.kv_begin, t.kv_end, folds ? fixed : 0, -1});
       continue;
     }
     const int32_t first = lists.num_slots;

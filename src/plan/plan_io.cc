@@ -56,7 +56,8 @@ void verify(const PlanView& p) {
   index = 0;
   for (const PlanItem& i : p.items()) {
     if (!rows_fit(p, i)) bad("item", index, "names rows outside its request");
-    if (i.kv_begin < 0 || i.kv_end < i.kv_begin || i.kv_end > p.requests()[size_t(i.request_idx)].kv_len || i.split_len < 0)
+    if (i.kv_begin < 0 || i.kv_end < i.kv_begin || i.kv_end > p.requests()[size_t(i.request_idx)].kv_len ||
+        i.split_len < 0)
       bad("item", index, "names keys outside its request");
     if (i.slot < -1 || i.slot >= p.header.num_slots) bad("item", index, "names a slot that does not exist");
     if (i.slot >= 0 && written[size_t(i.slot)]) bad("item", index, "writes a slot that another item writes");
@@ -91,7 +92,8 @@ Plan load(std::span<const int32_t> saved) {
   if (saved.size() < kHeaderWords) fail("plan", "saved plan", "is shorter than its header");
   std::memcpy(static_cast<void*>(&plan.header), saved.data(), sizeof(PlanHeader));
   verify_header(plan.header);
-  if (int64_t(saved.size() - kHeaderWords) != words_of(plan.header)) fail("plan", "saved plan", "has another length than its header says");
+  if (int64_t(saved.size() - kHeaderWords) != words_of(plan.header))
+    fail("plan", "saved plan", "has another length than its header says");
   plan.data.assign(saved.begin() + kHeaderWords, saved.end());
   verify(plan.view());
   return plan;

@@ -25,8 +25,9 @@ std::string to_string(const PlanView& p) {
   std::string out;
   const PlanHeader& h = p.header;
   const double ideal = double(h.total_cost) / h.config.num_workers;
-  print(out, "plan: %d requests, %d items, %d merges, %d slots, %d workers, balance %.1f %%\n", h.batch_size, h.num_items,
-        h.num_merges, h.num_slots, h.config.num_workers, h.makespan > 0 ? 100 * ideal / double(h.makespan) : 100.0);
+  print(out, "plan: %d requests, %d items, %d merges, %d slots, %d workers, balance %.1f %%\n", h.batch_size,
+        h.num_items, h.num_merges, h.num_slots, h.config.num_workers,
+        h.makespan > 0 ? 100 * ideal / double(h.makespan) : 100.0);
   for (const PlanItem& i : p.items()) {
     print(out, "  item: request %d head %d rows %d+%d keys %d..%d", i.request_idx, i.kv_head, i.row_begin, i.num_rows,
           i.kv_begin, i.kv_end);
@@ -35,8 +36,8 @@ std::string to_string(const PlanView& p) {
     out += '\n';
   }
   for (const PlanMerge& m : p.merges())
-    print(out, "  merge: request %d head %d rows %d+%d slots %d+%d\n", m.request_idx, m.kv_head, m.row_begin, m.num_rows,
-          m.slot_begin, m.num_slots);
+    print(out, "  merge: request %d head %d rows %d+%d slots %d+%d\n", m.request_idx, m.kv_head, m.row_begin,
+          m.num_rows, m.slot_begin, m.num_slots);
   return out;
 }
 
@@ -47,9 +48,13 @@ std::string to_svg(const PlanView& p) {
   const double scale = double(kWidth) / double(std::max<int64_t>(1, h.makespan));
   std::vector<int64_t> busy(size_t(lanes), 0);
   std::string out;
-  print(out, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" font-family=\"sans-serif\" font-size=\"11\">\n",
+  print(out,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" font-family=\"sans-serif\" "
+        "font-size=\"11\">\n",
         kLeft + kWidth + 20, kTop + lanes * kLane + 20);
-  print(out, "<text x=\"%d\" y=\"16\">%d requests, %d items, %d merges, %d workers; the dashed line is perfect balance</text>\n",
+  print(out,
+        "<text x=\"%d\" y=\"16\">%d requests, %d items, %d merges, %d workers; the dashed line is perfect "
+        "balance</text>\n",
         kLeft, h.batch_size, h.num_items, h.num_merges, h.config.num_workers);
   for (const PlanItem& i : p.items()) {
     const auto lane = std::min_element(busy.begin(), busy.end());
@@ -63,8 +68,8 @@ std::string to_svg(const PlanView& p) {
   }
   for (int32_t w = 0; w < lanes; ++w) print(out, "<text x=\"4\" y=\"%d\">worker %d</text>\n", kTop + w * kLane + 13, w);
   const double ideal = kLeft + double(h.total_cost) / h.config.num_workers * scale;
-  print(out, "<line x1=\"%.2f\" x2=\"%.2f\" y1=\"%d\" y2=\"%d\" stroke=\"black\" stroke-dasharray=\"4\"/>\n</svg>\n", ideal,
-        ideal, kTop - 4, kTop + lanes * kLane);
+  print(out, "<line x1=\"%.2f\" x2=\"%.2f\" y1=\"%d\" y2=\"%d\" stroke=\"black\" stroke-dasharray=\"4\"/>\n</svg>\n",
+        ideal, ideal, kTop - 4, kTop + lanes * kLane);
   return out;
 }
 

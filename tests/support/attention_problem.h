@@ -20,13 +20,13 @@ struct AttentionCase {
   Table table = Table::kCsr;
   KvLayout layout = KvLayout::kNHD;
   bool wide_ids = false, one_tensor = false, alibi = false, mask = false, sinks = false;
-  int64_t row_padding = 0;                                       // between query and output rows
-  std::vector<std::pair<int64_t, int64_t>> lens = {{1, 40}};     // (qo_len, kv_len) per request
-  int64_t idle_rows = 0;                                         // query rows after the last request's
+  int64_t row_padding = 0;                                    // between query and output rows
+  std::vector<std::pair<int64_t, int64_t>> lens = {{1, 40}};  // (qo_len, kv_len) per request
+  int64_t idle_rows = 0;                                      // query rows after the last request's
   AttentionOptions options;
   uint64_t seed = 1;
   uint8_t poison = 0xff;
-  double scale = 1;                                              // of K
+  double scale = 1;  // of K
 };
 
 struct AttentionProblem {
@@ -88,7 +88,9 @@ struct AttentionProblem {
     std::shuffle(pages.begin(), pages.end(), std::mt19937_64(c.seed + 100));
     const bool paged = c.table != Table::kRagged;
     const auto shape = [&](int64_t d) -> std::vector<int64_t> {
-      if (!paged) return hnd ? std::vector<int64_t>{c.num_kv_heads, total_kv, d} : std::vector<int64_t>{total_kv, c.num_kv_heads, d};
+      if (!paged)
+        return hnd ? std::vector<int64_t>{c.num_kv_heads, total_kv, d}
+                   : std::vector<int64_t>{total_kv, c.num_kv_heads, d};
       if (hnd) return {num_pages, c.num_kv_heads, c.page_size, d};
       return {num_pages, c.page_size, c.num_kv_heads, d};
     };
@@ -175,15 +177,18 @@ inline Ratios ratios(const AttentionProblem& p, const reference::AttentionValues
 }
 inline ::testing::AssertionResult within(const AttentionProblem& p, const reference::AttentionValues& want) {
   const Ratios r = ratios(p, want);
-  if (!p.out.guards_intact() || !p.lse.guards_intact()) return ::testing::AssertionFailure() << "wrote outside out or lse";
+  if (!p.out.guards_intact() || !p.lse.guards_intact())
+    return ::testing::AssertionFailure() << "wrote outside out or lse";
   if (r.out <= 1 && r.lse <= 1) return ::testing::AssertionSuccess();
   return ::testing::AssertionFailure() << "error / bound is " << r.out << " in out, " << r.lse << " in lse";
 }
 
 inline std::string describe(const AttentionCase& c) {
-  std::string text = std::string("q ") + name_of(c.q_dtype) + " kv " + name_of(c.kv_dtype) + " out " + name_of(c.out_dtype);
+  std::string text =
+      std::string("q ") + name_of(c.q_dtype) + " kv " + name_of(c.kv_dtype) + " out " + name_of(c.out_dtype);
   const auto add = [&](const char* name, auto value) { text += std::string(" ") + name + " " + std::to_string(value); };
-  add("kv_heads", c.num_kv_heads), add("group", c.group), add("d_qk", c.d_qk), add("d_vo", c.d_vo), add("page", c.page_size);
+  add("kv_heads", c.num_kv_heads), add("group", c.group), add("d_qk", c.d_qk), add("d_vo", c.d_vo),
+      add("page", c.page_size);
   add("table", int(c.table)), add("hnd", int(c.layout)), add("wide", c.wide_ids), add("one_tensor", c.one_tensor);
   add("alibi", c.alibi), add("mask", c.mask), add("sinks", c.sinks), add("causal", c.options.causal);
   add("window", c.options.window_left), add("cap", c.options.logits_soft_cap), add("rope", c.options.rope_theta);

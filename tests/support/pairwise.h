@@ -36,8 +36,10 @@ inline std::vector<std::vector<int32_t>> pairwise(const std::vector<int32_t>& co
     for (int32_t attempt = 0; attempt < 20; ++attempt) {
       std::vector<int32_t> row(n, -1);
       for (size_t i = 0; i < n; ++i) {
-        if (start / width >= first[i] && start / width < first[i] + size_t(counts[i])) row[i] = int32_t(start / width - first[i]);
-        if (start % width >= first[i] && start % width < first[i] + size_t(counts[i])) row[i] = int32_t(start % width - first[i]);
+        if (start / width >= first[i] && start / width < first[i] + size_t(counts[i]))
+          row[i] = int32_t(start / width - first[i]);
+        if (start % width >= first[i] && start % width < first[i] + size_t(counts[i]))
+          row[i] = int32_t(start % width - first[i]);
       }
       std::vector<size_t> order(n);
       for (size_t i = 0; i < n; ++i) order[i] = i;

@@ -103,7 +103,7 @@ class Tensor {
   }
   template <class F>
   Tensor& fill(F value) {  // value(flat) → double
-    for (int64_t i = 0; i < view_.num_elements(); ++i) set(i, value(i));
+    for (int64_t i = 0; i < view_.num_elements(); ++i) set(i, double(value(i)));
     return *this;
   }
   Tensor& fill_normal(uint64_t seed, double scale = 1) {

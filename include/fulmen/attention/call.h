@@ -11,8 +11,8 @@ namespace fulmen::attention {
 // The same call with k and v in NHD (strides permuted, nothing moved) and q, out and lse with a row axis.
 AttentionArgs canonical(const AttentionArgs& args, AttentionEntry entry = AttentionEntry::kBatchAttention);
 
-// Where each request's rows begin, and its lengths. Reads host index tensors and checks every number in them; errors name
-// the tensor, the request and the position. args: canonical.
+// Where each request's rows begin, and its lengths. Reads host index tensors and checks every number in them; errors
+// name the tensor, the request and the position. args: canonical.
 std::vector<PlanRequest> requests_of(const AttentionArgs& args, const AttentionDims& dims,
                                      AttentionEntry entry = AttentionEntry::kBatchAttention);
 
@@ -44,12 +44,12 @@ inline Standard standard_variant(const AttentionArgs& args) {
 // What every backend's "attention" row is launched with, in one of three steps.
 struct AttentionCall {
   enum Step : int32_t { kConfigure, kMeasure, kRun } step = kRun;
-  const AttentionArgs* args = nullptr;         // canonical and checked
+  const AttentionArgs* args = nullptr;  // canonical and checked
   AttentionDims dims{};
-  PlanConfig* config = nullptr;                // kConfigure: the row sets num_workers, tile sizes and costs
-  const PlanView* plan = nullptr;              // kMeasure, kRun
-  mutable int64_t workspace_bytes = 0;         // kMeasure: set by the row; kRun: the size of workspace
-  void* workspace = nullptr;                   // kRun; any alignment, any contents
+  PlanConfig* config = nullptr;         // kConfigure: the row sets num_workers, tile sizes and costs
+  const PlanView* plan = nullptr;       // kMeasure, kRun
+  mutable int64_t workspace_bytes = 0;  // kMeasure: set by the row; kRun: the size of workspace
+  void* workspace = nullptr;            // kRun; any alignment, any contents
 };
 
 // The plan's share of the call: what the options and the head counts say. The backend's row completes it.

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The plan of a varlen attention: which worker does what. Lengths go in, a balanced work list comes out; a plan knows no
-// pointer, no dtype and no device, so that it can be made once per batch shape, printed, saved and replayed.
+// The plan of a varlen attention: which worker does what. Lengths go in, a balanced work list comes out; a plan knows
+// no pointer, no dtype and no device, so that it can be made once per batch shape, printed, saved and replayed.
 //
-//   tile    up to tile_q packed rows of one (request, kv head); packed row = query token * group_size + head of the group
-//   item    a tile and a range of its keys, done by one worker; the longest come first, workers take the next when free
-//   slot    where an item leaves a partial result (o, m, d per row) because others share its tile
-//   merge   the slots of one tile, combined in the order of their keys
+//   tile    up to tile_q packed rows of one (request, kv head); packed row = query token * group_size + head of the
+//   group item    a tile and a range of its keys, done by one worker; the longest come first, workers take the next
+//   when free slot    where an item leaves a partial result (o, m, d per row) because others share its tile merge   the
+//   slots of one tile, combined in the order of their keys
 //
 //   keys →    0        L       2L       3L                      An item without a slot that spans several splits of
 //   tile 0    [item 0 → slot 0][item 1 → slot 1]  merge 0       length L folds them one after the other, exactly as a
@@ -28,7 +28,7 @@ struct PlanConfig {
   int32_t row_cost = 1;         // of one row and key, against ...
   int32_t key_cost = 8;         // ... of reading one key and value
   int32_t window_left = -1;
-  int32_t causal = 0;         // 0 or 1; not bool, which a damaged file could give a third value
+  int32_t causal = 0;  // 0 or 1; not bool, which a damaged file could give a third value
   int32_t disable_split = 0;
   int32_t fixed_split_len = 0;  // > 0: splits at multiples of it (of a power of two times it where that gives > 64)
   int32_t group_size() const { return num_qo_heads / num_kv_heads; }

@@ -26,8 +26,9 @@ class Carver {
     used_ += bytes;
     if (base_ == nullptr) return nullptr;
     if (used_ > limit_)
-      fail(op_, "workspace", "has " + std::to_string(limit_) + " usable bytes; slice '" + std::string(slice) + "' needs " +
-                                 std::to_string(bytes) + " from " + std::to_string(at) + " on");
+      fail(op_, "workspace",
+           "has " + std::to_string(limit_) + " usable bytes; slice '" + std::string(slice) + "' needs " +
+               std::to_string(bytes) + " from " + std::to_string(at) + " on");
     return reinterpret_cast<T*>(base_ + at);
   }
   int64_t bytes() const { return used_ + kAlign; }  // for a base of any alignment

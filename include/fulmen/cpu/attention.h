@@ -28,8 +28,8 @@ using attention::PlanView;
 using attention::Row;
 using State = attention::State<float>;
 
-// How this backend wants its work cut. tile_q: K and V are packed once per tile, so larger is faster until tiles are too
-// few to go round; it must not depend on the threads where bits must not.
+// How this backend wants its work cut. tile_q: K and V are packed once per tile, so larger is faster until tiles are
+// too few to go round; it must not depend on the threads where bits must not.
 inline void configure(const AttentionArgs& args, int32_t num_workers, attention::PlanConfig& config) {
   config.num_workers = num_workers;
   config.tile_q = args.options.fixed_split_len > 0 || num_workers <= 8 ? 256 : 128;
@@ -48,16 +48,17 @@ struct Partial {
 // The slices of the workspace. num_rows: of the largest item.
 struct AttentionMemory {
   int64_t num_rows = 0, q_stride, o_stride, block_bytes;
-  float *q, *o;        // [worker][2?][num_rows][stride]; o twice, for folding
-  Row* rows;           // [worker][num_rows]
-  State* state;        // [worker][2][num_rows]
-  uint8_t* block;      // [worker][block_bytes]
-  State* slot_state;   // [slot][num_rows]
-  float* slot_o;       // [slot][num_rows][o_stride]
+  float *q, *o;                // [worker][2?][num_rows][stride]; o twice, for folding
+  Row* rows;                   // [worker][num_rows]
+  State* state;                // [worker][2][num_rows]
+  uint8_t* block;              // [worker][block_bytes]
+  State* slot_state;           // [slot][num_rows]
+  float* slot_o;               // [slot][num_rows][o_stride]
   float *rope_cos, *rope_sin;  // [max kv_len][head_dim_qk / 2]
   int64_t rope_len = 0;
 
-  AttentionMemory(const AttentionArgs& args, const AttentionDims& dims, const PlanView& plan, int32_t num_workers, Carver& c)
+  AttentionMemory(const AttentionArgs& args, const AttentionDims& dims, const PlanView& plan, int32_t num_workers,
+                  Carver& c)
       : q_stride(padded_head_dim(int32_t(dims.head_dim_qk))), o_stride(padded_head_dim(int32_t(dims.head_dim_vo))) {
     for (const PlanItem& i : plan.items()) num_rows = std::max<int64_t>(num_rows, i.num_rows);
     if (args.options.rope_theta > 0)
@@ -83,7 +84,7 @@ struct AttentionMemory {
 
 inline int64_t attention_workspace_bytes(const AttentionArgs& args, const AttentionDims& dims, const PlanView& plan,
                                          int32_t num_workers) {
-  Carver measure("attention");
+  Carver measure("batch_attention");
   AttentionMemory(args, dims, plan, num_workers, measure);
   return measure.bytes();
 }
@@ -109,7 +110,8 @@ void write_row(const float* src, float scale, T* dst, int64_t n) {
 inline void rotate_query(float* x, int64_t head_dim, double position, const AttentionOptions& options) {
   const int64_t half = head_dim / 2;
   for (int64_t i = 0; i < half; ++i) {
-    const double angle = position / double(options.rope_scale) * std::pow(double(options.rope_theta), -2.0 * double(i) / double(head_dim));
+    const double angle = position / double(options.rope_scale) *
+                         std::pow(double(options.rope_theta), -2.0 * double(i) / double(head_dim));
     const float cos = float(std::cos(angle)), sin = float(std::sin(angle)), lo = x[i], hi = x[i + half];
     x[i] = lo * cos - hi * sin;
     x[i + half] = hi * cos + lo * sin;
@@ -121,14 +123,20 @@ class AttentionRun {
  public:
   AttentionRun(const AttentionArgs& args, const AttentionDims& dims, const PlanView& plan, const Variant& variant,
                const AttentionMemory& memory)
-      : args_(args), dims_(dims), plan_(plan), variant_(variant), memory_(memory), group_(plan.header.config.group_size()) {}
+      : args_(args),
+        dims_(dims),
+        plan_(plan),
+        variant_(variant),
+        memory_(memory),
+        group_(plan.header.config.group_size()) {}
 
   void fill_rope(const Executor& executor) const {
     const int64_t half = dims_.head_dim_qk / 2;
     const double d = double(dims_.head_dim_qk);
     parallel_chunks(executor, memory_.rope_len, 16, [&](int64_t begin, int64_t end, int32_t) {
       for (int64_t i = 0; i < half; ++i) {
-        const double step = std::pow(double(args_.options.rope_theta), -2.0 * double(i) / d) / double(args_.options.rope_scale);
+        const double step =
+            std::pow(double(args_.options.rope_theta), -2.0 * double(i) / d) / double(args_.options.rope_scale);
         for (int64_t t = begin; t < end; ++t) {
           memory_.rope_cos[t * half + i] = float(std::cos(double(t) * step));
           memory_.rope_sin[t * half + i] = float(std::sin(double(t) * step));
@@ -169,7 +177,8 @@ class AttentionRun {
     const PlanRequest& r = plan_.requests()[size_t(work.request_idx)];
     for (int32_t m = 0; m < work.num_rows; ++m) {
       const int32_t packed = work.row_begin + m;
-      rows[m] = {work.request_idx, packed / group_, work.kv_head * group_ + packed % group_, work.kv_head, r.qo_len, r.kv_len};
+      rows[m] = {work.request_idx, packed / group_, work.kv_head * group_ + packed % group_,
+                 work.kv_head,     r.qo_len,        r.kv_len};
     }
   }
 
@@ -180,19 +189,23 @@ class AttentionRun {
     const int64_t first = plan_.requests()[size_t(item.request_idx)].qo_begin;
     for_dtype<float, f16, bf16, e4m3, e5m2>(args_.q.dtype, [&]<class T>(T) {
       for (int32_t m = 0; m < item.num_rows; ++m) {
-        const T* src = args_.q.as<const T>() + (first + rows[m].qo_idx) * args_.q.strides[0] + rows[m].qo_head * args_.q.strides[1];
+        const T* src = args_.q.as<const T>() + (first + rows[m].qo_idx) * args_.q.strides[0] +
+                       rows[m].qo_head * args_.q.strides[1];
         widen_row(src, dims_.head_dim_qk, q + m * memory_.q_stride, memory_.q_stride);
       }
     });
     if (args_.options.rope_theta <= 0) return;
     for (int32_t m = 0; m < item.num_rows; ++m)
-      rotate_query(q + m * memory_.q_stride, dims_.head_dim_qk, double(rows[m].kv_len) - rows[m].qo_len + rows[m].qo_idx, args_.options);
+      rotate_query(q + m * memory_.q_stride, dims_.head_dim_qk,
+                   double(rows[m].kv_len) - rows[m].qo_len + rows[m].qo_idx, args_.options);
   }
 
   template <class T>
   KvRows<T> kv_rows(const TensorView& x, const PlanItem& item) const {
     const int64_t b = item.request_idx;
-    const auto id = [b](const TensorView& t) { return t.dtype == DType::kI64 ? t.as<const int64_t>()[b] : t.as<const int32_t>()[b]; };
+    const auto id = [b](const TensorView& t) {
+      return t.dtype == DType::kI64 ? t.as<const int64_t>()[b] : t.as<const int32_t>()[b];
+    };
     KvRows<T> rows;
     rows.base = x.as<const T>() + item.kv_head * x.strides[x.rank - 2];
     rows.stride_token = x.strides[x.rank - 3];
@@ -229,10 +242,13 @@ class AttentionRun {
       float* o = total.o + m * memory_.o_stride;
       const float* add = part.o + m * memory_.o_stride;
       State::Factors f{1, 1};
-      if constexpr (Variant::kSoftmax) f = total.state[m].merge(part.state[m]);
-      else total.state[m].d = std::max(total.state[m].d, part.state[m].d);
+      if constexpr (Variant::kSoftmax)
+        f = total.state[m].merge(part.state[m]);
+      else
+        total.state[m].d = std::max(total.state[m].d, part.state[m].d);
       const F32 keep = splat(f.keep), scale = splat(f.add);
-      for (int64_t i = 0; i < memory_.o_stride; i += kLanes) store(o + i, fma(load(o + i), keep, load(add + i) * scale));
+      for (int64_t i = 0; i < memory_.o_stride; i += kLanes)
+        store(o + i, fma(load(o + i), keep, load(add + i) * scale));
     }
   }
 
@@ -250,10 +266,11 @@ class AttentionRun {
         scale = s.d > 0 ? scale / s.d : 0;
       }
       for_dtype<float, f16, bf16, e4m3, e5m2>(args_.out.dtype, [&]<class T>(T) {
-        write_row(total.o + m * memory_.o_stride, scale, args_.out.as<T>() + row * args_.out.strides[0] + head * args_.out.strides[1],
-                  dims_.head_dim_vo);
+        write_row(total.o + m * memory_.o_stride, scale,
+                  args_.out.as<T>() + row * args_.out.strides[0] + head * args_.out.strides[1], dims_.head_dim_vo);
       });
-      if (args_.lse.defined()) args_.lse.as<float>()[row * args_.lse.strides[0] + head * args_.lse.strides[1]] = s.lse_log2() * to_base;
+      if (args_.lse.defined())
+        args_.lse.as<float>()[row * args_.lse.strides[0] + head * args_.lse.strides[1]] = s.lse_log2() * to_base;
     }
   }
 
@@ -269,7 +286,7 @@ class AttentionRun {
 template <class Variant>
 void attention(const AttentionArgs& args, const AttentionDims& dims, const PlanView& plan, const Variant& variant,
                void* workspace, int64_t workspace_bytes, const Executor& executor) {
-  Carver carver("attention", workspace, workspace_bytes);
+  Carver carver("batch_attention", workspace, workspace_bytes);
   const AttentionMemory memory(args, dims, plan, executor.num_threads, carver);
   const AttentionRun<Variant> run(args, dims, plan, variant, memory);
   if (memory.rope_len > 0) run.fill_rope(executor);

@@ -3,6 +3,7 @@
 // The row stays in L1 between the passes. Called by src/cpu/levels/rmsnorm.cc.
 #pragma once
 #include <fulmen/cpu/for_dtype.h>
+#include <fulmen/cpu/rows.h>
 #include <fulmen/cpu/simd.h>
 #include <fulmen/ops/rmsnorm.h>
 
@@ -28,8 +29,8 @@ float sum_of_squares(const T* x, int64_t n) {
 }
 
 // out = x * scale * (bias + weight); out may be x.
-template <class T, class W>
-void scale_row(const T* x, const W* weight, float scale, float bias, T* out, int64_t n) {
+template <class T, class W, class O>
+void scale_row(const T* x, const W* weight, float scale, float bias, O* out, int64_t n) {
   const F32 s = splat(scale), b = splat(bias);
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) store(out + i, load(x + i) * s * (b + load(weight + i)));
@@ -37,26 +38,27 @@ void scale_row(const T* x, const W* weight, float scale, float bias, T* out, int
     store_n(out + i, load_n(x + i, left) * s * (b + load_n(weight + i, left)), left);
 }
 
-template <class T, class W>
+template <class T, class W, class O>
 void rmsnorm_rows(const RmsNormArgs& a, const RmsNormDims& d, const Executor& executor) {
-  const TensorView in = a.input.rank == 2 ? insert_axis(a.input, 1) : a.input;
-  const TensorView out = a.out.rank == 2 ? insert_axis(a.out, 1) : a.out;
-  parallel_chunks(executor, d.num_tokens * d.num_heads, 1 + 4096 / d.hidden_size,
-                  [&](int64_t begin, int64_t end, int32_t) {
-                    for (int64_t row = begin; row < end; ++row) {
-                      const int64_t token = row / d.num_heads, head = row % d.num_heads;
-                      const T* x = in.as<T>() + token * in.strides[0] + head * in.strides[1];
-                      const float mean = sum_of_squares(x, d.hidden_size) / float(d.hidden_size);
-                      scale_row(x, a.weight.as<W>(), 1 / std::sqrt(mean + a.eps), a.weight_bias,
-                                out.as<T>() + token * out.strides[0] + head * out.strides[1], d.hidden_size);
-                    }
-                  });
+  const Rows<const T> in(a.input);
+  const Rows<O> out(a.out);
+  const W* weight = a.weight.as<const W>();
+  const float out_scale = inverse_scale("rmsnorm", "out_scale", a.out_scale);
+  const int64_t n = d.hidden_size;
+  parallel_chunks(executor, d.num_tokens * d.num_heads, rows_per_chunk(n), [&](int64_t begin, int64_t end, int32_t) {
+    for (int64_t row = begin; row < end; ++row) {
+      const float mean = sum_of_squares(in[row], n) / float(n);
+      scale_row(in[row], weight, out_scale / std::sqrt(mean + a.eps), a.weight_bias, out[row], n);
+    }
+  });
 }
 
 inline void rmsnorm(const RmsNormArgs& a, const RmsNormDims& d, const Executor& executor) {
   for_dtype<float, f16, bf16>(a.input.dtype, [&]<class T>(T) {
-    if (a.weight.dtype == DType::kF32) return rmsnorm_rows<T, float>(a, d, executor);
-    rmsnorm_rows<T, T>(a, d, executor);
+    for_out_dtype<T>(a.out.dtype, [&]<class O>(O) {
+      if (a.weight.dtype == DType::kF32) return rmsnorm_rows<T, float, O>(a, d, executor);
+      rmsnorm_rows<T, T, O>(a, d, executor);
+    });
   });
 }
 

@@ -81,13 +81,32 @@ inline void store_n(T* p, F32 x, int32_t n) {
   store(buffer, x);
   std::memcpy(p, buffer, size_t(n) * sizeof(T));
 }
-inline void store_fp8(auto* p, F32 x) {
-  float lanes[kLanes];
-  store(lanes, x);
-  for (int32_t i = 0; i < kLanes; ++i) p[i] = from_f32<std::remove_reference_t<decltype(p[0])>>(lanes[i]);
+// The 8-bit codes of x, one per 32-bit lane; the same steps as detail::round_fp8 of core/fp8.h.
+template <int kMantissa, int kMinExponent, int kLargest, int kNaN>
+inline __m256i fp8_codes(__m256 x) {
+  constexpr int kDrop = 23 - kMantissa, kAnchor = (127 + kMinExponent + kDrop) << 23;
+  const __m256i in = _mm256_castps_si256(x), magnitude = _mm256_and_si256(in, _mm256_set1_epi32(0x7fffffff));
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(magnitude, kDrop), _mm256_set1_epi32(1));
+  const __m256i half = _mm256_add_epi32(odd, _mm256_set1_epi32((1 << (kDrop - 1)) - 1));
+  const __m256i normal = _mm256_sub_epi32(_mm256_srli_epi32(_mm256_add_epi32(magnitude, half), kDrop),
+                                          _mm256_set1_epi32((126 + kMinExponent) << kMantissa));
+  const __m256i anchor = _mm256_set1_epi32(kAnchor);
+  const __m256 shifted = _mm256_add_ps(_mm256_castsi256_ps(magnitude), _mm256_castsi256_ps(anchor));
+  const __m256i subnormal = _mm256_sub_epi32(_mm256_castps_si256(shifted), anchor);
+  const __m256i is_subnormal = _mm256_cmpgt_epi32(_mm256_set1_epi32((127 + kMinExponent) << 23), magnitude);
+  const __m256i code =
+      _mm256_min_epi32(_mm256_blendv_epi8(normal, subnormal, is_subnormal), _mm256_set1_epi32(kLargest));
+  const __m256i is_nan = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7f800000));
+  const __m256i sign = _mm256_and_si256(_mm256_srli_epi32(in, 24), _mm256_set1_epi32(0x80));
+  return _mm256_or_si256(_mm256_blendv_epi8(code, _mm256_set1_epi32(kNaN), is_nan), sign);
 }
-inline void store(e4m3* p, F32 x) { store_fp8(p, x); }
-inline void store(e5m2* p, F32 x) { store_fp8(p, x); }
+inline void store_codes(void* p, __m256i codes) {
+  const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(codes, codes), 0xd8);
+  const __m128i low = _mm256_castsi256_si128(words);
+  _mm_storel_epi64(static_cast<__m128i*>(p), _mm_packus_epi16(low, low));
+}
+inline void store(e4m3* p, F32 x) { store_codes(p, fp8_codes<3, -6, 0x7e, 0x7f>(x.v)); }
+inline void store(e5m2* p, F32 x) { store_codes(p, fp8_codes<2, -14, 0x7b, 0x7e>(x.v)); }
 
 inline F32 operator+(F32 a, F32 b) { return {_mm256_add_ps(a.v, b.v)}; }
 inline F32 operator-(F32 a, F32 b) { return {_mm256_sub_ps(a.v, b.v)}; }
@@ -128,7 +147,8 @@ inline void transpose(F32 (&x)[kLanes]) {
   __m256 y[8];
   for (int32_t i = 0; i < 8; i += 4) {
     const __m256 a = _mm256_shuffle_ps(x[i].v, x[i + 1].v, 0x44), b = _mm256_shuffle_ps(x[i].v, x[i + 1].v, 0xee);
-    const __m256 c = _mm256_shuffle_ps(x[i + 2].v, x[i + 3].v, 0x44), d = _mm256_shuffle_ps(x[i + 2].v, x[i + 3].v, 0xee);
+    const __m256 c = _mm256_shuffle_ps(x[i + 2].v, x[i + 3].v, 0x44),
+                 d = _mm256_shuffle_ps(x[i + 2].v, x[i + 3].v, 0xee);
     y[i] = _mm256_shuffle_ps(a, c, 0x88), y[i + 1] = _mm256_shuffle_ps(a, c, 0xdd);
     y[i + 2] = _mm256_shuffle_ps(b, d, 0x88), y[i + 3] = _mm256_shuffle_ps(b, d, 0xdd);
   }
@@ -138,6 +158,17 @@ inline void transpose(F32 (&x)[kLanes]) {
   }
 }
 
+// x0 x1 x2 x3 … becomes x1 x0 x3 x2 …
+inline F32 swap_pairs(F32 a) { return {_mm256_permute_ps(a.v, 0xb1)}; }
+
+// Bit i of the result: byte i is not zero. One call takes kBytes bytes.
+inline constexpr int32_t kBytes = 32;
+inline uint64_t nonzero_bits(const uint8_t* p) {
+  const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return ~uint32_t(_mm256_movemask_epi8(_mm256_cmpeq_epi8(x, _mm256_setzero_si256())));
+}
+
+inline I32 load_ints(const int32_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
 inline I32 operator+(I32 a, I32 b) { return {_mm256_add_epi32(a.v, b.v)}; }
 inline I32 operator-(I32 a, I32 b) { return {_mm256_sub_epi32(a.v, b.v)}; }
 inline I32 operator&(I32 a, I32 b) { return {_mm256_and_si256(a.v, b.v)}; }

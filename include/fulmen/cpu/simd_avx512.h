@@ -78,15 +78,31 @@ inline void store(bf16* p, F32 x) { _mm256_storeu_si256(reinterpret_cast<__m256i
 inline void store_n(float* p, F32 x, int32_t n) { _mm512_mask_storeu_ps(p, first_n(n), x.v); }
 inline void store_n(f16* p, F32 x, int32_t n) { _mm256_mask_storeu_epi16(p, first_n(n), narrow(x, f16{})); }
 inline void store_n(bf16* p, F32 x, int32_t n) { _mm256_mask_storeu_epi16(p, first_n(n), narrow(x, bf16{})); }
-inline void store_fp8(auto* p, F32 x, int32_t n) {
-  float lanes[kLanes];
-  store(lanes, x);
-  for (int32_t i = 0; i < n; ++i) p[i] = from_f32<std::remove_reference_t<decltype(p[0])>>(lanes[i]);
+// The 8-bit codes of x; the same steps as detail::round_fp8 of core/fp8.h.
+template <int kMantissa, int kMinExponent, int kLargest, int kNaN>
+inline __m128i fp8_codes(__m512 x) {
+  constexpr int kDrop = 23 - kMantissa, kAnchor = (127 + kMinExponent + kDrop) << 23;
+  const __m512i in = _mm512_castps_si512(x), magnitude = _mm512_and_si512(in, _mm512_set1_epi32(0x7fffffff));
+  const __m512i odd = _mm512_and_si512(_mm512_maskz_srli_epi32(0xffff, magnitude, kDrop), _mm512_set1_epi32(1));
+  const __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32((1 << (kDrop - 1)) - 1));
+  const __m512i rounded = _mm512_maskz_srli_epi32(0xffff, _mm512_add_epi32(magnitude, half), kDrop);
+  const __m512i normal = _mm512_sub_epi32(rounded, _mm512_set1_epi32((126 + kMinExponent) << kMantissa));
+  const __m512i anchor = _mm512_set1_epi32(kAnchor);
+  const __m512 shifted = _mm512_add_ps(_mm512_castsi512_ps(magnitude), _mm512_castsi512_ps(anchor));
+  const __mmask16 is_subnormal = _mm512_cmplt_epi32_mask(magnitude, _mm512_set1_epi32((127 + kMinExponent) << 23));
+  const __m512i code = _mm512_mask_sub_epi32(normal, is_subnormal, _mm512_castps_si512(shifted), anchor);
+  const __m512i finite = _mm512_maskz_min_epi32(0xffff, code, _mm512_set1_epi32(kLargest));
+  const __mmask16 is_nan = _mm512_cmpgt_epi32_mask(magnitude, _mm512_set1_epi32(0x7f800000));
+  const __m512i sign = _mm512_and_si512(_mm512_maskz_srli_epi32(0xffff, in, 24), _mm512_set1_epi32(0x80));
+  const __m512i all = _mm512_or_si512(_mm512_mask_mov_epi32(finite, is_nan, _mm512_set1_epi32(kNaN)), sign);
+  return _mm512_maskz_cvtepi32_epi8(0xffff, all);
 }
-inline void store_n(e4m3* p, F32 x, int32_t n) { store_fp8(p, x, n); }
-inline void store_n(e5m2* p, F32 x, int32_t n) { store_fp8(p, x, n); }
-inline void store(e4m3* p, F32 x) { store_fp8(p, x, kLanes); }
-inline void store(e5m2* p, F32 x) { store_fp8(p, x, kLanes); }
+inline __m128i narrow(F32 x, e4m3) { return fp8_codes<3, -6, 0x7e, 0x7f>(x.v); }
+inline __m128i narrow(F32 x, e5m2) { return fp8_codes<2, -14, 0x7b, 0x7e>(x.v); }
+inline void store(e4m3* p, F32 x) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), narrow(x, e4m3{})); }
+inline void store(e5m2* p, F32 x) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), narrow(x, e5m2{})); }
+inline void store_n(e4m3* p, F32 x, int32_t n) { _mm_mask_storeu_epi8(p, first_n(n), narrow(x, e4m3{})); }
+inline void store_n(e5m2* p, F32 x, int32_t n) { _mm_mask_storeu_epi8(p, first_n(n), narrow(x, e5m2{})); }
 
 inline F32 operator+(F32 a, F32 b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline F32 operator-(F32 a, F32 b) { return {_mm512_sub_ps(a.v, b.v)}; }
@@ -140,7 +156,8 @@ inline void transpose(F32 (&x)[kLanes]) {
   __m512 y[16], z[16];
   for (int32_t i = 0; i < 16; i += 4) {
     const __m512 a = _mm512_shuffle_ps(x[i].v, x[i + 1].v, 0x44), b = _mm512_shuffle_ps(x[i].v, x[i + 1].v, 0xee);
-    const __m512 c = _mm512_shuffle_ps(x[i + 2].v, x[i + 3].v, 0x44), d = _mm512_shuffle_ps(x[i + 2].v, x[i + 3].v, 0xee);
+    const __m512 c = _mm512_shuffle_ps(x[i + 2].v, x[i + 3].v, 0x44),
+                 d = _mm512_shuffle_ps(x[i + 2].v, x[i + 3].v, 0xee);
     y[i] = _mm512_shuffle_ps(a, c, 0x88), y[i + 1] = _mm512_shuffle_ps(a, c, 0xdd);
     y[i + 2] = _mm512_shuffle_ps(b, d, 0x88), y[i + 3] = _mm512_shuffle_ps(b, d, 0xdd);
   }
@@ -158,6 +175,17 @@ inline void transpose(F32 (&x)[kLanes]) {
   }
 }
 
+// x0 x1 x2 x3 … becomes x1 x0 x3 x2 …
+inline F32 swap_pairs(F32 a) { return {_mm512_maskz_permute_ps(0xffff, a.v, 0xb1)}; }
+
+// Bit i of the result: byte i is not zero. One call takes kBytes bytes.
+inline constexpr int32_t kBytes = 64;
+inline uint64_t nonzero_bits(const uint8_t* p) {
+  const __m512i x = _mm512_loadu_si512(p);
+  return _mm512_test_epi8_mask(x, x);
+}
+
+inline I32 load_ints(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 inline I32 operator+(I32 a, I32 b) { return {_mm512_add_epi32(a.v, b.v)}; }
 inline I32 operator-(I32 a, I32 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 inline I32 operator&(I32 a, I32 b) { return {_mm512_and_si512(a.v, b.v)}; }

@@ -103,15 +103,31 @@ inline void transpose(F32 (&x)[kLanes]) {
   }
 }
 
+// x0 x1 x2 x3 … becomes x1 x0 x3 x2 …
+inline F32 swap_pairs(F32 a) {
+  return each<F32>([&](int32_t i) { return a.v[i ^ 1]; });
+}
+
+// Bit i of the result: byte i is not zero. One call takes kBytes bytes; a whole number of them at every level.
+inline constexpr int32_t kBytes = 8;
+inline uint64_t nonzero_bits(const uint8_t* p) {
+  uint64_t x = 0;
+  for (int32_t i = 0; i < 8; ++i) x |= uint64_t(p[i] != 0) << i;
+  return x;
+}
+
 inline I32 splat_i(int32_t x) { return I32(x); }
+inline I32 load_ints(const int32_t* p) {
+  return each<I32>([&](int32_t i) { return p[i]; });
+}
 inline I32 iota(int32_t first) {
   return each<I32>([&](int32_t i) { return first + i; });
 }
-inline I32 operator+(I32 a, I32 b) {
-  return each<I32>([&](int32_t i) { return a.v[i] + b.v[i]; });
+inline I32 operator+(I32 a, I32 b) {  // wraps, as registers do
+  return each<I32>([&](int32_t i) { return int32_t(uint32_t(a.v[i]) + uint32_t(b.v[i])); });
 }
 inline I32 operator-(I32 a, I32 b) {
-  return each<I32>([&](int32_t i) { return a.v[i] - b.v[i]; });
+  return each<I32>([&](int32_t i) { return int32_t(uint32_t(a.v[i]) - uint32_t(b.v[i])); });
 }
 inline I32 operator&(I32 a, I32 b) {
   return each<I32>([&](int32_t i) { return a.v[i] & b.v[i]; });

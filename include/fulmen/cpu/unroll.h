@@ -12,7 +12,8 @@ template <int kN, class F>
 __attribute__((always_inline)) inline void unroll(F&& f) {
   [&]<int... kI>(std::integer_sequence<int, kI...>) __attribute__((always_inline)) {
     (f(std::integral_constant<int, kI>{}), ...);
-  }(std::make_integer_sequence<int, kN>{});
+  }
+  (std::make_integer_sequence<int, kN>{});
 }
 
 FULMEN_CPU_END

@@ -4,12 +4,12 @@
 //
 // Bound, to first order, u = 2^-24, n visible keys, p_j = w_j / Σw:
 //   logit    x = q·k errs by sum_error(d) Σ|q_c k_c| (rotated q and k by 4u more per element), the map to log2 units by
-//            its slope times that and a few roundings; subtracting the maximum M rounds by u |s_j - M|, and as the running
-//            maximum only rises, all rescalings of a term together round no more than that
+//            its slope times that and a few roundings; subtracting the maximum M rounds by u |s_j - M|, and as the
+//            running maximum only rises, all rescalings of a term together round no more than that
 //   weight   E_j = ln 2 · (error of s_j + u |s_j - M|) + 2u for exp2 + 3u per rescaling
 //   sums     A = sum_error(n), of numerator and denominator each, in any order
-//   out_c    errors of a weight act on both sums: Σ_j p_j E_j |v_jc - out_c| + A (Σ_j p_j |v_jc| + |out_c|) + 4u |out_c|
-//   lse      Σ_j p_j E_j + A + u (2 ln d + 4 |lse|)
+//   out_c    errors of a weight act on both sums: Σ_j p_j E_j |v_jc - out_c| + A (Σ_j p_j |v_jc| + |out_c|) + 4u
+//   |out_c| lse      Σ_j p_j E_j + A + u (2 ln d + 4 |lse|)
 #pragma once
 #include <fulmen/attention/variant.h>
 #include <fulmen/ops/attention.h>
@@ -50,7 +50,9 @@ struct Problem {
     num_qo_heads = a.q.shape[single_row ? 0 : 1];
     total_q = single_row ? 1 : a.q.shape[0];
     page_size = paged ? a.k.shape[hnd ? 2 : 1] : 1;
-    batch_size = a.block_tables.defined() ? a.block_tables.shape[0] : a.kv_indptr.defined() ? a.kv_indptr.shape[0] - 1 : 1;
+    batch_size = a.block_tables.defined() ? a.block_tables.shape[0]
+                 : a.kv_indptr.defined()  ? a.kv_indptr.shape[0] - 1
+                                          : 1;
   }
   int64_t qo_begin(int64_t b) const { return a.qo_indptr.defined() ? id(a.qo_indptr, b) : b * (total_q / batch_size); }
   int64_t qo_len(int64_t b) const {
@@ -72,7 +74,10 @@ struct Problem {
     const int64_t page = a.block_tables.defined() ? id(a.block_tables, b * a.block_tables.shape[1] + t / page_size)
                                                   : id(a.kv_indices, id(a.kv_indptr, b) + t / page_size);
     const int64_t slot = t % page_size;
-    return element(x, ((hnd ? page * heads + head : page * page_size + slot) * (hnd ? page_size : heads) + (hnd ? slot : head)) * dim + c);
+    return element(
+        x, ((hnd ? page * heads + head : page * page_size + slot) * (hnd ? page_size : heads) + (hnd ? slot : head)) *
+                   dim +
+               c);
   }
 };
 
@@ -97,8 +102,8 @@ struct Term {
 };
 
 // Softmax of one row's terms and its bound.
-inline void finish_row(const AttentionArgs& a, std::vector<Term>& terms, const Vectors& v, int64_t d_vo, const double* sink,
-                       Bounded* out, Bounded* lse) {
+inline void finish_row(const AttentionArgs& a, std::vector<Term>& terms, const Vectors& v, int64_t d_vo,
+                       const double* sink, Bounded* out, Bounded* lse) {
   constexpr double u = kUnit;
   double top = -INFINITY;
   for (const Term& t : terms) top = std::max(top, t.s);
@@ -109,7 +114,8 @@ inline void finish_row(const AttentionArgs& a, std::vector<Term>& terms, const V
   for (Term& t : terms) d += t.weight = std::exp2(t.s - top);
   const double sink_weight = sink == nullptr ? 0 : std::exp2(*sink * kLog2e - top);
   d += sink_weight;
-  const double sink_error = sink == nullptr ? 0 : kLn2 * (3 * u * std::abs(*sink * kLog2e) + u * (top - *sink * kLog2e)) + 4 * u;
+  const double sink_error =
+      sink == nullptr ? 0 : kLn2 * (3 * u * std::abs(*sink * kLog2e) + u * (top - *sink * kLog2e)) + 4 * u;
   for (Term& t : terms) {
     t.error = kLn2 * (t.error + u * (top - t.s)) + 2 * u + 3 * sum_error(rescalings);
     t.weight /= d;
@@ -130,7 +136,8 @@ inline void finish_row(const AttentionArgs& a, std::vector<Term>& terms, const V
     out[c] = rounded_to({value * out_scale, bound * std::abs(out_scale) * second_order}, a.out.dtype);
   }
   const double scale = a.options.lse_base == LogBase::k2 ? kLog2e : 1, natural = top * kLn2 + std::log(d);
-  const double lse_bound = spread + (d > 0 ? sink_weight / d * sink_error : 0) + A + u * (2 * std::abs(std::log(d)) + 4 * std::abs(natural));
+  const double lse_bound =
+      spread + (d > 0 ? sink_weight / d * sink_error : 0) + A + u * (2 * std::abs(std::log(d)) + 4 * std::abs(natural));
   *lse = d > 0 ? rounded_to({natural * scale, lse_bound * scale * second_order}, DType::kF32) : Bounded{-INFINITY, 0};
 }
 
@@ -161,10 +168,12 @@ AttentionValues attention(const AttentionArgs& a, const M& model, bool add_sinks
         r.owned[size_t(row_idx)] = true;
         for (int64_t g = 0; g < group; ++g) {
           const int64_t h = head * group + g, at = row_idx * p.num_qo_heads + h;
-          const fulmen::attention::Row row{int32_t(b), int32_t(i), int32_t(h), int32_t(head), int32_t(qo_len), int32_t(kv_len)};
+          const fulmen::attention::Row row{int32_t(b),    int32_t(i),      int32_t(h),
+                                           int32_t(head), int32_t(qo_len), int32_t(kv_len)};
           std::vector<double> q(size_t(p.d_qk)), q_error(size_t(p.d_qk), 0);
           for (int64_t c = 0; c < p.d_qk; ++c) q[size_t(c)] = element(a.q, at * p.d_qk + c);
-          if (a.options.rope_theta > 0) rotate(q.data(), q_error.data(), p.d_qk, double(kv_len - qo_len + i), a.options);
+          if (a.options.rope_theta > 0)
+            rotate(q.data(), q_error.data(), p.d_qk, double(kv_len - qo_len + i), a.options);
           terms.clear();
           for (int64_t j = 0; j < kv_len; ++j) {
             if (!model.sees(row, j)) continue;
@@ -177,8 +186,10 @@ AttentionValues attention(const AttentionArgs& a, const M& model, bool add_sinks
             }
             error += sum_error(double(p.d_qk)) * magnitude;
             const double z = model.logit(row, j, x);
-            const double slope = std::max(std::abs(model.logit(row, j, x + error) - z), std::abs(model.logit(row, j, x - error) - z));
-            terms.push_back({z * kLog2e, (slope + model.rounding(row, j, x, z)) * kLog2e + 2 * kUnit * std::abs(z * kLog2e), 0, j});
+            const double slope =
+                std::max(std::abs(model.logit(row, j, x + error) - z), std::abs(model.logit(row, j, x - error) - z));
+            terms.push_back(
+                {z * kLog2e, (slope + model.rounding(row, j, x, z)) * kLog2e + 2 * kUnit * std::abs(z * kLog2e), 0, j});
           }
           const double sink = add_sinks ? element(a.sinks, h) : 0;
           finish_row(a, terms, v, p.d_vo, add_sinks ? &sink : nullptr, &r.out[size_t(at * p.d_vo)], &r.lse[size_t(at)]);
@@ -200,7 +211,8 @@ inline AttentionValues attention(const AttentionArgs& a) {
   const AttentionOptions& o = a.options;
   const detail::Problem p(a);
   const bool default_scale = o.sm_scale != o.sm_scale || o.sm_scale == 0;
-  const double scale = (default_scale ? 1 / std::sqrt(double(p.d_qk)) : double(o.sm_scale)) * double(o.q_scale) * double(o.k_scale);
+  const double scale =
+      (default_scale ? 1 / std::sqrt(double(p.d_qk)) : double(o.sm_scale)) * double(o.q_scale) * double(o.k_scale);
   const double cap = double(o.logits_soft_cap);
   const auto sees = [&](const Row& r, int64_t j) {
     if (o.window_left >= 0 && j + r.qo_len + o.window_left < r.kv_len + int64_t(r.qo_idx)) return false;

@@ -25,8 +25,22 @@ runtime::KernelRow row(std::string_view op) {
 
 void append_rows(std::vector<runtime::KernelRow>& rows) {
   rows.insert(rows.end(), {
-                              row<attention::AttentionCall>("attention"),
+                              row<ActAndMulArgs>("act_and_mul"),
+                              row<AppendPagedKvCacheArgs>("append_paged_kv_cache"),
+                              row<AppendPagedMlaKvCacheArgs>("append_paged_mla_kv_cache"),
+                              row<attention::AttentionCall>("batch_attention"),
+                              row<FusedAddRmsNormArgs>("fused_add_rmsnorm"),
+                              row<GetBatchIndicesPositionsArgs>("get_batch_indices_positions"),
+                              row<GetSeqLensArgs>("get_seq_lens"),
+                              row<LayerNormArgs>("layernorm"),
+                              row<MergeStateArgs>("merge_state"),
+                              row<MergeStatesArgs>("merge_states"),
+                              row<PackBitsArgs>("packbits"),
+                              row<PerTensorQuantFp8Args>("per_tensor_quant_fp8"),
+                              row<PerTokenGroupQuantFp8Args>("per_token_group_quant_fp8"),
                               row<RmsNormArgs>("rmsnorm"),
+                              row<RopeArgs>("rope"),
+                              row<SegmentPackBitsArgs>("segment_packbits"),
                           });
 }
 

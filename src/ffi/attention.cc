@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention takes more arguments than a typed signature reads well with: one list, by position, serves every entry point
+// (kArguments), with None for tensors that are not given. A plan is an object that holds the tables it was made from.
+#include <fulmen/attention/call.h>
+
+#include "src/ffi/convert.h"
+
+namespace fulmen::ffi {
+namespace {
+
+using tvm::ffi::AnyView;
+using tvm::ffi::PackedArgs;
+
+// In the order of AttentionArgs and AttentionOptions.
+#define FULMEN_FFI_ATTENTION_ARGUMENTS                                                                                       \
+  "q, k, v, qo_indptr, kv_indptr, kv_indices, last_page_len, block_tables, seq_lens, out, lse, custom_mask, mask_indptr, " \
+  "alibi_slopes, sinks, workspace, kv_layout, causal, window_left, logits_soft_cap, sm_scale, q_scale, k_scale, v_scale, " \
+  "rope_theta, rope_scale, lse_base, fixed_split_len, disable_split"
+constexpr int32_t kNumTensors = 16, kNumArguments = 29;
+
+void expect(const PackedArgs& args, int32_t n, const char* function) {
+  if (args.size() != n)
+    TVM_FFI_THROW(TypeError) << function << ": got " << args.size() << " arguments, expected " << n << "; docs/ffi.md lists them";
+}
+
+TensorView tensor(AnyView arg) { return view(arg.cast<MaybeTensor>()); }
+float number(AnyView arg) { return float(arg.cast<double>()); }
+
+KvLayout parse_layout(AnyView arg) {
+  const std::string text = arg.cast<std::string>();
+  if (text != "NHD" && text != "HND") fail("attention", "kv_layout", "is \"" + text + "\", expected NHD or HND");
+  return text == "HND" ? KvLayout::kHND : KvLayout::kNHD;
+}
+LogBase parse_base(AnyView arg) {
+  const std::string text = arg.cast<std::string>();
+  if (text != "e" && text != "2") fail("attention", "lse_base", "is \"" + text + "\", expected e or 2");
+  return text == "2" ? LogBase::k2 : LogBase::kE;
+}
+AttentionEntry parse_entry(AnyView arg) {
+  const std::string text = arg.cast<std::string>();
+  static constexpr std::pair<const char*, AttentionEntry> kEntries[] = {
+      {"batch_attention", AttentionEntry::kBatchAttention},        {"single_prefill", AttentionEntry::kSinglePrefill},
+      {"single_decode", AttentionEntry::kSingleDecode},            {"batch_prefill_paged", AttentionEntry::kBatchPrefillPaged},
+      {"batch_prefill_ragged", AttentionEntry::kBatchPrefillRagged}, {"batch_decode", AttentionEntry::kBatchDecode}};
+  for (const auto& [name, entry] : kEntries)
+    if (text == name) return entry;
+  fail("attention", "entry", "is \"" + text + "\", which is no attention op");
+}
+
+// args[first ...] as kArguments names them. Braces evaluate from left to right.
+AttentionArgs read(const PackedArgs& args, int32_t first) {
+  int32_t i = first;
+  AttentionArgs a{.q = tensor(args[i++]),
+                  .k = tensor(args[i++]),
+                  .v = tensor(args[i++]),
+                  .qo_indptr = tensor(args[i++]),
+                  .kv_indptr = tensor(args[i++]),
+                  .kv_indices = tensor(args[i++]),
+                  .last_page_len = tensor(args[i++]),
+                  .block_tables = tensor(args[i++]),
+                  .seq_lens = tensor(args[i++]),
+                  .out = tensor(args[i++]),
+                  .lse = tensor(args[i++]),
+                  .custom_mask = tensor(args[i++]),
+                  .mask_indptr = tensor(args[i++]),
+                  .alibi_slopes = tensor(args[i++]),
+                  .sinks = tensor(args[i++]),
+                  .workspace = tensor(args[i++]),
+                  .options = {}};
+  a.options = {.kv_layout = parse_layout(args[i++]),
+               .causal = args[i++].cast<bool>(),
+               .window_left = to_i32("attention", "window_left", args[i++].cast<int64_t>()),
+               .logits_soft_cap = number(args[i++]),
+               .sm_scale = number(args[i++]),
+               .q_scale = number(args[i++]),
+               .k_scale = number(args[i++]),
+               .v_scale = number(args[i++]),
+               .rope_theta = number(args[i++]),
+               .rope_scale = number(args[i++]),
+               .lse_base = parse_base(args[i++]),
+               .fixed_split_len = to_i32("attention", "fixed_split_len", args[i++].cast<int64_t>()),
+               .disable_split = args[i++].cast<bool>()};
+  return a;
+}
+
+void run_entry(AttentionEntry entry, const AttentionArgs& a, const Context& context) {
+  switch (entry) {
+    case AttentionEntry::kBatchAttention: return batch_attention(a, context);
+    case AttentionEntry::kSinglePrefill: return single_prefill(a, context);
+    case AttentionEntry::kSingleDecode: return single_decode(a, context);
+    case AttentionEntry::kBatchPrefillPaged: return batch_prefill_paged(a, context);
+    case AttentionEntry::kBatchPrefillRagged: return batch_prefill_ragged(a, context);
+    case AttentionEntry::kBatchDecode: return batch_decode(a, context);
+  }
+}
+
+// A planned batch: the plan, and the arguments that run() does not repeat, with the tensors behind them kept alive.
+class PlanObject : public tvm::ffi::Object {
+ public:
+  explicit PlanObject(const Context& context) : batch(context) {}
+  attention::BatchAttention batch;
+  AttentionArgs args;
+  std::vector<tvm::ffi::Tensor> kept;
+  TVM_FFI_DECLARE_OBJECT_INFO_FINAL("fulmen.AttentionPlan", PlanObject, tvm::ffi::Object);
+};
+class Plan : public tvm::ffi::ObjectRef {
+ public:
+  explicit Plan(tvm::ffi::ObjectPtr<PlanObject> p) : tvm::ffi::ObjectRef(p) {}
+  TVM_FFI_DEFINE_OBJECT_REF_METHODS_NOTNULLABLE(Plan, tvm::ffi::ObjectRef, PlanObject);
+};
+
+}  // namespace
+
+// entry, then kArguments.
+void attention_(PackedArgs args, tvm::ffi::Any*) {
+  expect(args, 1 + kNumArguments, "attention");
+  const AttentionArgs a = read(args, 1);
+  run_entry(parse_entry(args[0]), a, context_of(a.q));
+}
+
+// entry, then kArguments; returns the plan. Only index tensors are read; q, k, v and out lend shapes and dtypes.
+void attention_plan_(PackedArgs args, tvm::ffi::Any* result) {
+  expect(args, 1 + kNumArguments, "attention_plan");
+  const AttentionArgs a = read(args, 1);
+  auto plan = tvm::ffi::make_object<PlanObject>(context_of(a.q));
+  plan->args = a;
+  for (int32_t i = 1; i <= kNumTensors; ++i)
+    if (auto tensor = args[i].as<tvm::ffi::Tensor>()) plan->kept.push_back(*tensor);
+  plan->batch.plan(a, parse_entry(args[0]));
+  *result = Plan(plan);
+}
+
+void attention_run_(Plan plan, Tensor q, Tensor k, Tensor v, Tensor out, MaybeTensor lse, MaybeTensor sinks,
+                    MaybeTensor workspace, double q_scale, double k_scale, double v_scale) {
+  AttentionArgs a = plan->args;
+  a.q = view(q), a.k = view(k), a.v = view(v), a.out = view(out), a.lse = view(lse), a.workspace = view(workspace);
+  if (sinks.has_value()) a.sinks = view(sinks);
+  a.options.q_scale = float(q_scale), a.options.k_scale = float(k_scale), a.options.v_scale = float(v_scale);
+  plan->batch.run(a);
+}
+
+int64_t attention_workspace_bytes_(Plan plan) { return plan->batch.workspace_bytes(); }
+String attention_plan_text_(Plan plan) { return attention::to_string(plan->batch.plan().view()); }
+
+}  // namespace fulmen::ffi
+
+FULMEN_FFI_EXPORT_PACKED(attention, "entry, " FULMEN_FFI_ATTENTION_ARGUMENTS, 30,
+                         "softmax attention; entry: batch_attention, single_prefill, single_decode, batch_prefill_paged, "
+                         "batch_prefill_ragged or batch_decode; kv_layout: NHD or HND; lse_base: e or 2");
+FULMEN_FFI_EXPORT_PACKED(attention_plan, "entry, " FULMEN_FFI_ATTENTION_ARGUMENTS, 30,
+                         "returns a plan for batches of these lengths; q, k, v and out lend only shapes and dtypes");
+FULMEN_FFI_EXPORT(attention_run, "plan, q, k, v, out, lse, sinks, workspace, q_scale, k_scale, v_scale",
+                  "runs a plan; the rest of the arguments is as planned");
+FULMEN_FFI_EXPORT(attention_workspace_bytes, "plan", "bytes of workspace that running the plan needs");
+FULMEN_FFI_EXPORT(attention_plan_text, "plan", "the plan in words: totals, then one line per work item and merge");
