@@ -78,7 +78,7 @@ struct Problem {
         for (int32_t d = 0; d < width; ++d) q.push_back(d < s.head_dim_qk ? to_f32(to_bf16(normal(random))) : 0.f);
       }
     }
-    block = {q.data(), rows.data(), width, int32_t(rows.size()), s.head_dim_qk, s.head_dim_vo, false};
+    block = {q.data(), rows.data(), width, int32_t(rows.size()), s.head_dim_qk, s.head_dim_vo, 1, false};
   }
 };
 
@@ -308,6 +308,35 @@ TEST(AttendBlock, SplitsMerge) {
       }
     }
     check(p, v, {0, 500}, sum, 2e-5);
+  }
+}
+
+// Two kv heads in one call give the same bits as one call per head.
+TEST(AttendBlock, SpansHeads) {
+  for (int32_t qo_len : {1, 20}) {
+    Problem<bf16> p({qo_len, 200, 3, 64, 96, 16}), first({qo_len, 200, 3, 64, 96, 16}, 2);
+    for (int32_t t = 0; t < 200; ++t) {
+      std::copy_n(first.k_rows.row(t), 64, const_cast<bf16*>(p.k_rows.row(t)) - 64);
+      std::copy_n(first.v_rows.row(t), 96, const_cast<bf16*>(p.v_rows.row(t)) - 96);
+    }
+    first.k_rows = p.k_rows, first.v_rows = p.v_rows;
+    first.k_rows.base -= 64, first.v_rows.base -= 96;
+    const Standard v = plain(p.shape);
+    const Result one = run(first, v, {0, 200}), other = run(p, v, {0, 200});
+    std::vector<Row> rows = first.rows;
+    rows.insert(rows.end(), p.rows.begin(), p.rows.end());
+    std::vector<float> q = first.q, o(2 * p.rows.size() * 96);
+    q.insert(q.end(), p.q.begin(), p.q.end());
+    std::vector<State<float>> state(rows.size());
+    level::QueryBlock both = first.block;
+    both.rows = rows.data(), both.q = q.data(), both.num_kv_heads = 2;
+    level::KvRows<bf16> k = first.k_rows, values = first.v_rows;
+    k.stride_head = 64, values.stride_head = 96;
+    Aligned scratch(level::block_scratch_bytes(both.num_rows, 64, 96, 2));
+    level::attend_block(v, both, k, values, {0, 200}, {}, scratch.p, {state.data(), o.data(), 96});
+    const size_t half = o.size() / 2;
+    EXPECT_TRUE(std::equal(o.begin(), o.begin() + int64_t(half), one.o.begin()));
+    EXPECT_TRUE(std::equal(o.begin() + int64_t(half), o.end(), other.o.begin()));
   }
 }
 

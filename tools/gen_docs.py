@@ -31,7 +31,7 @@ def schemas_header() -> str:
         # An op with one schema per entry point offers them through a function.
         if "attention_schema(" in text:
             for entry in re.findall(r"\b(k\w+),? *//", text.split("enum class AttentionEntry")[1].split("}")[0]):
-                paged = "true" if re.search("Paged|BatchDecode|kAttention$", entry) else "false"
+                paged = "true" if re.search("Paged|BatchDecode|kBatchAttention", entry) else "false"
                 schema = f"&attention_schema(AttentionEntry::{entry}, KvLayout::kNHD, {paged})"
                 entries.append(f'{{"{header.stem}", {schema}}}')
     lines = ["// SPDX-License-Identifier: Apache-2.0", "#pragma once", *includes, "#include <array>",

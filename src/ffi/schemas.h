@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every op's schema: the list behind list_schemas, `fulmen show-config` and the support matrix.
 #pragma once
+#include <fulmen/attention/schemas.h>
 #include <fulmen/ops/act_and_mul.h>
 #include <fulmen/ops/append_paged_kv_cache.h>
 #include <fulmen/ops/append_paged_mla_kv_cache.h>
@@ -10,6 +11,7 @@
 #include <fulmen/ops/get_batch_indices_positions.h>
 #include <fulmen/ops/get_seq_lens.h>
 #include <fulmen/ops/layernorm.h>
+#include <fulmen/ops/merge_state.h>
 #include <fulmen/ops/packbits.h>
 #include <fulmen/ops/per_tensor_quant_fp8.h>
 #include <fulmen/ops/per_token_group_quant_fp8.h>
@@ -31,10 +33,18 @@ inline constexpr std::array kSchemas{
     &kAppendPagedKvCacheSchema,
     &kAppendPagedMlaKvCacheSchema,
     &kChainSpeculativeSamplingSchema,
+    &attention::schemas::kPaged.nhd,
+    &attention::schemas::kSinglePrefill.nhd,
+    &attention::schemas::kSingleDecode.nhd,
+    &attention::schemas::kPrefillPaged.nhd,
+    &attention::schemas::kPrefillRagged.nhd,
+    &attention::schemas::kBatchDecode.nhd,
     &kFusedAddRmsNormSchema,
     &kGetBatchIndicesPositionsSchema,
     &kGetSeqLensSchema,
     &kLayerNormSchema,
+    &kMergeStateSchema,
+    &kMergeStatesSchema,
     &kPackBitsSchema,
     &kPerTensorQuantFp8Schema,
     &kPerTokenGroupQuantFp8Schema,

@@ -123,8 +123,6 @@ void swap_axes(TensorView& t, int32_t a, int32_t b) {
   std::swap(t.strides[a], t.strides[b]);
 }
 
-void run(AttentionArgs args, AttentionEntry entry, const Context& context);
-
 }  // namespace
 
 const OpSchema& attention_schema(AttentionEntry entry, KvLayout layout, bool paged) {
@@ -139,17 +137,21 @@ AttentionDims check(const AttentionArgs& args, AttentionEntry entry) {
 }
 
 void batch_attention(const AttentionArgs& args, const Context& context) {
-  run(args, AttentionEntry::kBatchAttention, context);
+  run_attention(args, AttentionEntry::kBatchAttention, context);
 }
-void single_prefill(const AttentionArgs& args, const Context& c) { run(args, AttentionEntry::kSinglePrefill, c); }
-void single_decode(const AttentionArgs& args, const Context& c) { run(args, AttentionEntry::kSingleDecode, c); }
+void single_prefill(const AttentionArgs& args, const Context& c) {
+  run_attention(args, AttentionEntry::kSinglePrefill, c);
+}
+void single_decode(const AttentionArgs& args, const Context& c) {
+  run_attention(args, AttentionEntry::kSingleDecode, c);
+}
 void batch_prefill_paged(const AttentionArgs& args, const Context& c) {
-  run(args, AttentionEntry::kBatchPrefillPaged, c);
+  run_attention(args, AttentionEntry::kBatchPrefillPaged, c);
 }
 void batch_prefill_ragged(const AttentionArgs& args, const Context& c) {
-  run(args, AttentionEntry::kBatchPrefillRagged, c);
+  run_attention(args, AttentionEntry::kBatchPrefillRagged, c);
 }
-void batch_decode(const AttentionArgs& args, const Context& c) { run(args, AttentionEntry::kBatchDecode, c); }
+void batch_decode(const AttentionArgs& args, const Context& c) { run_attention(args, AttentionEntry::kBatchDecode, c); }
 
 Cost cost(const AttentionArgs& args) {
   AttentionArgs a = args;
@@ -293,26 +295,57 @@ void BatchAttention::adopt(const AttentionArgs& args, AttentionEntry entry, cons
   entry_ = entry;
 }
 
-void BatchAttention::run(const AttentionArgs& args) const {
+void BatchAttention::run(const AttentionArgs& args) const { run_planned(plan_.view(), args, entry_, context_); }
+
+void run_planned(const PlanView& plan, const AttentionArgs& args, AttentionEntry entry, const Context& context) {
   AttentionArgs a = args;
   std::vector<PlanRequest> requests;
   AttentionCall call;
-  call.dims = prepare(a, entry_, requests);
+  call.dims = prepare(a, entry, requests);
   call.args = &a;
-  const PlanView view = plan_.view();
-  check_plan(view, a, call.dims, requests);
-  if (requests.empty()) return;
-  call.plan = &view;
-  call.workspace_bytes = workspace_bytes_;
-  run_in(call, a.workspace, context_);
+  check_plan(plan, a, call.dims, requests);
+  if (plan.header.num_items == 0) return;
+  call.plan = &plan;
+  measure(call, context);
+  run_in(call, a.workspace, context);
+}
+
+int64_t workspace_bytes_of(const PlanView& plan, const AttentionArgs& args, AttentionEntry entry,
+                           const Context& context) {
+  AttentionArgs a = args;
+  std::vector<PlanRequest> requests;
+  AttentionCall call;
+  call.dims = prepare(a, entry, requests);
+  call.args = &a;
+  call.plan = &plan;
+  return measure(call, context);
+}
+
+AttentionArgs placeholder(const AttentionArgs& given, const AttentionShape& shape, AttentionEntry entry) {
+  AttentionArgs a = given;
+  alignas(64) static uint8_t nothing[64];  // where pointers must not be null; nothing reads through it
+  const auto view = [](std::initializer_list<int64_t> sizes) {
+    return view_of(reinterpret_cast<float*>(nothing), sizes);
+  };
+  const int64_t s = shape.page_size, h = shape.num_kv_heads, many = int64_t(1) << 31;  // page ids are checked at run
+  const auto cache = [&](int64_t dim) { return s > 0 ? view({many, s, h, dim}) : view({many, h, dim}); };
+  a.options.kv_layout = KvLayout::kNHD;
+  a.k = cache(shape.head_dim_qk), a.v = cache(shape.head_dim_vo);
+  a.q = view({shape.total_q, shape.num_qo_heads, shape.head_dim_qk});
+  a.out = view({shape.total_q, shape.num_qo_heads, shape.head_dim_vo});
+  if (entry == AttentionEntry::kSingleDecode) {
+    a.q = view({shape.num_qo_heads, shape.head_dim_qk});
+    a.out = view({shape.num_qo_heads, shape.head_dim_vo});
+  }
+  a.lse = a.workspace = TensorView{};
+  return a;
 }
 
 }  // namespace attention
 
-namespace {
-
 // Plans, takes the caller's workspace or a block of its own, and runs.
-void run(AttentionArgs args, AttentionEntry entry, const Context& context) {
+void run_attention(const AttentionArgs& given, AttentionEntry entry, const Context& context) {
+  AttentionArgs args = given;
   std::vector<attention::PlanRequest> requests;
   attention::AttentionCall call;
   call.dims = attention::prepare(args, entry, requests);
@@ -330,5 +363,4 @@ void run(AttentionArgs args, AttentionEntry entry, const Context& context) {
   attention::run_in(call, args.workspace, context);
 }
 
-}  // namespace
 }  // namespace fulmen

@@ -55,6 +55,18 @@ struct AttentionCall {
 // The plan's share of the call: what the options and the head counts say. The backend's row completes it.
 PlanConfig plan_config(const AttentionArgs& args, const AttentionDims& dims);
 
+// Arguments for planning before there are tensors: q, k, v and out get shapes and no memory. given: index tensors, mask
+// and options. total_q and the head counts are the caller's; page_size 0 means ragged.
+struct AttentionShape {
+  int64_t total_q = 0, num_qo_heads = 1, num_kv_heads = 1, head_dim_qk = 64, head_dim_vo = 64, page_size = 0;
+};
+AttentionArgs placeholder(const AttentionArgs& given, const AttentionShape& shape, AttentionEntry entry);
+
+// One planned call; what BatchAttention::run does. workspace_bytes_of: what it needs under this plan.
+void run_planned(const PlanView& plan, const AttentionArgs& args, AttentionEntry entry, const Context& context = {});
+int64_t workspace_bytes_of(const PlanView& plan, const AttentionArgs& args, AttentionEntry entry,
+                           const Context& context = {});
+
 // A batch shape planned once and run many times, layer after layer. run() allocates nothing.
 //   BatchAttention batch;
 //   batch.plan(args);                  // any tensors of the right shapes and dtypes; only index tensors are read

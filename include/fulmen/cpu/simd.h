@@ -7,6 +7,7 @@
 //   store(T*, x), store_n  narrowed, rounding to nearest even; FP8 saturates
 //   fma(a, b, c)           a * b + c
 //   reduce_add_each(x)     the sums of kLanes registers, one per lane; transpose(x) turns kLanes registers around
+//   swap_lanes<n>(x)       lane i from lane i ^ n
 #pragma once
 #include <fulmen/core/dtype.h>
 #include <fulmen/cpu/level.h>

@@ -118,6 +118,15 @@ inline F32 min(F32 a, F32 b) { return {_mm256_min_ps(a.v, b.v)}; }
 inline F32 sqrt(F32 a) { return {_mm256_sqrt_ps(a.v)}; }
 inline F32 round(F32 a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 
+// Lane i and lane i ^ kDistance change places; kDistance is a power of two.
+template <int kDistance>
+inline F32 swap_lanes(F32 a) {
+  if constexpr (kDistance == 4) {
+    return {_mm256_permute2f128_ps(a.v, a.v, 0x01)};
+  } else {
+    return {_mm256_permute_ps(a.v, kDistance == 2 ? 0x4e : 0xb1)};
+  }
+}
 inline float reduce_add(F32 a) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));
@@ -197,5 +206,6 @@ inline Mask mask_from_bits(uint32_t bits) {
 }
 inline uint32_t bits_from_mask(Mask m) { return uint32_t(_mm256_movemask_ps(_mm256_castsi256_ps(m.v))); }
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+inline void prefetch_l2(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 
 FULMEN_CPU_END

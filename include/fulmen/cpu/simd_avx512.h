@@ -116,6 +116,15 @@ inline F32 round(F32 a) {
   return {_mm512_maskz_roundscale_ps(0xffff, a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
 
+// Lane i and lane i ^ kDistance change places; kDistance is a power of two.
+template <int kDistance>
+inline F32 swap_lanes(F32 a) {
+  if constexpr (kDistance >= 4) {
+    return {_mm512_maskz_shuffle_f32x4(0xffff, a.v, a.v, kDistance == 8 ? 0x4e : 0xb1)};
+  } else {
+    return {_mm512_maskz_permute_ps(0xffff, a.v, kDistance == 2 ? 0x4e : 0xb1)};
+  }
+}
 // Both reductions in a fixed order; written out because GCC 12 warns inside its own _mm512_reduce_* and casts.
 inline float reduce_add(F32 a) {
   const __m512 b = _mm512_add_ps(a.v, _mm512_maskz_shuffle_f32x4(0xffff, a.v, a.v, 0x4e));
@@ -211,5 +220,6 @@ inline F32 select(Mask m, F32 a, F32 b) { return {_mm512_mask_mov_ps(b.v, m.v, a
 inline Mask mask_from_bits(uint32_t bits) { return {__mmask16(bits)}; }
 inline uint32_t bits_from_mask(Mask m) { return m.v; }
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+inline void prefetch_l2(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 
 FULMEN_CPU_END

@@ -81,6 +81,11 @@ inline F32 round(F32 a) {  // to nearest even, as the other levels do
   return each<F32>([&](int32_t i) { return std::nearbyint(a.v[i]); });
 }
 
+// Lane i and lane i ^ kDistance change places; kDistance is a power of two.
+template <int kDistance>
+inline F32 swap_lanes(F32 a) {
+  return each<F32>([&](int32_t i) { return a.v[i ^ kDistance]; });
+}
 inline float reduce_add(F32 a) { return (a.v[0] + a.v[1]) + (a.v[2] + a.v[3]); }
 inline float reduce_max(F32 a) {
   float top = a.v[0];
@@ -178,5 +183,6 @@ inline uint32_t bits_from_mask(Mask m) {
   return bits;
 }
 inline void prefetch(const void* p) { __builtin_prefetch(p); }
+inline void prefetch_l2(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 FULMEN_CPU_END

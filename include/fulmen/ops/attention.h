@@ -72,6 +72,9 @@ const OpSchema& attention_schema(AttentionEntry entry, KvLayout layout, bool pag
 // lengths and every page id, so that no kernel reads outside the cache.
 AttentionDims check(const AttentionArgs& args, AttentionEntry entry = AttentionEntry::kBatchAttention);
 
+// The same by name: every one of the functions below.
+void run_attention(const AttentionArgs& args, AttentionEntry entry, const Context& context = {});
+
 void batch_attention(const AttentionArgs& args, const Context& context = {});
 void single_prefill(const AttentionArgs& args, const Context& context = {});
 void single_decode(const AttentionArgs& args, const Context& context = {});

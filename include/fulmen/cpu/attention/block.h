@@ -18,10 +18,13 @@ FULMEN_CPU_BEGIN
 // Up to this many rows stream K and V as they lie; more rows share packed tiles.
 inline constexpr int32_t kFewRows = 8;
 
-// Bytes of scratch (64-byte aligned, one per thread, contents irrelevant) that attend_block needs for up to num_rows rows.
-inline int64_t block_scratch_bytes(int32_t num_rows, int32_t head_dim_qk, int32_t head_dim_vo) {
+// Bytes of scratch (64-byte aligned, one per thread, contents irrelevant) that attend_block needs for blocks of at most
+// these sizes.
+inline int64_t block_scratch_bytes(int32_t num_rows, int32_t head_dim_qk, int32_t head_dim_vo,
+                                   int32_t num_kv_heads = 1) {
   QueryBlock block;
   block.num_rows = num_rows, block.head_dim_qk = head_dim_qk, block.head_dim_vo = head_dim_vo;
+  block.num_kv_heads = num_kv_heads;
   Scratch few = {nullptr}, many = {nullptr};
   FewRowsScratch(block, few);
   ManyRowsScratch(block, many);
@@ -33,8 +36,17 @@ inline void attend_block_with(const Variant& variant, const QueryBlock& block, c
                               attention::KvRange kv, const KeyRope& rope, Scratch scratch, const BlockOutput& out) {
   if (block.num_rows <= kFewRows) {
     FewRows<T, Variant, kDot>{variant, block, k, v, rope, out, FewRowsScratch(block, scratch)}.run(kv);
-  } else {
-    ManyRows<T, Variant, kDot>{variant, block, k, v, rope, out, ManyRowsScratch(block, scratch)}.run(kv);
+    return;
+  }
+  const ManyRowsScratch pieces(block, scratch);
+  for (int32_t h = 0; h < block.num_kv_heads; ++h) {
+    const int64_t first = int64_t(h) * block.num_rows;
+    QueryBlock one = block;
+    one.rows += first, one.q += first * block.q_stride, one.num_kv_heads = 1;
+    KvRows<T> k_head = k, v_head = v;
+    k_head.base += h * k.stride_head, v_head.base += h * v.stride_head;
+    const BlockOutput out_head = {out.state + first, out.o + first * out.o_stride, out.o_stride};
+    ManyRows<T, Variant, kDot>{variant, one, k_head, v_head, rope, out_head, pieces}.run(kv);
   }
 }
 

@@ -2,10 +2,15 @@
 // Attention of a few rows (decode): K and V stream from memory once, as they lie in the cache, for all rows together.
 //
 //   per chunk of kChunk tokens:   S = Q K^T   each key row against kRows query rows, 16 sums reduced by one transposing tree
-//                                 P = softmax step of every row
+//                                 P = softmax step: of all rows at once, or row by row where a mask or transform asks
 //                                 O += P V    kRows x kVecs registers of O, one pass over the chunk per block of columns
 //
-// While a chunk is worked on, the next chunk's rows are prefetched through the page table, one row per step.
+// S and P are held as they come out of the tree: register t / kKeys, lane r * kKeys + t % kKeys, with kKeys = kLanes / kRows;
+// maxima and sums of the softmax are held in the same lanes.
+//
+// A block may span several kv heads: each chunk is then worked on head by head. Meanwhile the next chunk's rows of the
+// same head are prefetched through the page table, one row per step, and into L2 only: rows that lie a power of two apart
+// (all tokens of a head in a token-major cache) share so few sets of L1 that they would evict each other there.
 #pragma once
 #include <fulmen/cpu/attention/query_block.h>
 #include <fulmen/cpu/attention/row_load.h>
@@ -22,35 +27,38 @@ inline constexpr int32_t kChunk = 64;         // tokens; a multiple of kLanes an
 inline constexpr int32_t kMaxRowGroup = kLanes < 8 ? 4 : 8;  // rows that share one pass; fewer are padded to 1, 2 or 4
 
 struct FewRowsScratch {
-  float *zero_row, *q, *s, *o, *rotated;
+  float *q, *s, *o, *rotated;
+  float *m, *d;  // [num_kv_heads][kLanes]: the state of row r in lanes r * kKeys ..; d is the sum of the row's lanes
   bf16 *q_bf16, *p_bf16;
   attention::KvRange* ranges;
   FewRowsScratch(const QueryBlock& block, Scratch& scratch) {
     const int32_t width_qk = padded_head_dim(block.head_dim_qk), width_vo = padded_head_dim(block.head_dim_vo);
-    zero_row = scratch.take<float>(width_qk > width_vo ? width_qk : width_vo);
-    q = scratch.take<float>(kMaxRowGroup * width_qk);
-    q_bf16 = scratch.take<bf16>(kMaxRowGroup * width_qk);
-    s = scratch.take<float>(kMaxRowGroup * kChunk);
-    p_bf16 = scratch.take<bf16>(kMaxRowGroup * kChunk);
-    o = scratch.take<float>(kMaxRowGroup * width_vo);
+    const int64_t rows = int64_t(kMaxRowGroup) * block.num_kv_heads;
+    q = scratch.take<float>(rows * width_qk);
+    q_bf16 = scratch.take<bf16>(rows * width_qk);
+    s = scratch.take<float>(kMaxRowGroup * kChunk + kLanes);
+    p_bf16 = scratch.take<bf16>(kMaxRowGroup * kChunk + 2 * kLanes);
+    o = scratch.take<float>(rows * width_vo);
     rotated = scratch.take<float>(kChunk * width_qk);
-    ranges = scratch.take<attention::KvRange>(kMaxRowGroup);
+    m = scratch.take<float>(kLanes * block.num_kv_heads);
+    d = scratch.take<float>(kLanes * block.num_kv_heads);
+    ranges = scratch.take<attention::KvRange>(rows);
   }
 };
 
 inline void prefetch_row(const void* row, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) prefetch(static_cast<const char*>(row) + i);
+  for (int64_t i = 0; i < bytes; i += 64) prefetch_l2(static_cast<const char*>(row) + i);
 }
 
-// s[r][0..kKeys) = q_r . key_i for kKeys = kLanes / kRows keys.
+// s[r * kKeys + i] = q_r . key_i, at keys[i] + offset, for kKeys = kLanes / kRows keys.
 template <bool kDot, int kRows, class Q, class T>
-inline void dot_keys(const Q* q, int32_t q_stride, const T* const* keys, int32_t head_dim, float* s) {
+inline void dot_keys(const Q* q, int32_t q_stride, const T* const* keys, int64_t offset, int32_t head_dim, float* s) {
   constexpr int kKeys = kLanes / kRows, kStep = kDot ? 2 * kLanes : kLanes;
   F32 acc[kLanes];
   unroll<kLanes>([&](auto i) __attribute__((always_inline)) { acc[i] = zeros(); });
   const auto step = [&](int32_t at, auto load_key) __attribute__((always_inline)) {
     F32 k[kKeys];
-    unroll<kKeys>([&](auto i) __attribute__((always_inline)) { k[i] = load_key(keys[i] + at); });
+    unroll<kKeys>([&](auto i) __attribute__((always_inline)) { k[i] = load_key(keys[i] + offset + at); });
     unroll<kRows>([&](auto r) __attribute__((always_inline)) {
       const F32 x = load_row<kDot>(q + r * q_stride + at);
       unroll<kKeys>([&](auto i) __attribute__((always_inline)) {
@@ -66,39 +74,38 @@ inline void dot_keys(const Q* q, int32_t q_stride, const T* const* keys, int32_t
   if (at < head_dim) {
     step(at, [&](const T* p) __attribute__((always_inline)) { return load_row_part<kDot>(p, head_dim - at); });
   }
-  float sums[kLanes];
-  store(sums, reduce_add_each(acc));
-  unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-    std::memcpy(s + r * kChunk, sums + r * kKeys, kKeys * sizeof(float));
-  });
+  store(s, reduce_add_each(acc));
 }
 
-// o[r][0..width) += sum_t p[r][t] v_t[column + 0..width) for n tokens and width <= kVecs * kLanes; with kDot p holds pairs.
+// o[r][0..width) += sum_t p_rt values[t][offset + 0..width) for n tokens and width <= kVecs * kLanes. With kDot p holds
+// pairs of bf16, and where n is odd, values[n] is readable and its weight is 0.
 template <bool kDot, int kRows, int kVecs, class T>
-inline void add_values(const float* p, int32_t p_stride, const T* const* values, int32_t n, int32_t column,
-                       int32_t width, float* o, int32_t o_stride) {
+inline void add_values(const float* p, const T* const* values, int32_t n, int64_t offset, int32_t width, float* o,
+                       int32_t o_stride) {
+  constexpr int32_t kKeys = kLanes / kRows, kUnit = kDot ? 2 : 1;
   F32 acc[kRows][kVecs];
   unroll<kRows>([&](auto r) __attribute__((always_inline)) {
     unroll<kVecs>([&](auto i) __attribute__((always_inline)) { acc[r][i] = load(o + r * o_stride + i * kLanes); });
   });
   const bool part = width < kVecs * kLanes;  // then kVecs is the least: 2 with kDot, else 1
-  for (int32_t t = 0; t < n; t += kDot ? 2 : 1) {
+  for (int32_t t = 0; t < n; t += kUnit) {
+    const float* const weights = p + (t / kKeys * kLanes + t % kKeys) / kUnit;
     F32 v[kVecs];
     if constexpr (kDot) {
       unroll<kVecs / 2>([&](auto i) __attribute__((always_inline)) {
-        const T *a = values[t] + column + i * 2 * kLanes, *b = values[t + 1] + column + i * 2 * kLanes;
+        const T *a = values[t] + offset + i * 2 * kLanes, *b = values[t + 1] + offset + i * 2 * kLanes;
         const PairedRows pair = part ? pair_rows(load_row_part<true>(a, width), load_row_part<true>(b, width))
                                      : pair_rows(load_row<true>(a), load_row<true>(b));
         v[2 * i] = pair.low, v[2 * i + 1] = pair.high;
       });
     } else {
       unroll<kVecs>([&](auto i) __attribute__((always_inline)) {
-        const T* const x = values[t] + column + i * kLanes;
+        const T* const x = values[t] + offset + i * kLanes;
         v[i] = kVecs == 1 && part ? load_row_part<false>(x, width) : load_row<false>(x);
       });
     }
     unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-      const F32 w = splat(p[r * p_stride + (kDot ? t / 2 : t)]);
+      const F32 w = splat(weights[r * kKeys / kUnit]);
       unroll<kVecs>([&](auto i) __attribute__((always_inline)) {
         acc[r][i] = kDot ? dot_pairs(w, v[i], acc[r][i]) : fma(w, v[i], acc[r][i]);
       });
@@ -118,7 +125,7 @@ struct FewRows {
   const BlockOutput& out;
   FewRowsScratch scratch;
 
-  // A chunk's K and V rows; past its end, rows of zeros.
+  // K and V rows of the first head; past the chunk's end the last row again, which then has weight 0.
   struct Chunk {
     const T *k[kChunk], *v[kChunk];
     int32_t begin, n;
@@ -139,113 +146,188 @@ struct FewRows {
     }
   }
 
+  // Rows first .. first + num_rows of every head, kRows at a time.
   template <int kRows>
   void run_group(int32_t first, int32_t num_rows, attention::KvRange kv) {
-    QueryBlock group = block;
-    group.rows += first, group.num_rows = num_rows;
-    const attention::KvRange in = visible_ranges(variant, group, kv, scratch.ranges);
-    const int32_t width_qk = padded_head_dim(block.head_dim_qk), width_vo = padded_head_dim(block.head_dim_vo);
-    std::memset(scratch.zero_row, 0, size_t(width_qk > width_vo ? width_qk : width_vo) * sizeof(float));
-    std::memset(scratch.o, 0, size_t(kRows) * width_vo * sizeof(float));
-    std::memset(scratch.s, 0, sizeof(float) * kRows * kChunk);
-    attention::State<float> state[kRows];
-    load_queries<kRows>(first, num_rows);
-
+    const attention::KvRange in = start<kRows>(first, num_rows, kv);
     Chunk chunks[2];
     fill(chunks[0], in.begin, in.end);
-    for (int32_t i = 0; i < chunks[0].n; ++i) prefetch_row(chunks[0].v[i], block.head_dim_vo * sizeof(T));
+    for (int32_t i = 0; i < chunks[0].n; ++i) {
+      for (int32_t h = 0; h < block.num_kv_heads; ++h) {
+        prefetch_row(chunks[0].k[i] + h * k.stride_head, block.head_dim_qk * sizeof(T));
+        prefetch_row(chunks[0].v[i] + h * v.stride_head, block.head_dim_vo * sizeof(T));
+      }
+    }
     for (int32_t i = 0; chunks[i & 1].n > 0; ++i) {
       Chunk &now = chunks[i & 1], &next = chunks[~i & 1];
       fill(next, now.begin + now.n, in.end);
-      score<kRows>(now, next);
-      for (int32_t r = 0; r < num_rows; ++r) weigh(now, first, r, state[r]);
-      add<kRows>(now, next);
+      for (int32_t h = 0; h < block.num_kv_heads; ++h) {
+        score<kRows>(now, next, h);
+        weigh<kRows>(now, first, num_rows, h);
+        add<kRows>(now, next, h);
+      }
     }
-    for (int32_t r = 0; r < num_rows; ++r) {
-      out.state[first + r] = state[r];
-      std::memcpy(out.o + (first + r) * out.o_stride, scratch.o + r * width_vo, size_t(width_vo) * sizeof(float));
+    const int32_t width = padded_head_dim(block.head_dim_vo);
+    for (int32_t i = 0; i < block.num_kv_heads * num_rows; ++i) {
+      const int32_t h = i / num_rows, r = i % num_rows, to = h * block.num_rows + first + r;
+      out.state[to] = state_of<kRows>(h, r);
+      std::memcpy(out.o + to * out.o_stride, scratch.o + (h * kRows + r) * width, size_t(width) * sizeof(float));
     }
   }
 
+  // Queries into scratch, empty states; returns the range of keys that any row sees.
   template <int kRows>
-  void load_queries(int32_t first, int32_t num_rows) {
-    const int32_t width = padded_head_dim(block.head_dim_qk);
-    std::memset(scratch.q, 0, size_t(kRows) * width * sizeof(float));
-    for (int32_t r = 0; r < num_rows; ++r) {
-      std::memcpy(scratch.q + r * width, block.q + (first + r) * block.q_stride, size_t(width) * sizeof(float));
+  attention::KvRange start(int32_t first, int32_t num_rows, attention::KvRange kv) {
+    const int32_t width = padded_head_dim(block.head_dim_qk), rows = block.num_kv_heads * kRows;
+    std::memset(scratch.q, 0, size_t(rows) * width * sizeof(float));
+    std::memset(scratch.o, 0, size_t(rows) * padded_head_dim(block.head_dim_vo) * sizeof(float));
+    attention::KvRange all = {kv.end, kv.begin};
+    for (int32_t h = 0; h < block.num_kv_heads; ++h) {
+      const int64_t from = h * block.num_rows + first;
+      for (int32_t r = 0; r < num_rows; ++r) {
+        std::memcpy(scratch.q + (h * kRows + r) * width, block.q + (from + r) * block.q_stride, width * sizeof(float));
+      }
+      store(scratch.m + h * kLanes, splat(kMinusInf));
+      store(scratch.d + h * kLanes, zeros());
+      const attention::KvRange in =
+          visible_ranges(variant, block.rows + from, num_rows, kv, scratch.ranges + h * kRows);
+      if (in.begin >= in.end) continue;
+      all = {in.begin < all.begin ? in.begin : all.begin, in.end > all.end ? in.end : all.end};
     }
-    if constexpr (kDot) {
-      for (int32_t i = 0; i < kRows * width; i += kLanes) store(scratch.q_bf16 + i, load(scratch.q + i));
-    }
+    if constexpr (kDot) narrow_pairs(scratch.q, rows * width, scratch.q_bf16);
+    return all.begin < all.end ? all : attention::KvRange{kv.begin, kv.begin};
   }
 
   void fill(Chunk& chunk, int32_t begin, int32_t end) {
     chunk.begin = begin;
     chunk.n = end - begin < kChunk ? end - begin : kChunk;
+    if (chunk.n == 0) return;
     k.rows(begin, chunk.n, chunk.k);
     v.rows(begin, chunk.n, chunk.v);
-    for (int32_t i = chunk.n; i < kChunk; ++i) {
-      chunk.k[i] = chunk.v[i] = reinterpret_cast<const T*>(scratch.zero_row);
-    }
+    for (int32_t i = chunk.n; i < kChunk; ++i) chunk.k[i] = chunk.k[chunk.n - 1], chunk.v[i] = chunk.v[chunk.n - 1];
   }
 
   template <int kRows>
-  void score(const Chunk& now, const Chunk& next) {
+  void score(const Chunk& now, const Chunk& next, int32_t h) {
     const int32_t width = padded_head_dim(block.head_dim_qk), n = now.n;
     if (rope.cos != nullptr) {
-      rotate_keys(rope, now.k, now.begin, n, block.head_dim_qk, scratch.rotated);
+      rotate_keys(rope, now.k, h * k.stride_head, now.begin, n, block.head_dim_qk, scratch.rotated);
       const float* rows[kChunk];
-      for (int32_t i = 0; i < kChunk; ++i) rows[i] = i < n ? scratch.rotated + i * width : scratch.zero_row;
-      score_rows<false, kRows>(scratch.q, rows, n, next);
+      for (int32_t i = 0; i < kChunk; ++i) rows[i] = scratch.rotated + (i < n ? i : n - 1) * width;
+      score_rows<false, kRows>(scratch.q + h * kRows * width, rows, 0, n, next, h);
     } else if constexpr (kDot) {
-      score_rows<true, kRows>(scratch.q_bf16, now.k, n, next);
+      score_rows<true, kRows>(scratch.q_bf16 + h * kRows * width, now.k, h * k.stride_head, n, next, h);
     } else {
-      score_rows<false, kRows>(scratch.q, now.k, n, next);
+      score_rows<false, kRows>(scratch.q + h * kRows * width, now.k, h * k.stride_head, n, next, h);
     }
   }
 
   template <bool kPairs, int kRows, class Q, class K>
-  void score_rows(const Q* q, const K* const* keys, int32_t n, const Chunk& next) {
+  void score_rows(const Q* q, const K* const* keys, int64_t offset, int32_t n, const Chunk& next, int32_t h) {
     constexpr int kKeys = kLanes / kRows;
-    const int32_t width = padded_head_dim(block.head_dim_qk);
     for (int32_t t = 0; t < n; t += kKeys) {
-      for (int32_t i = t; i < t + kKeys; ++i) prefetch_row(next.k[i], block.head_dim_qk * sizeof(T));
-      dot_keys<kPairs, kRows>(q, width, keys + t, block.head_dim_qk, scratch.s + t);
+      for (int32_t i = t; i < t + kKeys && i < next.n; ++i) {
+        prefetch_row(next.k[i] + h * k.stride_head, block.head_dim_qk * sizeof(T));
+      }
+      dot_keys<kPairs, kRows>(q, padded_head_dim(block.head_dim_qk), keys + t, offset, block.head_dim_qk,
+                              scratch.s + t * kRows);
     }
-  }
-
-  void weigh(const Chunk& now, int32_t first, int32_t r, attention::State<float>& state) {
-    const attention::KvRange in = scratch.ranges[r];
-    const int32_t end = now.begin + now.n;
-    const attention::KvRange here = {(in.begin > now.begin ? in.begin : now.begin) - now.begin,
-                                     (in.end < end ? in.end : end) - now.begin};
-    const int32_t n = (now.n + kLanes - 1) / kLanes * kLanes;
-    float* const s = scratch.s + r * kChunk;
-    if (here.begin >= here.end) {
-      std::memset(s, 0, size_t(n) * sizeof(float));
-    } else {
-      const float keep = softmax_step(variant, block.rows[first + r], now.begin, s, n, here, state);
-      const int32_t width = padded_head_dim(block.head_dim_vo);
-      if (keep != 1.f) scale_row(scratch.o + r * width, width, keep);
-    }
-    if constexpr (kDot) narrow_weights(s, n, scratch.p_bf16 + r * kChunk);
   }
 
   template <int kRows>
-  void add(const Chunk& now, const Chunk& next) {
+  void weigh(const Chunk& now, int32_t first, int32_t num_rows, int32_t h) {
+    const int32_t end = now.begin + now.n;
+    bool mixed = now.n < kChunk || variant.has_mask() || variant.changes_logits() || !Variant::kSoftmax;
+    for (int32_t r = 0; r < num_rows; ++r) {
+      const attention::KvRange in = scratch.ranges[h * kRows + r];
+      mixed = mixed || in.begin > now.begin || in.end < end;
+    }
+    if (mixed) {
+      for (int32_t r = 0; r < num_rows; ++r) weigh_row<kRows>(now, h * block.num_rows + first + r, h, r);
+    } else {
+      weigh_all<kRows>(h);
+    }
+    if constexpr (kDot) narrow_pairs(scratch.s, kChunk * kRows, scratch.p_bf16);
+  }
+
+  // The softmax step of all rows where every row sees the whole chunk.
+  template <int kRows>
+  void weigh_all(int32_t h) {
+    constexpr int32_t kKeys = kLanes / kRows, n = kChunk * kRows;
+    const F32 scale = splat(variant.scale_log2());
+    F32 top = splat(-0x1.fffffep127f);  // finite, so that -inf - m is never -inf + inf
+    for (int32_t j = 0; j < n; j += kLanes) top = max(load(scratch.s + j) * scale, top);
+    if constexpr (kKeys > 8) top = max(top, swap_lanes<8>(top));
+    if constexpr (kKeys > 4) top = max(top, swap_lanes<4>(top));
+    if constexpr (kKeys > 2) top = max(top, swap_lanes<2>(top));
+    if constexpr (kKeys > 1) top = max(top, swap_lanes<1>(top));
+    const F32 before = load(scratch.m + h * kLanes), m = max(before, top), minus_m = zeros() - m;
+    F32 sum = load(scratch.d + h * kLanes);
+    if (bits_from_mask(before < m) != 0) {
+      const F32 keep = exp2(before - m);
+      sum = sum * keep;
+      store(scratch.m + h * kLanes, m);
+      float factors[kLanes];
+      store(factors, keep);
+      const int32_t width = padded_head_dim(block.head_dim_vo);
+      for (int32_t r = 0; r < kRows; ++r) scale_row(scratch.o + (h * kRows + r) * width, width, factors[r * kKeys]);
+    }
+    for (int32_t j = 0; j < n; j += kLanes) {
+      const F32 w = exp2(fma(load(scratch.s + j), scale, minus_m));
+      store(scratch.s + j, w);
+      sum = sum + w;
+    }
+    store(scratch.d + h * kLanes, sum);
+  }
+
+  // The softmax step of row r of head h, which is row `row` of the block: its scores are brought together and back.
+  template <int kRows>
+  void weigh_row(const Chunk& now, int32_t row, int32_t h, int32_t r) {
+    constexpr int32_t kKeys = kLanes / kRows;
+    const attention::KvRange in = scratch.ranges[h * kRows + r];
+    const int32_t end = now.begin + now.n;
+    const attention::KvRange here = {(in.begin > now.begin ? in.begin : now.begin) - now.begin,
+                                     (in.end < end ? in.end : end) - now.begin};
+    float line[kChunk] = {};
+    if (here.begin < here.end) {
+      for (int32_t t = 0; t < now.n; ++t) line[t] = scratch.s[t / kKeys * kLanes + r * kKeys + t % kKeys];
+      attention::State<float> state = state_of<kRows>(h, r);
+      const float keep = softmax_step(variant, block.rows[row], now.begin, line, kChunk, here, state);
+      const int32_t width = padded_head_dim(block.head_dim_vo);
+      if (keep != 1.f) scale_row(scratch.o + (h * kRows + r) * width, width, keep);
+      for (int32_t i = 0; i < kKeys; ++i) {
+        scratch.m[h * kLanes + r * kKeys + i] = state.m;
+        scratch.d[h * kLanes + r * kKeys + i] = i == 0 ? state.d : 0.f;
+      }
+    }
+    for (int32_t t = 0; t < kChunk; ++t) scratch.s[t / kKeys * kLanes + r * kKeys + t % kKeys] = line[t];
+  }
+
+  template <int kRows>
+  attention::State<float> state_of(int32_t h, int32_t r) const {
+    constexpr int32_t kKeys = kLanes / kRows;
+    const float *m = scratch.m + h * kLanes + r * kKeys, *d = scratch.d + h * kLanes + r * kKeys;
+    float sum = 0;
+    for (int32_t i = 0; i < kKeys; ++i) sum += d[i];
+    return sum > 0 ? attention::State<float>{*m, sum} : attention::State<float>{};
+  }
+
+  template <int kRows>
+  void add(const Chunk& now, const Chunk& next, int32_t h) {
     constexpr int kRegisters = kLanes == 16 ? 16 : 8, kLeast = kDot ? 2 : 1;
     constexpr int kVecs = kRegisters / kRows < kLeast ? kLeast : kRegisters / kRows > 8 ? 8 : kRegisters / kRows;
     const int32_t head_dim = block.head_dim_vo, width = padded_head_dim(head_dim);
-    for (int32_t i = 0; i < next.n; ++i) prefetch_row(next.v[i], head_dim * sizeof(T));
+    const int64_t offset = h * v.stride_head;
+    for (int32_t i = 0; i < next.n; ++i) prefetch_row(next.v[i] + offset, head_dim * sizeof(T));
     const float* const p = kDot ? reinterpret_cast<const float*>(scratch.p_bf16) : scratch.s;
-    constexpr int32_t kStride = kDot ? kChunk / 2 : kChunk;
+    float* const o = scratch.o + h * kRows * width;
     int32_t column = 0;
     for (; column + kVecs * kLanes <= head_dim; column += kVecs * kLanes) {
-      add_values<kDot, kRows, kVecs>(p, kStride, now.v, now.n, column, kVecs * kLanes, scratch.o + column, width);
+      add_values<kDot, kRows, kVecs>(p, now.v, now.n, offset + column, kVecs * kLanes, o + column, width);
     }
     for (; column < head_dim; column += kLeast * kLanes) {
       const int32_t left = head_dim - column < kLeast * kLanes ? head_dim - column : kLeast * kLanes;
-      add_values<kDot, kRows, kLeast>(p, kStride, now.v, now.n, column, left, scratch.o + column, width);
+      add_values<kDot, kRows, kLeast>(p, now.v, now.n, offset + column, left, o + column, width);
     }
   }
 };

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where token t of one request lies in the K (or V) cache of one kv head.
+// Where token t of one request lies in the K (or V) cache of one kv head, or of several, stride_head apart.
 //   paged:       base + page_ids[t / page_size] * stride_page + (t % page_size) * stride_token
 //   contiguous:  base + t * stride_token                                    (page_ids == null)
-// base already points at the kv head; strides count elements; the head dimension has stride 1. Every product is 64-bit.
+// base points at the (first) kv head; strides count elements; the head dimension has stride 1. Every product is 64-bit.
 #pragma once
 #include <fulmen/core/dtype.h>
 #include <fulmen/cpu/level.h>
@@ -13,6 +13,7 @@ template <class T>
 struct KvRows {
   const T* base = nullptr;
   int64_t stride_page = 0, stride_token = 0;
+  int64_t stride_head = 0;         // used where a block spans several kv heads
   const void* page_ids = nullptr;  // of this request, int32_t or int64_t; null: contiguous
   bool wide_ids = false;           // page_ids are int64_t
   int32_t page_size = 1;

@@ -45,14 +45,18 @@ struct ManyRows {
   ManyRowsScratch scratch;
 
   void run(attention::KvRange kv) {
-    const attention::KvRange in = visible_ranges(variant, block, kv, scratch.ranges);
+    const attention::KvRange in = visible_ranges(variant, block.rows, block.num_rows, kv, scratch.ranges);
     const int32_t width_qk = padded_head_dim(block.head_dim_qk), width_vo = padded_head_dim(block.head_dim_vo);
     std::memset(scratch.zero_row, 0, size_t(width_qk > width_vo ? width_qk : width_vo) * sizeof(float));
     for (int32_t r = 0; r < block.num_rows; ++r) {
       out.state[r] = {};
       std::memset(out.o + r * out.o_stride, 0, size_t(width_vo) * sizeof(float));
     }
-    if constexpr (kDot) narrow_queries(block, 0, block.num_rows, scratch.q_bf16);
+    if constexpr (kDot) {
+      for (int32_t r = 0; r < block.num_rows; ++r) {
+        narrow_pairs(block.q + r * block.q_stride, width_qk, scratch.q_bf16 + int64_t(r) * width_qk);
+      }
+    }
     for (int32_t begin = in.begin; begin < in.end; begin += kKeyBlock) {
       const int32_t n = in.end - begin < kKeyBlock ? in.end - begin : kKeyBlock;
       pack(begin, n);
@@ -70,7 +74,7 @@ struct ManyRows {
     k.rows(begin, n, rows);
     pad_rows(rows, reinterpret_cast<const T*>(scratch.zero_row));
     if (rope.cos != nullptr) {
-      rotate_keys(rope, rows, begin, n, block.head_dim_qk, scratch.rotated);
+      rotate_keys(rope, rows, 0, begin, n, block.head_dim_qk, scratch.rotated);
       const float* rotated[kKeyBlock];
       for (int32_t i = 0; i < n; ++i) rotated[i] = scratch.rotated + int64_t(i) * padded_head_dim(block.head_dim_qk);
       pad_rows(rotated, static_cast<const float*>(scratch.zero_row));
@@ -140,7 +144,7 @@ struct ManyRows {
       const float keep = softmax_step(variant, block.rows[r], base, s, end - start, here, out.state[r]);
       if (keep != 1.f) scale_row(out.o + r * out.o_stride, padded_head_dim(block.head_dim_vo), keep);
     }
-    if constexpr (kDot) narrow_weights(s, end - start, scratch.p_bf16 + (r - first) * kScoreStride + start);
+    if constexpr (kDot) narrow_pairs(s, end - start, scratch.p_bf16 + (r - first) * kScoreStride + start);
   }
 
   void add(const Tile* tiles, int32_t num_tiles, int32_t first) {

@@ -12,13 +12,16 @@ FULMEN_CPU_BEGIN
 inline constexpr int32_t kHeadPad = 32;
 inline constexpr int32_t padded_head_dim(int32_t head_dim) { return (head_dim + kHeadPad - 1) / kHeadPad * kHeadPad; }
 
-// M rows = tokens x heads of one GQA group of one request, in any order in which qo_idx does not decrease (token-major:
+// The same rows of num_kv_heads consecutive kv heads: rows, q and the outputs are [num_kv_heads][num_rows]. Spanning heads
+// pays where few rows (decode) meet a token-major cache: a token's heads are neighbours in memory and share a TLB entry.
+// Within a head: M rows = tokens x heads of one GQA group of one request, in any order in which qo_idx does not decrease (token-major:
 // row = token * group_size + head).
 struct QueryBlock {
-  const float* q = nullptr;                // [num_rows][q_stride]; columns head_dim_qk.. padded_head_dim() hold 0
-  const attention::Row* rows = nullptr;    // [num_rows]
-  int64_t q_stride = 0;                    // floats, >= padded_head_dim(head_dim_qk)
+  const float* q = nullptr;              // [num_kv_heads][num_rows][q_stride]; head_dim_qk.. padded_head_dim() hold 0
+  const attention::Row* rows = nullptr;  // [num_kv_heads][num_rows]
+  int64_t q_stride = 0;                  // floats, >= padded_head_dim(head_dim_qk)
   int32_t num_rows = 0, head_dim_qk = 0, head_dim_vo = 0;
+  int32_t num_kv_heads = 1;
   // Multiply bf16 pairs (level avx512_bf16 with bf16 K and V; ignored elsewhere): q must hold bf16 values, and the weights
   // are rounded to bf16. Faster where vdpbf16ps runs at full rate (AMD Zen 4), slower elsewhere.
   bool use_bf16_dot = false;
@@ -33,9 +36,9 @@ struct KeyRope {
 };
 
 struct BlockOutput {
-  attention::State<float>* state = nullptr;  // [num_rows], m in log2 units
-  float* o = nullptr;                        // [num_rows][o_stride]; columns head_dim_vo.. padded_head_dim() get 0
-  int64_t o_stride = 0;                      // floats, >= padded_head_dim(head_dim_vo)
+  attention::State<float>* state = nullptr;  // [num_kv_heads][num_rows], m in log2 units
+  float* o = nullptr;         // [num_kv_heads][num_rows][o_stride]; columns head_dim_vo.. padded_head_dim() get 0
+  int64_t o_stride = 0;       // floats, >= padded_head_dim(head_dim_vo)
 };
 
 // Hands out 64-byte aligned pieces of the caller's scratch; with base == null it only counts bytes.
@@ -52,11 +55,11 @@ struct Scratch {
 
 // The keys of kv that each row sees; returns the smallest range around all of them (empty: begin == end).
 template <class Variant>
-inline attention::KvRange visible_ranges(const Variant& variant, const QueryBlock& block, attention::KvRange kv,
-                                         attention::KvRange* ranges) {
+inline attention::KvRange visible_ranges(const Variant& variant, const attention::Row* rows, int32_t n,
+                                         attention::KvRange kv, attention::KvRange* ranges) {
   attention::KvRange all = {kv.end, kv.begin};
-  for (int32_t r = 0; r < block.num_rows; ++r) {
-    const attention::KvRange in = variant.visible(block.rows[r]);
+  for (int32_t r = 0; r < n; ++r) {
+    const attention::KvRange in = variant.visible(rows[r]);
     const int32_t begin = in.begin > kv.begin ? in.begin : kv.begin, end = in.end < kv.end ? in.end : kv.end;
     ranges[r] = begin < end ? attention::KvRange{begin, end} : attention::KvRange{kv.begin, kv.begin};
     if (begin >= end) continue;
@@ -65,28 +68,19 @@ inline attention::KvRange visible_ranges(const Variant& variant, const QueryBloc
   return all.begin < all.end ? all : attention::KvRange{kv.begin, kv.begin};
 }
 
-// Rows begin .. begin + n of K, widened and rotated, to out[n][padded_head_dim(head_dim)].
+// Rows keys[0..n) + offset of K, at positions begin .. begin + n, widened and rotated, to out[n][padded_head_dim(head_dim)].
 template <class T>
-inline void rotate_keys(const KeyRope& rope, const T* const* keys, int64_t begin, int32_t n, int32_t head_dim,
-                        float* out) {
+inline void rotate_keys(const KeyRope& rope, const T* const* keys, int64_t offset, int64_t begin, int32_t n,
+                        int32_t head_dim, float* out) {
   const int32_t half = rope.rotary_dim / 2;
   for (int32_t t = 0; t < n; ++t, out += padded_head_dim(head_dim)) {
-    for (int32_t i = 0; i < head_dim; ++i) out[i] = to_f32(keys[t][i]);
+    for (int32_t i = 0; i < head_dim; ++i) out[i] = to_f32(keys[t][offset + i]);
     const float *cos = rope.cos + (begin + t) * half, *sin = rope.sin + (begin + t) * half;
     for (int32_t i = 0; i < half; ++i) {
       const float x = out[i], y = out[i + half];
       out[i] = x * cos[i] - y * sin[i];
       out[i + half] = y * cos[i] + x * sin[i];
     }
-  }
-}
-
-// q's rows as bf16, exactly what they hold already (use_bf16_dot), to out[num_rows][padded_head_dim()].
-inline void narrow_queries(const QueryBlock& block, int32_t begin, int32_t num_rows, bf16* out) {
-  const int32_t width = padded_head_dim(block.head_dim_qk);
-  for (int32_t r = 0; r < num_rows; ++r) {
-    const float* q = block.q + (begin + r) * block.q_stride;
-    for (int32_t i = 0; i < width; i += kLanes) store(out + int64_t(r) * width + i, load(q + i));
   }
 }
 
