@@ -6,6 +6,7 @@
 //   load_n(const T*, n)    the first n <= kLanes; the other lanes are 0 and their memory is not touched
 //   store(T*, x), store_n  narrowed, rounding to nearest even; FP8 saturates
 //   fma(a, b, c)           a * b + c
+//   compress(p, x, bits)   stores the lanes whose bit is set, in order, and says how many; may write kLanes elements
 //   reduce_add_each(x)     the sums of kLanes registers, one per lane; transpose(x) turns kLanes registers around
 //   swap_lanes<n>(x)       lane i from lane i ^ n
 #pragma once

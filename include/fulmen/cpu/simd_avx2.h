@@ -208,4 +208,19 @@ inline uint32_t bits_from_mask(Mask m) { return uint32_t(_mm256_movemask_ps(_mm2
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 inline void prefetch_l2(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 
+inline I32 load_i(const int32_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
+// Lane numbers of the set bits, in order: each bit spreads over a byte, which picks its number out of 0..7.
+inline __m256i lanes_of(uint32_t bits) {
+  const uint64_t bytes = _pdep_u64(bits, 0x0101010101010101u) * 0xffu;
+  return _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(int64_t(_pext_u64(0x0706050403020100u, bytes))));
+}
+inline int32_t compress(float* p, F32 x, uint32_t bits) {
+  _mm256_storeu_ps(p, _mm256_permutevar8x32_ps(x.v, lanes_of(bits)));
+  return __builtin_popcount(bits);
+}
+inline int32_t compress(int32_t* p, I32 x, uint32_t bits) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permutevar8x32_epi32(x.v, lanes_of(bits)));
+  return __builtin_popcount(bits);
+}
+
 FULMEN_CPU_END

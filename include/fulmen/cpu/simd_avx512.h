@@ -222,4 +222,15 @@ inline uint32_t bits_from_mask(Mask m) { return m.v; }
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 inline void prefetch_l2(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 
+inline I32 load_i(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
+// Through a register: storing compressed lanes directly is microcode on Zen 4.
+inline int32_t compress(float* p, F32 x, uint32_t bits) {
+  _mm512_storeu_ps(p, _mm512_maskz_compress_ps(__mmask16(bits), x.v));
+  return __builtin_popcount(bits);
+}
+inline int32_t compress(int32_t* p, I32 x, uint32_t bits) {
+  _mm512_storeu_si512(p, _mm512_maskz_compress_epi32(__mmask16(bits), x.v));
+  return __builtin_popcount(bits);
+}
+
 FULMEN_CPU_END

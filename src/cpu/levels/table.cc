@@ -29,6 +29,7 @@ void append_rows(std::vector<runtime::KernelRow>& rows) {
                               row<AppendPagedKvCacheArgs>("append_paged_kv_cache"),
                               row<AppendPagedMlaKvCacheArgs>("append_paged_mla_kv_cache"),
                               row<attention::AttentionCall>("batch_attention"),
+                              row<ChainSpeculativeSamplingArgs>("chain_speculative_sampling"),
                               row<FusedAddRmsNormArgs>("fused_add_rmsnorm"),
                               row<GetBatchIndicesPositionsArgs>("get_batch_indices_positions"),
                               row<GetSeqLensArgs>("get_seq_lens"),
@@ -40,7 +41,11 @@ void append_rows(std::vector<runtime::KernelRow>& rows) {
                               row<PerTokenGroupQuantFp8Args>("per_token_group_quant_fp8"),
                               row<RmsNormArgs>("rmsnorm"),
                               row<RopeArgs>("rope"),
+                              row<SampleArgs>("sample"),
                               row<SegmentPackBitsArgs>("segment_packbits"),
+                              row<SoftmaxArgs>("softmax"),
+                              row<TokenFilterArgs>("token_filter"),
+                              row<TopKArgs>("top_k"),
                           });
 }
 

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fulmen/cpu/top_k.h>
+
+#include "src/cpu/levels/kernels.h"
+
+namespace fulmen::cpu::FULMEN_CPU_NS {
+
+void launch(const TopKArgs& args, const Context& context) { top_k(args, check(args), executor_of(context)); }
+
+}  // namespace fulmen::cpu::FULMEN_CPU_NS
