@@ -34,7 +34,9 @@ struct Runtime {
   void* (*warp_slots)();                     // [32][16] bytes, shared by the warp
   void* (*dynamic_shared)(uint32_t rank);    // of a CTA of the cluster
 };
-extern "C" __attribute__((visibility("default"))) inline const Runtime* fulmen_simt_runtime = nullptr;
+extern "C" {
+__attribute__((visibility("default"), weak)) const Runtime* fulmen_simt_runtime;
+}
 inline const Runtime& runtime() { return *fulmen_simt_runtime; }
 
 }  // namespace fulmen::simt

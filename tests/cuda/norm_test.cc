@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fulmen/reference/rmsnorm.h>
+
+#include "tests/support/device_case.h"
+#include "tests/support/within.h"
+
+namespace fulmen::testing {
+namespace {
+
+struct NormCase {
+  DType dtype, weight_dtype, out_dtype;
+  std::vector<int64_t> shape;
+  int64_t row_padding = 0;
+};
+
+std::vector<NormCase> norm_cases() {
+  std::vector<NormCase> all;
+  constexpr DType kF16 = DType::kF16, kBF16 = DType::kBF16, kF32 = DType::kF32;
+  for (DType t : {kF32, kF16, kBF16})
+    for (int64_t n : {1, 3, 8, 64, 111, 128, 256, 1000, 4096}) all.push_back({t, t, t, {5, n}, n % 3});
+  for (int64_t n : {64, 512, 1024, 2048, 8192, 16384}) all.push_back({kBF16, kBF16, kBF16, {300, n}});
+  all.push_back({kBF16, kF32, kBF16, {3, 4, 128}, 16});  // heads of a token, f32 weights
+  all.push_back({kBF16, kBF16, kBF16, {700, 24, 128}});
+  all.push_back({kF16, kF16, kF16, {1, 8192}});
+  all.push_back({kF32, kF32, kF32, {2, 20000}});
+  all.push_back({kF16, kF16, kF16, {2, 65536}});
+  all.push_back({kF32, kF32, kF32, {20000, 16}});
+  for (DType out : {DType::kE4M3, DType::kE5M2})
+    for (DType t : {kF32, kF16, kBF16}) all.push_back({t, t, out, {9, 1024}}), all.push_back({t, t, out, {9, 333}, 3});
+  return all;
+}
+
+std::string text_of(const NormCase& c) {
+  std::string text = std::string(name_of(c.dtype)) + " to " + name_of(c.out_dtype);
+  for (int64_t n : c.shape) text += " " + std::to_string(n);
+  return text;
+}
+
+int64_t elements_of(const NormCase& c) {
+  int64_t n = 1;
+  for (int64_t d : c.shape) n *= d;
+  return n;
+}
+
+class CudaNorm : public OnDevice {};
+
+TEST_F(CudaNorm, RmsNormStaysWithinTheBound) {
+  for (const NormCase& c : norm_cases()) {
+    if (too_long_for_emulator(elements_of(c))) continue;
+    Tensor x(c.dtype, c.shape, c.row_padding), w(c.weight_dtype, {c.shape.back()}), out(c.out_dtype, c.shape, c.row_padding);
+    Tensor scale(DType::kF32, {1});
+    x.fill_normal(1, 3), w.fill_normal(2), scale.set(0, 0.37);
+    RmsNormArgs host{.input = x, .weight = w, .out = out, .eps = 1e-5f, .weight_bias = float(c.shape.back() % 2)};
+    if (size_of(c.out_dtype) == 1) host.out_scale = scale;
+    const reference::Values expected = reference::rmsnorm(host);
+    DeviceTensor dx(x), dw(w), dout(out), dscale(scale);
+    RmsNormArgs args = host;
+    args.input = dx, args.weight = dw, args.out = dout;
+    if (host.out_scale.defined()) args.out_scale = dscale;
+    rmsnorm(args);
+    EXPECT_TRUE(within(dout.fetch(), expected)) << text_of(c);
+    if (c.out_dtype != c.dtype) continue;
+    args.out = args.input;
+    rmsnorm(args);
+    EXPECT_TRUE(within(dx.fetch(), expected)) << text_of(c) << " in place";
+  }
+}
+
+}  // namespace
+}  // namespace fulmen::testing
