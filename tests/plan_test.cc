@@ -34,6 +34,7 @@ Batch random_batch(uint64_t seed) {
   c.tile_kv = 1 << pick(0, 7);
   c.min_split_len = pick(1, 300);
   c.window_left = pick(0, 2) == 0 ? pick(0, 500) : -1;
+  c.span_rows = pick(0, 10), c.span_heads = pick(1, 5);
   c.causal = pick(0, 1);
   c.disable_split = pick(0, 5) == 0;
   c.fixed_split_len = pick(0, 2) == 0 ? pick(1, 600) : 0;
@@ -61,7 +62,8 @@ void expect_covered(const Batch& b, const PlanView& p) {
   std::map<std::pair<int32_t, int32_t>, int64_t> rows;
   for (auto& [key, items] : tiles) {
     std::sort(items.begin(), items.end(), [](const auto& x, const auto& y) { return x.kv_begin < y.kv_begin; });
-    rows[{items[0].request_idx, items[0].kv_head}] += items[0].num_rows;
+    for (int32_t h = 0; h < items[0].num_kv_heads; ++h)
+      rows[{items[0].request_idx, items[0].kv_head + h}] += items[0].num_rows;
     for (size_t i = 1; i < items.size(); ++i) {
       EXPECT_EQ(items[i].kv_begin, items[i - 1].kv_end);
       EXPECT_EQ(items[i].slot, items[i - 1].slot + 1);  // slots are in the order of keys
@@ -101,8 +103,8 @@ TEST(Plan, LongestFirst) {
   const Plan plan = make_plan(b.config, b.requests);
   int64_t last = INT64_MAX;
   for (const PlanItem& i : plan.view().items()) {
-    const int64_t cost =
-        (int64_t(i.kv_end) - i.kv_begin + 32) * (b.config.key_cost + int64_t(i.num_rows) * b.config.row_cost);
+    const int64_t cost = (int64_t(i.kv_end) - i.kv_begin + 32) *
+                         (b.config.key_cost + int64_t(i.num_rows) * b.config.row_cost) * i.num_kv_heads;
     EXPECT_LE(cost, last);
     last = cost;
   }

@@ -52,6 +52,19 @@ TEST(RmsNorm, StaysWithinTheReferencesBoundAtEveryLevel) {
   }
 }
 
+TEST(RmsNorm, QuantizesItsOutputToFp8) {
+  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16})
+    for (DType out_dtype : {DType::kE4M3, DType::kE5M2})
+      for (CpuLevel level : levels()) {
+        Problem p({dtype, dtype, {5, 333}, 3});
+        Tensor out(out_dtype, {5, 333}, 5), out_scale(DType::kF32, {1});
+        out_scale.set(0, dtype == DType::kF32 ? 0.01 : 0.002);  // the second saturates e4m3
+        p.args.out = out, p.args.out_scale = out_scale;
+        rmsnorm(p.args, at(level));
+        EXPECT_TRUE(within(out, reference::rmsnorm(p.args))) << runtime::name_of(level) << " " << name_of(out_dtype);
+      }
+}
+
 TEST(RmsNorm, WorksInPlace) {
   Problem p({DType::kBF16, DType::kBF16, {7, 300}});
   const reference::Values expected = reference::rmsnorm(p.args);
@@ -98,6 +111,14 @@ TEST(RmsNormCheck, NamesWhatIsWrong) {
   a = p.args;
   a.eps = 0;
   EXPECT_EQ(error_of([&] { rmsnorm(a); }), "rmsnorm: eps is 0.000000, expected a positive number");
+  Tensor out_scale(DType::kF32, {1});
+  a = p.args;
+  a.out_scale = out_scale;
+  EXPECT_EQ(error_of([&] { rmsnorm(a); }), "rmsnorm: out_scale is given, expected none: out is not FP8");
+  Tensor out(DType::kE4M3, {4, 64});
+  a.out = out;
+  out_scale.set(0, -1);
+  EXPECT_EQ(error_of([&] { rmsnorm(a); }), "rmsnorm: out_scale is -1.000000, expected a positive number");
 }
 
 TEST(RmsNormCheck, RefusesEveryBrokenRule) {

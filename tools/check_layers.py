@@ -119,11 +119,13 @@ def check_circles(graph: dict[str, list[str]]) -> list[str]:
 def check_op_files() -> list[str]:
     errors = []
     for header in sorted((ROOT / "include/fulmen/ops").glob("*.h")):
-        for pattern in OP_FILES:
-            path = pattern.format(header.stem)
+        missing = []
+        for path in (pattern.format(header.stem) for pattern in OP_FILES):
             is_there = (ROOT / path).exists() or (path.startswith("include") and (ROOT / path[:-2]).is_dir())
             if not is_there and path not in MISSING_FILES:
-                errors.append(f"op {header.stem}: {path} is missing (tools/new_op.py makes the set)")
+                missing.append(path)
+        if missing:
+            errors.append(f"op {header.stem}: no {', '.join(missing)} (tools/new_op.py makes the set)")
     text = "".join(h.read_text() for h in (ROOT / "include/fulmen/ops").glob("*.h"))
     for table in (ROOT / "src/cpu").rglob("table*.cc"):
         for op in re.findall(r'row<\w+>\("(\w+)"', table.read_text()):

@@ -37,6 +37,8 @@ class Library:
                         f"fulmen: {path} does not exist; install the package, or point FULMEN_FFI_LIBRARY at the "
                         "libfulmen_ffi.so of a build with FULMEN_BUILD_FFI=ON"
                     )
+                # An error kind that tvm_ffi does not know would arrive as RuntimeError.
+                tvm_ffi.register_error("NotImplementedError", NotImplementedError)
                 self._module = tvm_ffi.load_module(str(path))
         return self._module
 

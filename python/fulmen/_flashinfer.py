@@ -4,22 +4,18 @@
 from __future__ import annotations
 
 import importlib
-import importlib.abc
-import importlib.machinery
 import sys
 from types import ModuleType
-from typing import Sequence
+from typing import Any, Sequence
 
 ALIAS = "flashinfer"
 PACKAGE = __name__.rsplit(".", 1)[0]
 
 
-class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class _Finder:
     """Maps flashinfer and flashinfer.x to the modules fulmen and fulmen.x themselves, so that state is shared."""
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> Any:
         if fullname != ALIAS and not fullname.startswith(ALIAS + "."):
             return None
         try:
@@ -28,10 +24,12 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             if not (error.name or "").startswith(PACKAGE):
                 raise
             return None
-        is_package = hasattr(module, "__path__")
-        return importlib.machinery.ModuleSpec(fullname, self, origin=module.__file__, is_package=is_package)
+        from importlib import machinery
 
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        is_package = hasattr(module, "__path__")
+        return machinery.ModuleSpec(fullname, self, origin=module.__file__, is_package=is_package)
+
+    def create_module(self, spec: Any) -> ModuleType:
         self._own_spec = importlib.import_module(PACKAGE + spec.name[len(ALIAS) :]).__spec__
         return importlib.import_module(PACKAGE + spec.name[len(ALIAS) :])
 

@@ -1,156 +1,156 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention and its cascade. One stateless function for every entry point: its name is the first argument. A plan is
-// bytes: made once per batch shape, passed to each run, safe to save; None plans within the call.
+// Attention takes more arguments than a typed signature reads well with: one list, by position, serves every entry point
+// (kArguments), with None for tensors that are not given. A plan is an object that holds the tables it was made from.
 #include <fulmen/attention/call.h>
-#include <fulmen/ops/merge_state.h>
-
-#include <cstring>
-#include <memory>
 
 #include "src/ffi/convert.h"
 
 namespace fulmen::ffi {
 namespace {
 
-using tvm::ffi::Bytes;
-using tvm::ffi::Optional;
+using tvm::ffi::AnyView;
+using tvm::ffi::PackedArgs;
 
-AttentionEntry entry_of(const String& name) {
-  constexpr std::pair<std::string_view, AttentionEntry> kEntries[] = {
-      {"batch_attention", AttentionEntry::kBatchAttention},
-      {"single_prefill", AttentionEntry::kSinglePrefill},
-      {"single_decode", AttentionEntry::kSingleDecode},
-      {"batch_prefill_paged", AttentionEntry::kBatchPrefillPaged},
-      {"batch_prefill_ragged", AttentionEntry::kBatchPrefillRagged},
-      {"batch_decode", AttentionEntry::kBatchDecode},
-  };
-  for (const auto& [text, entry] : kEntries)
-    if (text == std::string_view(name.data(), name.size())) return entry;
-  fail("attention", "entry", "is " + std::string(name.data(), name.size()) + ", which is no entry point");
+// In the order of AttentionArgs and AttentionOptions.
+#define FULMEN_FFI_ATTENTION_ARGUMENTS                                                                                       \
+  "q, k, v, qo_indptr, kv_indptr, kv_indices, last_page_len, block_tables, seq_lens, out, lse, custom_mask, mask_indptr, " \
+  "alibi_slopes, sinks, workspace, kv_layout, causal, window_left, logits_soft_cap, sm_scale, q_scale, k_scale, v_scale, " \
+  "rope_theta, rope_scale, lse_base, fixed_split_len, disable_split"
+constexpr int32_t kNumArguments = 29;
+
+void expect(const PackedArgs& args, int32_t n, const char* function) {
+  if (args.size() != n)
+    TVM_FFI_THROW(TypeError) << function << ": got " << args.size() << " arguments, expected " << n << "; docs/ffi.md lists them";
 }
 
-attention::Plan plan_of(const Bytes& bytes) {
-  std::vector<int32_t> words(bytes.size() / sizeof(int32_t));
-  if (!words.empty()) std::memcpy(words.data(), bytes.data(), words.size() * sizeof(int32_t));
-  return attention::load(words);
+TensorView tensor(AnyView arg) { return view(arg.cast<MaybeTensor>()); }
+float number(AnyView arg) { return float(arg.cast<double>()); }
+
+KvLayout parse_layout(AnyView arg) {
+  const std::string text = arg.cast<std::string>();
+  if (text != "NHD" && text != "HND") fail("attention", "kv_layout", "is \"" + text + "\", expected NHD or HND");
+  return text == "HND" ? KvLayout::kHND : KvLayout::kNHD;
+}
+LogBase parse_base(AnyView arg) {
+  const std::string text = arg.cast<std::string>();
+  if (text != "e" && text != "2") fail("attention", "lse_base", "is \"" + text + "\", expected e or 2");
+  return text == "2" ? LogBase::k2 : LogBase::kE;
+}
+AttentionEntry parse_entry(AnyView arg) {
+  const std::string text = arg.cast<std::string>();
+  static constexpr std::pair<const char*, AttentionEntry> kEntries[] = {
+      {"batch_attention", AttentionEntry::kBatchAttention},        {"single_prefill", AttentionEntry::kSinglePrefill},
+      {"single_decode", AttentionEntry::kSingleDecode},            {"batch_prefill_paged", AttentionEntry::kBatchPrefillPaged},
+      {"batch_prefill_ragged", AttentionEntry::kBatchPrefillRagged}, {"batch_decode", AttentionEntry::kBatchDecode}};
+  for (const auto& [name, entry] : kEntries)
+    if (text == name) return entry;
+  fail("attention", "entry", "is \"" + text + "\", which is no attention op");
 }
 
-LogBase base_of(int64_t base) {
-  require(base == 0 || base == 2, "attention", "lse_base", base, "0 (e) or 2");
-  return base == 2 ? LogBase::k2 : LogBase::kE;
+// args[first ...] as kArguments names them. Braces evaluate from left to right.
+AttentionArgs read(const PackedArgs& args, int32_t first) {
+  int32_t i = first;
+  AttentionArgs a{.q = tensor(args[i++]),
+                  .k = tensor(args[i++]),
+                  .v = tensor(args[i++]),
+                  .qo_indptr = tensor(args[i++]),
+                  .kv_indptr = tensor(args[i++]),
+                  .kv_indices = tensor(args[i++]),
+                  .last_page_len = tensor(args[i++]),
+                  .block_tables = tensor(args[i++]),
+                  .seq_lens = tensor(args[i++]),
+                  .out = tensor(args[i++]),
+                  .lse = tensor(args[i++]),
+                  .custom_mask = tensor(args[i++]),
+                  .mask_indptr = tensor(args[i++]),
+                  .alibi_slopes = tensor(args[i++]),
+                  .sinks = tensor(args[i++]),
+                  .workspace = tensor(args[i++]),
+                  .options = {}};
+  a.options = {.kv_layout = parse_layout(args[i++]),
+               .causal = args[i++].cast<bool>(),
+               .window_left = to_i32("attention", "window_left", args[i++].cast<int64_t>()),
+               .logits_soft_cap = number(args[i++]),
+               .sm_scale = number(args[i++]),
+               .q_scale = number(args[i++]),
+               .k_scale = number(args[i++]),
+               .v_scale = number(args[i++]),
+               .rope_theta = number(args[i++]),
+               .rope_scale = number(args[i++]),
+               .lse_base = parse_base(args[i++]),
+               .fixed_split_len = to_i32("attention", "fixed_split_len", args[i++].cast<int64_t>()),
+               .disable_split = args[i++].cast<bool>()};
+  return a;
 }
 
-int32_t i32(int64_t value, const char* name) { return to_i32("attention", name, value); }
+void run_entry(AttentionEntry entry, const AttentionArgs& a, const Context& context) {
+  switch (entry) {
+    case AttentionEntry::kBatchAttention: return batch_attention(a, context);
+    case AttentionEntry::kSinglePrefill: return single_prefill(a, context);
+    case AttentionEntry::kSingleDecode: return single_decode(a, context);
+    case AttentionEntry::kBatchPrefillPaged: return batch_prefill_paged(a, context);
+    case AttentionEntry::kBatchPrefillRagged: return batch_prefill_ragged(a, context);
+    case AttentionEntry::kBatchDecode: return batch_decode(a, context);
+  }
+}
+
+// A planned batch: the plan, and the arguments that run() does not repeat, with the tensors behind them kept alive.
+class PlanObject : public tvm::ffi::Object {
+ public:
+  explicit PlanObject(const Context& context) : batch(context) {}
+  attention::BatchAttention batch;
+  AttentionArgs args;
+  std::vector<tvm::ffi::Tensor> kept;
+  TVM_FFI_DECLARE_OBJECT_INFO_FINAL("fulmen.AttentionPlan", PlanObject, tvm::ffi::Object);
+};
+class Plan : public tvm::ffi::ObjectRef {
+ public:
+  explicit Plan(tvm::ffi::ObjectPtr<PlanObject> p) : tvm::ffi::ObjectRef(p) {}
+  TVM_FFI_DEFINE_OBJECT_REF_METHODS_NOTNULLABLE(Plan, tvm::ffi::ObjectRef, PlanObject);
+};
 
 }  // namespace
 
-void attention_(String entry, Tensor q, Tensor k, Tensor v, MaybeTensor qo_indptr, MaybeTensor kv_indptr,
-                MaybeTensor kv_indices, MaybeTensor last_page_len, MaybeTensor block_tables, MaybeTensor seq_lens,
-                Tensor out, MaybeTensor lse, MaybeTensor custom_mask, MaybeTensor mask_indptr, MaybeTensor alibi_slopes,
-                MaybeTensor sinks, MaybeTensor workspace, Optional<Bytes> plan, bool is_hnd, bool causal,
-                int64_t window_left, double logits_soft_cap, double sm_scale, double q_scale, double k_scale,
-                double v_scale, double rope_theta, double rope_scale, int64_t lse_base, int64_t fixed_split_len,
-                bool disable_split) {
-  AttentionArgs args{.q = view(q),
-                     .k = view(k),
-                     .v = view(v),
-                     .qo_indptr = view(qo_indptr),
-                     .kv_indptr = view(kv_indptr),
-                     .kv_indices = view(kv_indices),
-                     .last_page_len = view(last_page_len),
-                     .block_tables = view(block_tables),
-                     .seq_lens = view(seq_lens),
-                     .out = view(out),
-                     .lse = view(lse),
-                     .custom_mask = view(custom_mask),
-                     .mask_indptr = view(mask_indptr),
-                     .alibi_slopes = view(alibi_slopes),
-                     .sinks = view(sinks),
-                     .workspace = view(workspace),
-                     .options = {.kv_layout = is_hnd ? KvLayout::kHND : KvLayout::kNHD,
-                                 .causal = causal,
-                                 .window_left = i32(window_left, "window_left"),
-                                 .logits_soft_cap = float(logits_soft_cap),
-                                 .sm_scale = float(sm_scale),
-                                 .q_scale = float(q_scale),
-                                 .k_scale = float(k_scale),
-                                 .v_scale = float(v_scale),
-                                 .rope_theta = float(rope_theta),
-                                 .rope_scale = float(rope_scale),
-                                 .lse_base = base_of(lse_base),
-                                 .fixed_split_len = i32(fixed_split_len, "fixed_split_len"),
-                                 .disable_split = disable_split}};
-  const AttentionEntry e = entry_of(entry);
-  const Context context = context_of(args.out);
-  if (!plan.has_value()) return run_attention(args, e, context);
-  const attention::Plan made = plan_of(*plan);
-  std::unique_ptr<uint8_t[]> own;
-  const int64_t bytes = attention::workspace_bytes_of(made.view(), args, e, context);
-  if (!args.workspace.defined() || args.workspace.num_elements() < bytes) {
-    own.reset(new uint8_t[size_t(bytes)]);
-    args.workspace = view_of(own.get(), {bytes});
-  }
-  attention::run_planned(made.view(), args, e, context);
+// entry, then kArguments.
+void attention_(PackedArgs args, tvm::ffi::Any*) {
+  expect(args, 1 + kNumArguments, "attention");
+  const AttentionArgs a = read(args, 1);
+  run_entry(parse_entry(args[0]), a, context_of(a.q));
 }
 
-Bytes attention_plan_(String entry, MaybeTensor qo_indptr, MaybeTensor kv_indptr, MaybeTensor kv_indices,
-                      MaybeTensor last_page_len, MaybeTensor block_tables, MaybeTensor seq_lens, int64_t total_q,
-                      int64_t num_qo_heads, int64_t num_kv_heads, int64_t head_dim_qk, int64_t head_dim_vo,
-                      int64_t page_size, int64_t kv_len, bool has_mask, bool causal, int64_t window_left,
-                      int64_t fixed_split_len, bool disable_split) {
-  const AttentionEntry e = entry_of(entry);
-  AttentionArgs args =
-      attention::placeholder({.qo_indptr = view(qo_indptr),
-                              .kv_indptr = view(kv_indptr),
-                              .kv_indices = view(kv_indices),
-                              .last_page_len = view(last_page_len),
-                              .block_tables = view(block_tables),
-                              .seq_lens = view(seq_lens),
-                              .options = {.causal = causal && !has_mask,
-                                          .window_left = i32(window_left, "window_left"),
-                                          .fixed_split_len = i32(fixed_split_len, "fixed_split_len"),
-                                          .disable_split = disable_split}},
-                             {total_q, num_qo_heads, num_kv_heads, head_dim_qk, head_dim_vo, page_size}, e);
-  if (page_size == 0 && !args.kv_indptr.defined()) args.k.shape[0] = args.v.shape[0] = kv_len;
-  attention::BatchAttention batch;
-  batch.plan(args, e);
-  const std::vector<int32_t> saved = attention::save(batch.plan());
-  return Bytes(reinterpret_cast<const char*>(saved.data()), saved.size() * sizeof(int32_t));
+// entry, then kArguments; returns the plan. Only index tensors are read; q, k, v and out lend shapes and dtypes.
+void attention_plan_(PackedArgs args, tvm::ffi::Any* result) {
+  expect(args, 1 + kNumArguments, "attention_plan");
+  const AttentionArgs a = read(args, 1);
+  auto plan = tvm::ffi::make_object<PlanObject>(context_of(a.q));
+  plan->args = a;
+  // Tables, masks and slopes are read again by every run; q, k, v, out, lse and workspace are that run's own.
+  for (int32_t i : {4, 5, 6, 7, 8, 9, 12, 13, 14, 15})
+    if (auto held = args[i].as<tvm::ffi::Tensor>()) plan->kept.push_back(*held);
+  plan->batch.plan(a, parse_entry(args[0]));
+  *result = Plan(plan);
 }
 
-String attention_plan_text_(Bytes plan) { return attention::to_string(plan_of(plan).view()); }
-String attention_plan_svg_(Bytes plan) { return attention::to_svg(plan_of(plan).view()); }
-
-void merge_state_(Tensor v_a, Tensor s_a, Tensor v_b, Tensor s_b, Tensor out, Tensor lse, MaybeTensor mask,
-                  int64_t lse_base) {
-  const TensorView o = view(out);
-  merge_state({view(v_a), view(s_a), view(v_b), view(s_b), o, view(lse), view(mask), base_of(lse_base)}, context_of(o));
+void attention_run_(Plan plan, Tensor q, Tensor k, Tensor v, Tensor out, MaybeTensor lse, MaybeTensor sinks,
+                    MaybeTensor workspace, double q_scale, double k_scale, double v_scale) {
+  AttentionArgs a = plan->args;
+  a.q = view(q), a.k = view(k), a.v = view(v), a.out = view(out), a.lse = view(lse), a.workspace = view(workspace);
+  if (sinks.has_value()) a.sinks = view(sinks);
+  a.options.q_scale = float(q_scale), a.options.k_scale = float(k_scale), a.options.v_scale = float(v_scale);
+  plan->batch.run(a);
 }
 
-void merge_states_(Tensor v, Tensor s, Tensor out, Tensor lse, int64_t lse_base) {
-  const TensorView o = view(out);
-  merge_states({view(v), view(s), o, view(lse), base_of(lse_base)}, context_of(o));
-}
+int64_t attention_workspace_bytes_(Plan plan) { return plan->batch.workspace_bytes(); }
+String attention_plan_text_(Plan plan) { return attention::to_string(plan->batch.plan().view()); }
 
 }  // namespace fulmen::ffi
 
-FULMEN_FFI_EXPORT(
-    attention,
-    "entry, q, k, v, qo_indptr, kv_indptr, kv_indices, last_page_len, block_tables, seq_lens, out, lse, "
-    "custom_mask, mask_indptr, alibi_slopes, sinks, workspace, plan, is_hnd, causal, window_left, "
-    "logits_soft_cap, sm_scale, q_scale, k_scale, v_scale, rope_theta, rope_scale, lse_base, fixed_split_len, "
-    "disable_split",
-    "attention over ragged or paged keys; entry names the entry point, plan is attention_plan's result or None; "
-    "sm_scale 0: 1/sqrt(head_dim); lse_base 0: natural, 2: base 2");
-FULMEN_FFI_EXPORT(
-    attention_plan,
-    "entry, qo_indptr, kv_indptr, kv_indices, last_page_len, block_tables, seq_lens, total_q, num_qo_heads, "
-    "num_kv_heads, head_dim_qk, head_dim_vo, page_size, kv_len, has_mask, causal, window_left, fixed_split_len, "
-    "disable_split",
-    "the plan of a batch shape, as bytes; page_size 0: ragged, with kv_len keys where kv_indptr is None");
-FULMEN_FFI_EXPORT(attention_plan_text, "plan", "a plan in words: requests, work items, merges, balance");
-FULMEN_FFI_EXPORT(attention_plan_svg, "plan", "a plan as a picture: which worker is busy when");
-FULMEN_FFI_EXPORT(
-    merge_state, "v_a, s_a, v_b, s_b, out, lse, mask, lse_base",
-    "attention over the union of two sets of keys; out and lse may be v_a and s_a; rows whose mask is 0 stay");
-FULMEN_FFI_EXPORT(merge_states, "v, s, out, lse, lse_base", "the same over v's second axis");
+FULMEN_FFI_EXPORT_PACKED(attention, "entry, " FULMEN_FFI_ATTENTION_ARGUMENTS, 30,
+                         "softmax attention; entry: batch_attention, single_prefill, single_decode, batch_prefill_paged, "
+                         "batch_prefill_ragged or batch_decode; kv_layout: NHD or HND; lse_base: e or 2");
+FULMEN_FFI_EXPORT_PACKED(attention_plan, "entry, " FULMEN_FFI_ATTENTION_ARGUMENTS, 30,
+                         "returns a plan for batches of these lengths; q, k, v and out lend only shapes and dtypes");
+FULMEN_FFI_EXPORT(attention_run, "plan, q, k, v, out, lse, sinks, workspace, q_scale, k_scale, v_scale",
+                  "runs a plan; the rest of the arguments is as planned");
+FULMEN_FFI_EXPORT(attention_workspace_bytes, "plan", "bytes of workspace that running the plan needs");
+FULMEN_FFI_EXPORT(attention_plan_text, "plan", "the plan in words: totals, then one line per work item and merge");

@@ -29,6 +29,7 @@ struct Checker {
       fail(schema.op(), row.name, std::string("dtype is ") + name_of(t.dtype) + ", expected " + to_string(row.dtypes));
     check_shape(row, schema.shape(index), t);
     check_strides(row, t);
+    check_extent(row, t);
     check_memory(row, t);
   }
 
@@ -66,6 +67,7 @@ struct Checker {
   }
 
   void check_strides(const TensorRow& row, const TensorView& t) {
+    if (t.num_elements() == 0) return;  // nothing to reach; a contiguous [4, 0] has stride 0
     for (int32_t i = 0; i < t.rank; ++i) {
       if (t.shape[i] <= 1) continue;
       const int64_t stride = t.strides[i];
@@ -76,6 +78,22 @@ struct Checker {
              "stride of dim " + number(i) + " is " + number(stride) + ", expected " +
                  (stride < 0 ? "0 or more" : "not 0 in a tensor that is written"));
     }
+  }
+
+  // Kernels compute offsets in int64, in elements and in bytes: none may overflow.
+  void check_extent(const TensorRow& row, const TensorView& t) {
+    int64_t count = 1, last = 0;
+    bool overflows = false;
+    for (int32_t i = 0; i < t.rank; ++i) {
+      int64_t offset = 0;
+      if (t.shape[i] == 0) return;
+      overflows |= __builtin_mul_overflow(count, t.shape[i], &count);
+      if (t.shape[i] > 1) overflows |= __builtin_mul_overflow(t.shape[i] - 1, t.strides[i], &offset);
+      overflows |= __builtin_add_overflow(last, offset, &last);
+    }
+    constexpr int64_t kMost = int64_t(1) << 59;  // times the largest element, 8 bytes, and once more
+    if (overflows || count > kMost || last > kMost)
+      fail(schema.op(), row.name, "spans more memory than a machine can address");
   }
 
   void check_memory(const TensorRow& row, const TensorView& t) {

@@ -18,7 +18,7 @@ constexpr int64_t kItemOverhead = 32;  // keys' worth of work that any item cost
 constexpr int64_t kIntMax = std::numeric_limits<int32_t>::max();
 
 struct Tile {
-  int32_t request_idx, kv_head, row_begin, num_rows, kv_begin, kv_end;
+  int32_t request_idx, kv_head, num_kv_heads, row_begin, num_rows, kv_begin, kv_end;
   int32_t step = 0;  // > 0: split between workers at multiples of step
   int64_t cost = 0;
 
@@ -27,8 +27,9 @@ struct Tile {
   }
 };
 
-int64_t cost_of(const PlanConfig& c, int32_t num_rows, int64_t num_keys) {
-  return (num_keys + kItemOverhead) * (c.key_cost + int64_t(num_rows) * c.row_cost);
+template <class Work>  // Tile or PlanItem
+int64_t cost_of(const PlanConfig& c, const Work& t, int64_t num_keys) {
+  return (num_keys + kItemOverhead) * (c.key_cost + int64_t(t.num_rows) * c.row_cost) * t.num_kv_heads;
 }
 
 void check_config(const PlanConfig& c) {
@@ -67,22 +68,52 @@ void set_visible(const PlanConfig& c, const PlanRequest& r, Tile& t) {
   t.kv_end = int32_t(end);
 }
 
+// Under fixed_split_len the step is a function of the request's own length, so that its bits are.
+int32_t fixed_step(const PlanConfig& c, int32_t kv_len) {
+  int64_t step = c.fixed_split_len;
+  while (step * kMaxSplits < kv_len) step *= 2;
+  return int32_t(std::min(step, kIntMax));
+}
+
+// How many kv heads an item spans: as many as leave every worker something to do.
+int32_t choose_span(const PlanConfig& c, std::span<const PlanRequest> requests) {
+  int32_t span = std::clamp(c.span_heads, 1, c.num_kv_heads);
+  const auto enough = [&] {
+    int64_t parts = 0;
+    for (const PlanRequest& r : requests) {
+      if (r.qo_len == 0) continue;
+      const int64_t rows = int64_t(r.qo_len) * c.group_size();
+      const bool spans = rows <= c.span_rows;
+      const int64_t step = c.fixed_split_len > 0 ? fixed_step(c, r.kv_len) : c.min_split_len;
+      const int64_t splits = c.disable_split ? 1 : std::max<int64_t>(1, r.kv_len / step);
+      parts += splits * math::ceil_div(rows, c.tile_q) * math::ceil_div(c.num_kv_heads, spans ? span : 1);
+      if (parts >= 2 * int64_t(c.num_workers)) return true;
+    }
+    return false;
+  };
+  while (span > 1 && !enough()) span = (span + 1) / 2;
+  return span;
+}
+
 std::vector<Tile> cut_tiles(const PlanConfig& c, std::span<const PlanRequest> requests) {
   int64_t count = 0;
   for (const PlanRequest& r : requests) count += math::ceil_div(int64_t(r.qo_len) * c.group_size(), c.tile_q);
   count *= c.num_kv_heads;
-  if (count * 8 > kIntMax)
+  if (count * 9 > kIntMax)
     fail("plan", "batch", "needs " + std::to_string(count) + " work items, more than a plan holds");
+  const int32_t span = choose_span(c, requests);
   std::vector<Tile> tiles;
-  tiles.reserve(size_t(count));
   for (size_t i = 0; i < requests.size(); ++i) {
     const PlanRequest& r = requests[i];
     const int32_t num_rows = r.qo_len * c.group_size();
     for (int64_t row = 0; row < num_rows; row += c.tile_q) {
-      Tile t{int32_t(i), 0, int32_t(row), int32_t(std::min<int64_t>(c.tile_q, num_rows - row)), 0, 0};
+      Tile t{int32_t(i), 0, 1, int32_t(row), int32_t(std::min<int64_t>(c.tile_q, num_rows - row)), 0, 0};
       set_visible(c, r, t);
-      t.cost = cost_of(c, t.num_rows, t.kv_end - t.kv_begin);
-      for (t.kv_head = 0; t.kv_head < c.num_kv_heads; ++t.kv_head) tiles.push_back(t);
+      for (; t.kv_head < c.num_kv_heads; t.kv_head += t.num_kv_heads) {
+        t.num_kv_heads = num_rows <= c.span_rows ? std::min(span, c.num_kv_heads - t.kv_head) : 1;
+        t.cost = cost_of(c, t, t.kv_end - t.kv_begin);
+        tiles.push_back(t);
+      }
     }
   }
   return tiles;
@@ -119,17 +150,10 @@ int64_t makespan_of(const PlanConfig& c, const std::vector<Tile>& tiles) {
       costs.push_back(t.cost);
       continue;
     }
-    for_splits(t, t.step, [&](int32_t begin, int32_t end) { costs.push_back(cost_of(c, t.num_rows, end - begin)); });
+    for_splits(t, t.step, [&](int32_t begin, int32_t end) { costs.push_back(cost_of(c, t, end - begin)); });
   }
   std::sort(costs.begin(), costs.end(), std::greater<>());
   return simulate(costs, c.num_workers);
-}
-
-// Under fixed_split_len the step is a function of the request's own length, so that its bits are.
-int32_t fixed_step(const PlanConfig& c, int32_t kv_len) {
-  int64_t step = c.fixed_split_len;
-  while (step * kMaxSplits < kv_len) step *= 2;
-  return int32_t(std::min(step, kIntMax));
 }
 
 // Splits tiles that cost more than `piece`, longest first (tiles are sorted), as far as slots go.
@@ -186,18 +210,20 @@ Lists list_items(const PlanConfig& c, std::span<const PlanRequest> requests, con
     if (t.step == 0) {
       const int32_t fixed = c.fixed_split_len > 0 ? fixed_step(c, requests[size_t(t.request_idx)].kv_len) : 0;
       const bool folds = fixed > 0 && t.num_splits(fixed) > 1;
-      lists.items.push_back(
-          {t.request_idx, t.kv_head, t.row_begin, t.num_rows, t.kv_begin, t.kv_end, folds ? fixed : 0, -1});
+      lists.items.push_back({t.request_idx, t.kv_head, t.num_kv_heads, t.row_begin, t.num_rows, t.kv_begin, t.kv_end,
+                             folds ? fixed : 0, -1});
       continue;
     }
     const int32_t first = lists.num_slots;
     for_splits(t, t.step, [&](int32_t begin, int32_t end) {
-      lists.items.push_back({t.request_idx, t.kv_head, t.row_begin, t.num_rows, begin, end, 0, lists.num_slots++});
+      lists.items.push_back(
+          {t.request_idx, t.kv_head, t.num_kv_heads, t.row_begin, t.num_rows, begin, end, 0, lists.num_slots++});
     });
-    lists.merges.push_back({t.request_idx, t.kv_head, t.row_begin, t.num_rows, first, lists.num_slots - first});
+    lists.merges.push_back(
+        {t.request_idx, t.kv_head, t.num_kv_heads, t.row_begin, t.num_rows, first, lists.num_slots - first});
   }
   std::stable_sort(lists.items.begin(), lists.items.end(), [&](const PlanItem& a, const PlanItem& b) {
-    return cost_of(c, a.num_rows, a.kv_end - a.kv_begin) > cost_of(c, b.num_rows, b.kv_end - b.kv_begin);
+    return cost_of(c, a, a.kv_end - a.kv_begin) > cost_of(c, b, b.kv_end - b.kv_begin);
   });
   return lists;
 }
@@ -222,7 +248,7 @@ Plan make_plan(const PlanConfig& config, std::span<const PlanRequest> requests) 
   h.num_items = int32_t(lists.items.size());
   h.num_merges = int32_t(lists.merges.size());
   h.num_slots = lists.num_slots;
-  plan.data.reserve(requests.size() * 3 + lists.items.size() * 8 + lists.merges.size() * 6);
+  plan.data.reserve(requests.size() * 3 + lists.items.size() * 9 + lists.merges.size() * 7);
   for (const PlanRequest& r : requests) append(plan.data, r);
   for (const PlanItem& i : lists.items) append(plan.data, i);
   for (const PlanMerge& m : lists.merges) append(plan.data, m);

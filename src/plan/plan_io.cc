@@ -10,7 +10,7 @@ namespace fulmen::attention {
 namespace {
 
 static_assert(std::is_trivially_copyable_v<PlanHeader> && std::has_unique_object_representations_v<PlanHeader>);
-static_assert(sizeof(PlanRequest) == 12 && sizeof(PlanItem) == 32 && sizeof(PlanMerge) == 24);
+static_assert(sizeof(PlanRequest) == 12 && sizeof(PlanItem) == 36 && sizeof(PlanMerge) == 28);
 constexpr size_t kHeaderWords = sizeof(PlanHeader) / sizeof(int32_t);
 
 [[noreturn]] void bad(const char* what, int64_t index, const char* text) {
@@ -18,7 +18,7 @@ constexpr size_t kHeaderWords = sizeof(PlanHeader) / sizeof(int32_t);
 }
 
 int64_t words_of(const PlanHeader& h) {
-  return int64_t(h.batch_size) * 3 + int64_t(h.num_items) * 8 + int64_t(h.num_merges) * 6;
+  return int64_t(h.batch_size) * 3 + int64_t(h.num_items) * 9 + int64_t(h.num_merges) * 7;
 }
 
 void verify_header(const PlanHeader& h) {
@@ -37,8 +37,8 @@ bool rows_fit(const PlanView& p, const T& t) {
   if (t.request_idx < 0 || t.request_idx >= p.header.batch_size) return false;
   const PlanConfig& c = p.header.config;
   const int64_t num_rows = int64_t(p.requests()[size_t(t.request_idx)].qo_len) * c.group_size();
-  return t.kv_head >= 0 && t.kv_head < c.num_kv_heads && t.row_begin >= 0 && t.num_rows >= 1 &&
-         t.num_rows <= c.tile_q && int64_t(t.row_begin) + t.num_rows <= num_rows;
+  return t.kv_head >= 0 && t.num_kv_heads >= 1 && t.num_kv_heads <= c.num_kv_heads - t.kv_head && t.row_begin >= 0 &&
+         t.num_rows >= 1 && t.num_rows <= c.tile_q && int64_t(t.row_begin) + t.num_rows <= num_rows;
 }
 
 }  // namespace
@@ -62,7 +62,7 @@ void verify(const PlanView& p) {
     if (i.slot < -1 || i.slot >= p.header.num_slots) bad("item", index, "names a slot that does not exist");
     if (i.slot >= 0 && written[size_t(i.slot)]) bad("item", index, "writes a slot that another item writes");
     if (i.slot >= 0) written[size_t(i.slot)] = true;
-    if (i.slot < 0) rows_done += i.num_rows;
+    if (i.slot < 0) rows_done += int64_t(i.num_rows) * i.num_kv_heads;
     ++index;
   }
   index = 0;
@@ -74,7 +74,7 @@ void verify(const PlanView& p) {
       if (!written[size_t(s)] || read[size_t(s)]) bad("merge", index, "reads a slot that is not its own");
       read[size_t(s)] = true;
     }
-    rows_done += m.num_rows;
+    rows_done += int64_t(m.num_rows) * m.num_kv_heads;
     ++index;
   }
   if (rows_done != rows_due) fail("plan", "items", "do not cover every query row once");

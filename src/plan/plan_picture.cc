@@ -9,7 +9,7 @@ namespace fulmen::attention {
 namespace {
 
 int64_t cost_of(const PlanConfig& c, const PlanItem& i) {
-  return (int64_t(i.kv_end) - i.kv_begin + 32) * (c.key_cost + int64_t(i.num_rows) * c.row_cost);
+  return (int64_t(i.kv_end) - i.kv_begin + 32) * (c.key_cost + int64_t(i.num_rows) * c.row_cost) * i.num_kv_heads;
 }
 
 template <class... Args>
@@ -29,15 +29,15 @@ std::string to_string(const PlanView& p) {
         h.num_items, h.num_merges, h.num_slots, h.config.num_workers,
         h.makespan > 0 ? 100 * ideal / double(h.makespan) : 100.0);
   for (const PlanItem& i : p.items()) {
-    print(out, "  item: request %d head %d rows %d+%d keys %d..%d", i.request_idx, i.kv_head, i.row_begin, i.num_rows,
-          i.kv_begin, i.kv_end);
+    print(out, "  item: request %d heads %d+%d rows %d+%d keys %d..%d", i.request_idx, i.kv_head, i.num_kv_heads,
+          i.row_begin, i.num_rows, i.kv_begin, i.kv_end);
     if (i.split_len > 0) print(out, " folded by %d", i.split_len);
     if (i.slot >= 0) print(out, " -> slot %d", i.slot);
     out += '\n';
   }
   for (const PlanMerge& m : p.merges())
-    print(out, "  merge: request %d head %d rows %d+%d slots %d+%d\n", m.request_idx, m.kv_head, m.row_begin,
-          m.num_rows, m.slot_begin, m.num_slots);
+    print(out, "  merge: request %d heads %d+%d rows %d+%d slots %d+%d\n", m.request_idx, m.kv_head, m.num_kv_heads,
+          m.row_begin, m.num_rows, m.slot_begin, m.num_slots);
   return out;
 }
 
@@ -62,8 +62,8 @@ std::string to_svg(const PlanView& p) {
     print(out, "<rect x=\"%.2f\" y=\"%d\" width=\"%.2f\" height=\"%d\" fill=\"hsl(%d,60%%,%d%%)\" stroke=\"white\">",
           kLeft + double(*lane) * scale, kTop + int32_t(lane - busy.begin()) * kLane, double(cost) * scale, kLane - 2,
           int32_t(int64_t(i.request_idx) * 137 % 360), i.slot >= 0 ? 75 : 55);
-    print(out, "<title>request %d, kv head %d, rows %d+%d, keys %d..%d%s</title></rect>\n", i.request_idx, i.kv_head,
-          i.row_begin, i.num_rows, i.kv_begin, i.kv_end, i.slot >= 0 ? ", partial" : "");
+    print(out, "<title>request %d, kv heads %d+%d, rows %d+%d, keys %d..%d%s</title></rect>\n", i.request_idx,
+          i.kv_head, i.row_begin, i.num_rows, i.kv_begin, i.kv_end, i.slot >= 0 ? ", partial" : "");
     *lane += cost;
   }
   for (int32_t w = 0; w < lanes; ++w) print(out, "<text x=\"4\" y=\"%d\">worker %d</text>\n", kTop + w * kLane + 13, w);

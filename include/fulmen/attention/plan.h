@@ -25,6 +25,8 @@ struct PlanConfig {
   int32_t tile_q = 64;          // packed rows per tile; at least the kernel's smallest
   int32_t tile_kv = 64;         // KV splits begin at multiples of it
   int32_t min_split_len = 256;  // keys; a shorter split costs more than it gains
+  int32_t span_rows = 0;        // requests of so few packed rows (decode) may span kv heads in one item ...
+  int32_t span_heads = 1;       // ... so many at most; fewer where that would leave workers idle
   int32_t row_cost = 1;         // of one row and key, against ...
   int32_t key_cost = 8;         // ... of reading one key and value
   int32_t window_left = -1;
@@ -38,13 +40,13 @@ struct PlanRequest {
   int32_t qo_begin, qo_len, kv_len;
 };
 struct PlanItem {
-  int32_t request_idx, kv_head, row_begin, num_rows;
+  int32_t request_idx, kv_head, num_kv_heads, row_begin, num_rows;
   int32_t kv_begin, kv_end;  // keys that some row of the tile may see
   int32_t split_len;         // fold in ranges that end at multiples of this; 0: one range
   int32_t slot;              // -1: the item has its tile for itself and writes the result
 };
 struct PlanMerge {
-  int32_t request_idx, kv_head, row_begin, num_rows, slot_begin, num_slots;
+  int32_t request_idx, kv_head, num_kv_heads, row_begin, num_rows, slot_begin, num_slots;
 };
 
 struct PlanHeader {
@@ -62,7 +64,7 @@ struct PlanView {
   std::span<const PlanRequest> requests() const { return slice<PlanRequest>(0, header.batch_size); }
   std::span<const PlanItem> items() const { return slice<PlanItem>(int64_t(header.batch_size) * 3, header.num_items); }
   std::span<const PlanMerge> merges() const {
-    return slice<PlanMerge>(int64_t(header.batch_size) * 3 + int64_t(header.num_items) * 8, header.num_merges);
+    return slice<PlanMerge>(int64_t(header.batch_size) * 3 + int64_t(header.num_items) * 9, header.num_merges);
   }
 
  private:

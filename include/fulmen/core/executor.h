@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whose threads a CPU kernel runs on. A struct of two function pointers, so that a serving engine can bring its own
-// pool and header-only users need no library. The library's own pool: src/runtime/thread_pool.h.
+// pool and header-only users need no library. The library's own pool: runtime/thread_pool.h.
+// OpenMP's threads: runtime/openmp_executor.h.
 #pragma once
+#include <atomic>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <type_traits>
 
@@ -18,18 +21,38 @@ struct Executor {
   void (*run)(void* self, int64_t num_items, Body body, void* context) = nullptr;  // null: the calling thread runs all
 };
 
-// body(item, thread) for every item.
+inline constexpr Executor kSerialExecutor{};  // no threads at all: for tests and for embedding
+
+// What crosses an executor for a C++ body: the body, and the first exception that one of its calls threw.
+template <class F>
+struct GuardedBody {
+  F& body;
+  std::atomic<bool> failed{false};
+  std::exception_ptr error = nullptr;
+
+  static void call(void* context, int64_t item, int32_t thread) noexcept {
+    auto& self = *static_cast<GuardedBody*>(context);
+    if (self.failed.load(std::memory_order_relaxed)) return;
+    try {
+      self.body(item, thread);
+    } catch (...) {
+      if (!self.failed.exchange(true)) self.error = std::current_exception();
+    }
+  }
+};
+
+// body(item, thread) for every item. Where a call throws, the items not begun are skipped and the caller gets the
+// exception: none ever crosses the executor, which may be another runtime's.
 template <class F>
 void parallel_for(const Executor& executor, int64_t num_items, F&& body) {
   if (executor.run == nullptr || num_items <= 1 || executor.num_threads <= 1) {
     for (int64_t i = 0; i < num_items; ++i) body(i, int32_t(0));
     return;
   }
-  using Fn = std::remove_reference_t<F>;
-  executor.run(
-      executor.self, num_items,
-      [](void* context, int64_t item, int32_t thread) { (*static_cast<Fn*>(context))(item, thread); },
-      const_cast<void*>(static_cast<const void*>(std::addressof(body))));
+  using Guarded = GuardedBody<std::remove_reference_t<F>>;
+  Guarded guarded{body};
+  executor.run(executor.self, num_items, &Guarded::call, &guarded);
+  if (guarded.error) std::rethrow_exception(guarded.error);
 }
 
 // The same in chunks: body(begin, end, thread). For many small items, where a call per item would cost more than the

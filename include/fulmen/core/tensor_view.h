@@ -23,10 +23,10 @@ struct TensorView {
   int32_t device_id = 0;
 
   bool defined() const { return rank >= 0; }
-  int64_t num_elements() const {
-    int64_t n = 1;
-    for (int32_t i = 0; i < rank; ++i) n *= shape[i];
-    return n;
+  int64_t num_elements() const {  // unsigned inside: an empty tensor may have other sizes whose product overflows
+    uint64_t n = 1;
+    for (int32_t i = 0; i < rank; ++i) n *= uint64_t(shape[i]);
+    return int64_t(n);
   }
   template <class T>
   T* as() const {

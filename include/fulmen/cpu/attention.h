@@ -35,6 +35,10 @@ inline void configure(const AttentionArgs& args, int32_t num_workers, attention:
   config.tile_q = args.options.fixed_split_len > 0 || num_workers <= 8 ? 256 : 128;
   config.tile_kv = 64;
   config.min_split_len = 256;
+  // A token's heads are neighbours in a token-major cache: decode reads them together.
+  const TensorView& k = args.k;
+  config.span_rows = kFewRows;
+  config.span_heads = k.strides[k.rank - 2] < k.strides[k.rank - 3] ? int32_t(k.shape[k.rank - 2]) : 1;
   config.row_cost = 1;
   config.key_cost = 8;
 }
@@ -45,9 +49,9 @@ struct Partial {
   float* o;
 };
 
-// The slices of the workspace. num_rows: of the largest item.
+// The slices of the workspace. num_rows: of the largest item, over all its kv heads.
 struct AttentionMemory {
-  int64_t num_rows = 0, q_stride, o_stride, block_bytes;
+  int64_t num_rows = 0, max_span = 1, max_tile = 0, q_stride, o_stride, block_bytes;
   float *q, *o;                // [worker][2?][num_rows][stride]; o twice, for folding
   Row* rows;                   // [worker][num_rows]
   State* state;                // [worker][2][num_rows]
@@ -60,10 +64,14 @@ struct AttentionMemory {
   AttentionMemory(const AttentionArgs& args, const AttentionDims& dims, const PlanView& plan, int32_t num_workers,
                   Carver& c)
       : q_stride(padded_head_dim(int32_t(dims.head_dim_qk))), o_stride(padded_head_dim(int32_t(dims.head_dim_vo))) {
-    for (const PlanItem& i : plan.items()) num_rows = std::max<int64_t>(num_rows, i.num_rows);
+    for (const PlanItem& i : plan.items()) {
+      num_rows = std::max(num_rows, int64_t(i.num_rows) * i.num_kv_heads);
+      max_tile = std::max<int64_t>(max_tile, i.num_rows), max_span = std::max<int64_t>(max_span, i.num_kv_heads);
+    }
     if (args.options.rope_theta > 0)
       for (const PlanRequest& r : plan.requests()) rope_len = std::max<int64_t>(rope_len, r.kv_len);
-    block_bytes = block_scratch_bytes(int32_t(num_rows), int32_t(dims.head_dim_qk), int32_t(dims.head_dim_vo));
+    block_bytes =
+        block_scratch_bytes(int32_t(max_tile), int32_t(dims.head_dim_qk), int32_t(dims.head_dim_vo), int32_t(max_span));
     block_bytes = (block_bytes + Carver::kAlign - 1) / Carver::kAlign * Carver::kAlign;
     q = c.take<float>("queries", num_workers * num_rows * q_stride);
     o = c.take<float>("outputs", num_workers * 2 * num_rows * o_stride);
@@ -156,7 +164,7 @@ class AttentionRun {
       const int32_t end = int32_t(std::min<int64_t>(next, item.kv_end));
       const Partial part = first ? total : memory_.worker(thread, 1);
       attend<T>(item, {begin, end}, thread, part);
-      if (!first) fold(total, part, item.num_rows);
+      if (!first) fold(total, part, rows_of(item));
       begin = end;
     }
     if (direct) finish(item, memory_.rows + thread * memory_.num_rows, total);
@@ -164,21 +172,24 @@ class AttentionRun {
 
   void run_merge(const PlanMerge& merge, int64_t thread) const {
     const Partial total = memory_.slot(merge.slot_begin);
-    for (int32_t s = 1; s < merge.num_slots; ++s) fold(total, memory_.slot(merge.slot_begin + s), merge.num_rows);
+    for (int32_t s = 1; s < merge.num_slots; ++s) fold(total, memory_.slot(merge.slot_begin + s), rows_of(merge));
     Row* rows = memory_.rows + thread * memory_.num_rows;
     fill_rows(merge, rows);
     finish(merge, rows, total);
   }
 
  private:
-  // Work: PlanItem or PlanMerge.
+  // Work: PlanItem or PlanMerge. Rows are [num_kv_heads][num_rows].
+  template <class Work>
+  static int32_t rows_of(const Work& work) {
+    return work.num_kv_heads * work.num_rows;
+  }
   template <class Work>
   void fill_rows(const Work& work, Row* rows) const {
     const PlanRequest& r = plan_.requests()[size_t(work.request_idx)];
-    for (int32_t m = 0; m < work.num_rows; ++m) {
-      const int32_t packed = work.row_begin + m;
-      rows[m] = {work.request_idx, packed / group_, work.kv_head * group_ + packed % group_,
-                 work.kv_head,     r.qo_len,        r.kv_len};
+    for (int32_t m = 0; m < rows_of(work); ++m) {
+      const int32_t packed = work.row_begin + m % work.num_rows, kv_head = work.kv_head + m / work.num_rows;
+      rows[m] = {work.request_idx, packed / group_, kv_head * group_ + packed % group_, kv_head, r.qo_len, r.kv_len};
     }
   }
 
@@ -188,14 +199,14 @@ class AttentionRun {
     fill_rows(item, rows);
     const int64_t first = plan_.requests()[size_t(item.request_idx)].qo_begin;
     for_dtype<float, f16, bf16, e4m3, e5m2>(args_.q.dtype, [&]<class T>(T) {
-      for (int32_t m = 0; m < item.num_rows; ++m) {
+      for (int32_t m = 0; m < rows_of(item); ++m) {
         const T* src = args_.q.as<const T>() + (first + rows[m].qo_idx) * args_.q.strides[0] +
                        rows[m].qo_head * args_.q.strides[1];
         widen_row(src, dims_.head_dim_qk, q + m * memory_.q_stride, memory_.q_stride);
       }
     });
     if (args_.options.rope_theta <= 0) return;
-    for (int32_t m = 0; m < item.num_rows; ++m)
+    for (int32_t m = 0; m < rows_of(item); ++m)
       rotate_query(q + m * memory_.q_stride, dims_.head_dim_qk,
                    double(rows[m].kv_len) - rows[m].qo_len + rows[m].qo_idx, args_.options);
   }
@@ -209,6 +220,7 @@ class AttentionRun {
     KvRows<T> rows;
     rows.base = x.as<const T>() + item.kv_head * x.strides[x.rank - 2];
     rows.stride_token = x.strides[x.rank - 3];
+    rows.stride_head = x.strides[x.rank - 2];
     if (!dims_.paged()) {
       if (args_.kv_indptr.defined()) rows.base += id(args_.kv_indptr) * rows.stride_token;
       return rows;
@@ -229,7 +241,8 @@ class AttentionRun {
                            .q_stride = memory_.q_stride,
                            .num_rows = item.num_rows,
                            .head_dim_qk = int32_t(dims_.head_dim_qk),
-                           .head_dim_vo = int32_t(dims_.head_dim_vo)};
+                           .head_dim_vo = int32_t(dims_.head_dim_vo),
+                           .num_kv_heads = item.num_kv_heads};
     KeyRope rope;
     if (args_.options.rope_theta > 0) rope = {memory_.rope_cos, memory_.rope_sin, int32_t(dims_.head_dim_qk)};
     attend_block<T>(variant_, block, kv_rows<T>(args_.k, item), kv_rows<T>(args_.v, item), keys, rope,
@@ -257,7 +270,7 @@ class AttentionRun {
   void finish(const Work& work, const Row* rows, const Partial& total) const {
     const int64_t first = plan_.requests()[size_t(work.request_idx)].qo_begin;
     const float to_base = args_.options.lse_base == LogBase::k2 ? 1.f : math::kLn2;
-    for (int32_t m = 0; m < work.num_rows; ++m) {
+    for (int32_t m = 0; m < rows_of(work); ++m) {
       const int64_t row = first + rows[m].qo_idx, head = rows[m].qo_head;
       State s = total.state[m];
       float scale = args_.options.v_scale;

@@ -62,8 +62,7 @@ inline F32 load_n(const e4m3* p, int32_t n) { return widen(_mm_maskz_loadu_epi8(
 inline F32 load_n(const e5m2* p, int32_t n) { return widen(_mm_maskz_loadu_epi8(first_n(n), p), e5m2{}); }
 
 inline __m256i narrow(F32 x, f16) { return _mm512_maskz_cvtps_ph(0xffff, x.v, _MM_FROUND_TO_NEAREST_INT); }
-// In integers rather than with vcvtneps2bf16, which flushes subnormals.
-inline __m256i narrow(F32 x, bf16) {
+inline __m256i narrow_in_integers(F32 x) {
   const __m512i in = _mm512_castps_si512(x.v);
   const __m512i high = _mm512_maskz_srli_epi32(0xffff, in, 16);
   const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
@@ -72,6 +71,16 @@ inline __m256i narrow(F32 x, bf16) {
   const __mmask16 nan = _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q);
   return _mm512_maskz_cvtepi32_epi16(0xffff, _mm512_mask_or_epi32(rounded, nan, high, _mm512_set1_epi32(0x40)));
 }
+#if FULMEN_CPU_LEVEL_ID >= 3
+// The instruction flushes subnormals, so a register that holds one goes the long way.
+inline __m256i narrow(F32 x, bf16) {
+  constexpr int kSubnormal = 0x20;
+  if (_mm512_fpclass_ps_mask(x.v, kSubnormal) != 0) [[unlikely]] return narrow_in_integers(x);
+  return (__m256i)_mm512_cvtneps_pbh(x.v);
+}
+#else
+inline __m256i narrow(F32 x, bf16) { return narrow_in_integers(x); }
+#endif
 inline void store(float* p, F32 x) { _mm512_storeu_ps(p, x.v); }
 inline void store(f16* p, F32 x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(x, f16{})); }
 inline void store(bf16* p, F32 x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(x, bf16{})); }

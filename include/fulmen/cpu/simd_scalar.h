@@ -1,30 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
-// Level "scalar": plain C++ over four lanes. Runs on any machine; compilers turn the loops into whatever it has.
+// Level "scalar": no instruction set assumed. Four lanes in the compilers' portable vectors, which become whatever the
+// machine has; plain arrays would do as well but take g++ ten times as long to compile where kernels unroll.
 #pragma once
 #include <fulmen/core/dtype.h>
 #include <fulmen/cpu/level.h>
 
 #include <cmath>
+#include <cstring>
 
 FULMEN_CPU_BEGIN
 
 inline constexpr int32_t kLanes = 4;
+using Float4 = float __attribute__((vector_size(16)));
+using Int4 = int32_t __attribute__((vector_size(16)));
+using Uint4 = uint32_t __attribute__((vector_size(16)));
+
 struct F32 {
-  float v[kLanes];
+  Float4 v;
   F32() = default;
-  explicit F32(float x) {
-    for (float& lane : v) lane = x;
-  }
+  F32(Float4 x) : v(x) {}
+  explicit F32(float x) : v{x, x, x, x} {}
 };
 struct I32 {
-  int32_t v[kLanes];
+  Int4 v;
   I32() = default;
-  explicit I32(int32_t x) {
-    for (int32_t& lane : v) lane = x;
-  }
+  I32(Int4 x) : v(x) {}
+  explicit I32(int32_t x) : v{x, x, x, x} {}
 };
 struct Mask {
-  bool v[kLanes];
+  Int4 v;  // all ones or all zeros per lane
 };
 
 template <class R, class F>
@@ -33,6 +37,9 @@ inline R each(F f) {
   for (int32_t i = 0; i < kLanes; ++i) r.v[i] = f(i);
   return r;
 }
+inline Int4 as_int(Float4 x) { return bit_cast<Int4>(x); }
+inline Float4 as_float(Int4 x) { return bit_cast<Float4>(x); }
+inline Float4 pick(Int4 mask, Float4 a, Float4 b) { return as_float((mask & as_int(a)) | (~mask & as_int(b))); }
 
 inline F32 splat(float x) { return F32(x); }
 inline F32 zeros() { return splat(0); }
@@ -40,45 +47,41 @@ template <class T>
 inline F32 load_n(const T* p, int32_t n) {
   return each<F32>([&](int32_t i) { return i < n ? to_f32(p[i]) : 0.f; });
 }
+inline F32 load(const float* p) {
+  F32 x;
+  std::memcpy(&x.v, p, sizeof x.v);
+  return x;
+}
 template <class T>
 inline F32 load(const T* p) {
-  return load_n(p, kLanes);
+  return each<F32>([&](int32_t i) { return to_f32(p[i]); });
 }
 template <class T>
 inline void store_n(T* p, F32 x, int32_t n) {
   for (int32_t i = 0; i < n; ++i) p[i] = from_f32<T>(x.v[i]);
 }
+inline void store(float* p, F32 x) { std::memcpy(p, &x.v, sizeof x.v); }
 template <class T>
 inline void store(T* p, F32 x) {
   store_n(p, x, kLanes);
 }
 
-inline F32 operator+(F32 a, F32 b) {
-  return each<F32>([&](int32_t i) { return a.v[i] + b.v[i]; });
-}
-inline F32 operator-(F32 a, F32 b) {
-  return each<F32>([&](int32_t i) { return a.v[i] - b.v[i]; });
-}
-inline F32 operator*(F32 a, F32 b) {
-  return each<F32>([&](int32_t i) { return a.v[i] * b.v[i]; });
-}
-inline F32 operator/(F32 a, F32 b) {
-  return each<F32>([&](int32_t i) { return a.v[i] / b.v[i]; });
-}
-inline F32 fma(F32 a, F32 b, F32 c) {
-  return each<F32>([&](int32_t i) { return a.v[i] * b.v[i] + c.v[i]; });
-}
-inline F32 max(F32 a, F32 b) {
-  return each<F32>([&](int32_t i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
-}
-inline F32 min(F32 a, F32 b) {
-  return each<F32>([&](int32_t i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
-}
+inline F32 operator+(F32 a, F32 b) { return {a.v + b.v}; }
+inline F32 operator-(F32 a, F32 b) { return {a.v - b.v}; }
+inline F32 operator*(F32 a, F32 b) { return {a.v * b.v}; }
+inline F32 operator/(F32 a, F32 b) { return {a.v / b.v}; }
+inline F32 fma(F32 a, F32 b, F32 c) { return {a.v * b.v + c.v}; }
+inline F32 max(F32 a, F32 b) { return {pick(a.v > b.v, a.v, b.v)}; }
+inline F32 min(F32 a, F32 b) { return {pick(a.v < b.v, a.v, b.v)}; }
 inline F32 sqrt(F32 a) {
   return each<F32>([&](int32_t i) { return std::sqrt(a.v[i]); });
 }
-inline F32 round(F32 a) {  // to nearest even, as the other levels do
-  return each<F32>([&](int32_t i) { return std::nearbyint(a.v[i]); });
+// To nearest even, as the other levels do: adding 2^23 with x's sign leaves no bit below 1, and larger x have none.
+inline F32 round(F32 a) {
+  const Int4 sign = as_int(a.v) & int32_t(0x80000000u), magnitude = as_int(a.v) & 0x7fffffff;
+  const Float4 shift = as_float(sign | 0x4b000000);
+  const Float4 rounded = as_float(as_int(a.v + shift - shift) | sign);
+  return {pick(magnitude < 0x4b000000, rounded, a.v)};
 }
 
 // Lane i and lane i ^ kDistance change places; kDistance is a power of two.
@@ -89,7 +92,7 @@ inline F32 swap_lanes(F32 a) {
 inline float reduce_add(F32 a) { return (a.v[0] + a.v[1]) + (a.v[2] + a.v[3]); }
 inline float reduce_max(F32 a) {
   float top = a.v[0];
-  for (float lane : a.v) top = lane > top ? lane : top;
+  for (int32_t i = 1; i < kLanes; ++i) top = a.v[i] > top ? a.v[i] : top;
   return top;
 }
 
@@ -128,58 +131,37 @@ inline I32 load_ints(const int32_t* p) {
 inline I32 iota(int32_t first) {
   return each<I32>([&](int32_t i) { return first + i; });
 }
-inline I32 operator+(I32 a, I32 b) {  // wraps, as registers do
-  return each<I32>([&](int32_t i) { return int32_t(uint32_t(a.v[i]) + uint32_t(b.v[i])); });
-}
-inline I32 operator-(I32 a, I32 b) {
-  return each<I32>([&](int32_t i) { return int32_t(uint32_t(a.v[i]) - uint32_t(b.v[i])); });
-}
-inline I32 operator&(I32 a, I32 b) {
-  return each<I32>([&](int32_t i) { return a.v[i] & b.v[i]; });
-}
-inline I32 operator|(I32 a, I32 b) {
-  return each<I32>([&](int32_t i) { return a.v[i] | b.v[i]; });
-}
+inline Uint4 as_uint(Int4 x) { return bit_cast<Uint4>(x); }
+inline Int4 from_uint(Uint4 x) { return bit_cast<Int4>(x); }
+inline I32 operator+(I32 a, I32 b) { return {from_uint(as_uint(a.v) + as_uint(b.v))}; }  // wraps, as registers do
+inline I32 operator-(I32 a, I32 b) { return {from_uint(as_uint(a.v) - as_uint(b.v))}; }
+inline I32 operator&(I32 a, I32 b) { return {a.v & b.v}; }
+inline I32 operator|(I32 a, I32 b) { return {a.v | b.v}; }
 template <int kBits>
 inline I32 shift_left(I32 a) {
-  return each<I32>([&](int32_t i) { return int32_t(uint32_t(a.v[i]) << kBits); });
+  return {from_uint(as_uint(a.v) << kBits)};
 }
 template <int kBits>
 inline I32 shift_right(I32 a) {
-  return each<I32>([&](int32_t i) { return int32_t(uint32_t(a.v[i]) >> kBits); });
+  return {from_uint(as_uint(a.v) >> kBits)};
 }
-inline F32 to_float(I32 a) {
-  return each<F32>([&](int32_t i) { return float(a.v[i]); });
-}
-inline F32 cast_to(F32, I32 a) { return to_float(a); }  // for variants
-inline I32 to_int(F32 a) {                              // a holds whole numbers
-  return each<I32>([&](int32_t i) { return int32_t(a.v[i]); });
-}
-inline I32 bits_of(F32 a) {
-  return each<I32>([&](int32_t i) { return bit_cast<int32_t>(a.v[i]); });
-}
-inline F32 float_from_bits(I32 a) {
-  return each<F32>([&](int32_t i) { return bit_cast<float>(a.v[i]); });
-}
+inline F32 to_float(I32 a) { return {__builtin_convertvector(a.v, Float4)}; }
+inline F32 cast_to(F32, I32 a) { return to_float(a); }                     // for variants
+inline I32 to_int(F32 a) { return {__builtin_convertvector(a.v, Int4)}; }  // a holds whole numbers
+inline I32 bits_of(F32 a) { return {as_int(a.v)}; }
+inline F32 float_from_bits(I32 a) { return {as_float(a.v)}; }
 
-inline Mask operator<(F32 a, F32 b) {
-  return each<Mask>([&](int32_t i) { return a.v[i] < b.v[i]; });
-}
-inline Mask operator<(I32 a, I32 b) {
-  return each<Mask>([&](int32_t i) { return a.v[i] < b.v[i]; });
-}
-inline Mask operator==(I32 a, I32 b) {
-  return each<Mask>([&](int32_t i) { return a.v[i] == b.v[i]; });
-}
-inline F32 select(Mask m, F32 a, F32 b) {
-  return each<F32>([&](int32_t i) { return m.v[i] ? a.v[i] : b.v[i]; });
-}
+inline Mask operator<(F32 a, F32 b) { return {a.v < b.v}; }
+inline Mask operator<(I32 a, I32 b) { return {a.v < b.v}; }
+inline Mask operator==(I32 a, I32 b) { return {a.v == b.v}; }
+inline F32 select(Mask m, F32 a, F32 b) { return {pick(m.v, a.v, b.v)}; }
 inline Mask mask_from_bits(uint32_t bits) {
-  return each<Mask>([&](int32_t i) { return (bits >> i & 1u) != 0; });
+  const Int4 bit = {1, 2, 4, 8}, all = {int32_t(bits), int32_t(bits), int32_t(bits), int32_t(bits)};
+  return {(all & bit) == bit};
 }
 inline uint32_t bits_from_mask(Mask m) {
   uint32_t bits = 0;
-  for (int32_t i = 0; i < kLanes; ++i) bits |= uint32_t(m.v[i]) << i;
+  for (int32_t i = 0; i < kLanes; ++i) bits |= uint32_t(m.v[i] & 1) << i;
   return bits;
 }
 inline void prefetch(const void* p) { __builtin_prefetch(p); }

@@ -38,7 +38,7 @@ void act_and_mul(const ActAndMulArgs& args, const Context& context = {});
 inline Cost cost(const ActAndMulArgs& args) {
   const double n = double(args.out.num_elements());
   const double written = n * size_of(args.out.dtype);
-  return {.bytes = 2 * n * size_of(args.input.dtype) + written, .flops = 20 * n, .bytes_written = written};
+  return {.bytes = 2 * n * size_of(args.input.dtype) + written, .flops = 4 * n, .bytes_written = written};
 }
 
 }  // namespace fulmen

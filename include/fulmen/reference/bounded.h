@@ -28,8 +28,18 @@ inline double rounding(double value, DType t) {
   return t <= DType::kE5M2 ? std::max(std::abs(value) * epsilon_of(t), kLeast[int32_t(t)]) / 2 : 0;
 }
 
+inline constexpr double largest_of(DType t) {  // FP8 saturates; the others overflow to infinity
+  return t == DType::kE4M3 ? 448 : t == DType::kE5M2 ? 57344 : INFINITY;
+}
+
 // Adds the rounding of the output itself, on the far side of the error so far.
-inline Bounded rounded_to(Bounded x, DType t) { return {x.value, x.bound + rounding(std::abs(x.value) + x.bound, t)}; }
+inline Bounded rounded_to(Bounded x, DType t) {
+  const double value = std::clamp(x.value, -largest_of(t), largest_of(t));
+  return {value, x.bound + rounding(std::abs(value) + x.bound, t)};
+}
+
+// What an FP8 output is divided by; 1 if it is absent.
+inline double scale_or_one(const TensorView& scale) { return scale.defined() ? double(*scale.as<float>()) : 1; }
 
 // Element of a tensor of any float or integer dtype, by flat row-major index, strides honoured.
 inline double element(const TensorView& t, int64_t flat) {
@@ -39,31 +49,19 @@ inline double element(const TensorView& t, int64_t flat) {
     flat /= t.shape[i];
   }
   switch (t.dtype) {
-    case DType::kF32:
-      return double(t.as<float>()[offset]);
-    case DType::kF16:
-      return double(to_f32(t.as<f16>()[offset]));
-    case DType::kBF16:
-      return double(to_f32(t.as<bf16>()[offset]));
-    case DType::kE4M3:
-      return double(to_f32(t.as<e4m3>()[offset]));
-    case DType::kE5M2:
-      return double(to_f32(t.as<e5m2>()[offset]));
-    case DType::kF64:
-      return t.as<double>()[offset];
-    case DType::kI8:
-      return double(t.as<int8_t>()[offset]);
+    case DType::kF32: return double(t.as<float>()[offset]);
+    case DType::kF16: return double(to_f32(t.as<f16>()[offset]));
+    case DType::kBF16: return double(to_f32(t.as<bf16>()[offset]));
+    case DType::kE4M3: return double(to_f32(t.as<e4m3>()[offset]));
+    case DType::kE5M2: return double(to_f32(t.as<e5m2>()[offset]));
+    case DType::kF64: return t.as<double>()[offset];
+    case DType::kI8: return double(t.as<int8_t>()[offset]);
     case DType::kU8:
-    case DType::kBool:
-      return double(t.as<uint8_t>()[offset]);
-    case DType::kI32:
-      return double(t.as<int32_t>()[offset]);
-    case DType::kU32:
-      return double(t.as<uint32_t>()[offset]);
-    case DType::kI64:
-      return double(t.as<int64_t>()[offset]);
-    case DType::kU64:
-      return double(t.as<uint64_t>()[offset]);
+    case DType::kBool: return double(t.as<uint8_t>()[offset]);
+    case DType::kI32: return double(t.as<int32_t>()[offset]);
+    case DType::kU32: return double(t.as<uint32_t>()[offset]);
+    case DType::kI64: return double(t.as<int64_t>()[offset]);
+    case DType::kU64: return double(t.as<uint64_t>()[offset]);
   }
   return 0;
 }

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every attention entry point of the package shares: options, masks, outputs, and a planned batch.
+
+The library has one attention op. Wrappers keep FlashInfer's state under FlashInfer's names, because serving engines read
+and write it; `PlannedBatch` turns that state into a plan, and into a new plan when the state has changed since.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Sequence
+
+import numpy as np
+
+from ._arrays import Array, arg, check_out, dtype_of, empty, from_numpy, host_ints, is_native, is_torch, out_arg, scalar
+from ._dtypes import FP8, dtype_name, numpy_dtype
+from ._ffi import lib
+from ._options import check_kv_layout, check_pos_encoding_mode, only
+
+DEFAULT_ROPE_THETA = 1e4
+
+
+def output_dtype(q_dtype: str, o_dtype: Any = None) -> str:
+    """The name of the output's dtype: as asked, else q's, else float16 for an FP8 q."""
+    if o_dtype is not None:
+        return dtype_name(o_dtype)
+    return "float16" if q_dtype in FP8 else q_dtype
+
+
+def options(
+    kv_layout: str = "NHD",
+    causal: bool = False,
+    window_left: int = -1,
+    logits_soft_cap: float | None = None,
+    sm_scale: float | None = None,
+    q_scale: float = 1.0,
+    k_scale: float = 1.0,
+    v_scale: float = 1.0,
+    rope: tuple[float, float] = (0.0, 1.0),
+    fixed_split_len: int = 0,
+    disable_split: bool = False,
+) -> tuple[Any, ...]:
+    """The library's options in its order. None and numbers below 0 turn the soft cap off; lse is base 2."""
+    cap = 0.0 if logits_soft_cap is None or logits_soft_cap <= 0 else float(logits_soft_cap)
+    return (
+        kv_layout, bool(causal), max(int(window_left), -1), cap, float(sm_scale or 0.0), q_scale, k_scale, v_scale, *rope,
+        "2", int(fixed_split_len), bool(disable_split),
+    )  # fmt: skip
+
+
+def rope_of(pos_encoding_mode: str, rope_scale: float | None, rope_theta: float | None) -> tuple[float, float]:
+    """(theta, scale) of rotation inside attention; theta 0 is off."""
+    if pos_encoding_mode != "ROPE_LLAMA":
+        return 0.0, 1.0
+    return float(rope_theta or DEFAULT_ROPE_THETA), float(rope_scale or 1.0)
+
+
+def alibi_of(pos_encoding_mode: str, num_qo_heads: int) -> np.ndarray | None:
+    """Slopes float32 [num_qo_heads] when the mode is ALIBI."""
+    if pos_encoding_mode != "ALIBI":
+        return None
+    from .utils import alibi_slopes
+
+    return alibi_slopes(num_qo_heads)
+
+
+def sinks_arg(sinks: Any) -> Any:
+    """float32 [num_qo_heads] in natural-log units; a list of one array is FlashInfer's other form."""
+    if isinstance(sinks, (list, tuple)):
+        only("attention", 1, **{"the number of sink tensors": len(sinks)})
+        sinks = sinks[0]
+    return arg(sinks)
+
+
+def index(x: Any) -> Any:
+    """An index tensor as the library takes it: int32 or int64 and contiguous. Shares the caller's memory if it can."""
+    if is_torch(x):
+        x = x.detach()
+        if x.device.type != "cpu" or dtype_of(x) not in ("int32", "int64"):
+            x = x.to("cpu", dtype=_torch_int32())
+        return x.contiguous()
+    x = np.asarray(x)
+    return np.ascontiguousarray(x if x.dtype in (np.int32, np.int64) else x.astype(np.int32))
+
+
+def _torch_int32() -> Any:
+    import torch
+
+    return torch.int32
+
+
+def pack_mask(mask: Array, qo_lens: np.ndarray, kv_lens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Flat booleans, requests one after the other, as little-endian bits, and byte offsets [batch_size + 1] int32."""
+    flat = np.ascontiguousarray((mask.detach().cpu().numpy() if is_torch(mask) else np.asarray(mask)).reshape(-1) != 0)
+    bounds = np.concatenate([[0], np.cumsum(qo_lens.astype(np.int64) * kv_lens)])
+    if flat.shape[0] != bounds[-1]:
+        raise ValueError(f"custom_mask has {flat.shape[0]} elements, expected sum(qo_len * kv_len) = {bounds[-1]}")
+    packed, offsets = np.empty(int(((np.diff(bounds) + 7) // 8).sum()), np.uint8), np.empty(bounds.shape, np.int32)
+    lib.segment_packbits(flat, bounds, packed, offsets, "little")
+    return packed, offsets
+
+
+def mask_offsets(qo_lens: np.ndarray, kv_lens: np.ndarray) -> np.ndarray:
+    """Byte offsets [batch_size + 1] int32 of packed masks."""
+    return np.concatenate([[0], np.cumsum((qo_lens.astype(np.int64) * kv_lens + 7) // 8)]).astype(np.int32)
+
+
+def stand_in(shape: Sequence[int], dtype: str, written: bool = False) -> Any:
+    """A tensor that lends a plan its shape and dtype: one element's memory behind every index unless it is written."""
+    import tvm_ffi
+
+    raw = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}[numpy_size(dtype)]
+    if written:
+        base = np.empty(shape, raw)
+    else:
+        row = np.zeros(shape[-1], raw)
+        base = np.lib.stride_tricks.as_strided(row, shape, (0,) * (len(shape) - 1) + (row.itemsize,))
+        base = base if base.flags.writeable else base.copy()
+    return lib.reinterpret(base, tvm_ffi.dtype(dtype))
+
+
+def numpy_size(dtype: str) -> int:
+    """Bytes of an element, without needing ml_dtypes."""
+    return 1 if dtype in FP8 else 2 if dtype == "bfloat16" else numpy_dtype(dtype).itemsize
+
+
+def outputs(
+    q: Array, shape: Sequence[int], dtype: str, out: Array | None, lse: Array | None, return_lse: bool
+) -> tuple[Array, Array | None]:
+    """The caller's output arrays, checked, or new ones."""
+    out = empty(q, shape, dtype) if out is None else check_out(out, shape, dtype, "out")
+    if lse is not None:
+        check_out(lse, shape[:-1], "float32", "lse")
+    elif return_lse:
+        lse = empty(q, shape[:-1], "float32")
+    return out, lse
+
+
+class NativeModule:
+    """What engines call as wrapper._cached_module: planning again from the wrapper's own buffers."""
+
+    def __init__(self, wrapper: "PlannedBatch") -> None:
+        self._wrapper = wrapper
+
+    def plan(self, *args: Any) -> Any:
+        """Arguments are FlashInfer's native ones; all that they say is in the wrapper's buffers already."""
+        self._wrapper._make_plan()
+        return self._wrapper._plan_info
+
+
+class PlannedBatch:
+    """State and planning of a batch wrapper. Subclasses set _entry and fill the state in plan()."""
+
+    _entry = "batch_attention"
+
+    def _init_state(self, float_workspace_buffer: Array | None, kv_layout: str, use_cuda_graph: bool, backend: str) -> None:
+        check_kv_layout(kv_layout)
+        self._kv_layout = kv_layout
+        self._float_workspace_buffer = float_workspace_buffer
+        self._int_workspace_buffer = self._pin_memory_int_workspace_buffer = None
+        self.device = getattr(float_workspace_buffer, "device", "cpu")
+        self._use_cuda_graph = bool(use_cuda_graph)
+        self._backend = backend
+        self._jit_module = None
+        self._cached_module: Any = None
+        self._plan_info: Any = None
+        self._planned_state: Any = None
+        self._qo_indptr_buf = self._custom_mask_buf = self._mask_indptr_buf = None
+        self._paged_kv_indptr_buf = self._paged_kv_indices_buf = self._paged_kv_last_page_len_buf = None
+        self._seq_lens_buf = None
+        self._causal, self._pos_encoding_mode, self._window_left = False, "NONE", -1
+        self._logits_soft_cap, self._sm_scale = 0.0, None
+        self._rope_scale: float | None = 1.0
+        self._rope_theta: float | None = DEFAULT_ROPE_THETA
+        self._fixed_split_len, self._disable_split = 0, False
+
+    @property
+    def is_cuda_graph_enabled(self) -> bool:
+        """Whether the wrapper was made with use_cuda_graph: fixed batch size, the caller's index buffers."""
+        return self._use_cuda_graph
+
+    def reset_workspace_buffer(self, float_workspace_buffer: Array, int_workspace_buffer: Array | None = None) -> None:
+        """Other workspaces from the next plan on; the library keeps no int workspace."""
+        self._float_workspace_buffer = float_workspace_buffer
+        self._int_workspace_buffer = int_workspace_buffer
+        if self._plan_info is not None:
+            self._bind_workspace()
+
+    def _set_options(
+        self,
+        causal: bool,
+        pos_encoding_mode: str,
+        window_left: int,
+        logits_soft_cap: float | None,
+        sm_scale: float | None,
+        rope_scale: float | None,
+        rope_theta: float | None,
+        use_fp16_qk_reduction: bool = False,
+    ) -> None:
+        check_pos_encoding_mode(pos_encoding_mode)
+        only("attention", False, use_fp16_qk_reduction=use_fp16_qk_reduction)
+        self._causal, self._pos_encoding_mode, self._window_left = bool(causal), pos_encoding_mode, window_left
+        self._logits_soft_cap = 0.0 if logits_soft_cap is None else float(logits_soft_cap)
+        self._sm_scale = None if sm_scale is None else float(sm_scale)
+        self._rope_scale = 1.0 if rope_scale is None else rope_scale
+        self._rope_theta = DEFAULT_ROPE_THETA if rope_theta is None else rope_theta
+
+    def _set_shapes(
+        self, num_qo_heads: int, num_kv_heads: int, head_dim_qk: int, head_dim_vo: int, page_size: int | None,
+        q_data_type: Any, kv_data_type: Any, o_data_type: Any, total_q: int, total_kv: int,
+    ) -> None:  # fmt: skip
+        """page_size None: ragged keys, total_kv counts tokens; else it counts pages."""
+        self._num_qo_heads, self._num_kv_heads = num_qo_heads, num_kv_heads
+        self._head_dim_qk, self._head_dim_vo, self._page_size = head_dim_qk, head_dim_vo, page_size
+        self._cached_q_data_type = dtype_name(q_data_type)
+        self._cached_kv_data_type = dtype_name(q_data_type if kv_data_type is None else kv_data_type)
+        self._cached_o_data_type = output_dtype(self._cached_q_data_type, o_data_type)
+        self._total_q, self._total_kv = int(total_q), int(total_kv)
+
+    def _set_split(self, fixed_split_size: int | None, disable_split_kv: bool, page_size: int) -> None:
+        """fixed_split_size counts pages; None and -1 are off."""
+        self._fixed_split_len = fixed_split_size * page_size if fixed_split_size is not None and fixed_split_size > 0 else 0
+        self._disable_split = bool(disable_split_kv)
+
+    def _state(self) -> tuple[Any, ...]:
+        return (
+            self._causal, self._pos_encoding_mode, self._window_left, self._logits_soft_cap, self._sm_scale,
+            self._rope_scale, self._rope_theta, self._total_q,
+        )  # fmt: skip
+
+    def _kv_shape(self, head_dim: int) -> tuple[int, ...]:
+        tokens, heads = (self._page_size or self._total_kv), self._num_kv_heads
+        inner = (tokens, heads, head_dim) if self._kv_layout == "NHD" else (heads, tokens, head_dim)
+        return inner if self._page_size is None else (self._total_kv, *inner)
+
+    def _make_plan(self) -> None:
+        if self._cached_module is None:
+            self._cached_module = NativeModule(self)
+        rows = self._total_q
+        tables = [None if t is None else arg(t) for t in self._tables()]
+        rope = rope_of(self._pos_encoding_mode, self._rope_scale, self._rope_theta)
+        self._plan_info = lib.attention_plan(
+            self._entry,
+            stand_in((rows, self._num_qo_heads, self._head_dim_qk), self._cached_q_data_type),
+            stand_in(self._kv_shape(self._head_dim_qk), self._cached_kv_data_type),
+            stand_in(self._kv_shape(self._head_dim_vo), self._cached_kv_data_type),
+            *tables,
+            stand_in((rows, self._num_qo_heads, self._head_dim_vo), self._cached_o_data_type, written=True),
+            None, arg(self._custom_mask_buf), arg(self._mask_indptr_buf),
+            alibi_of(self._pos_encoding_mode, self._num_qo_heads), None, None,
+            *options(
+                self._kv_layout, self._causal, self._window_left, self._logits_soft_cap, self._sm_scale,
+                rope=rope, fixed_split_len=self._fixed_split_len, disable_split=self._disable_split,
+            ),
+        )  # fmt: skip
+        self._planned_state = self._state()
+        self._bind_workspace()
+
+    def _tables(self) -> tuple[Any, ...]:
+        """qo_indptr, kv_indptr, kv_indices, last_page_len, block_tables, seq_lens."""
+        lens = None if self._seq_lens_buf is not None else self._paged_kv_last_page_len_buf
+        return (
+            self._qo_indptr_buf, self._paged_kv_indptr_buf, self._paged_kv_indices_buf, lens, None, self._seq_lens_buf
+        )  # fmt: skip
+
+    def _bind_workspace(self) -> None:
+        import tvm_ffi
+
+        needed = int(lib.attention_workspace_bytes(self._plan_info))
+        buffer = self._float_workspace_buffer
+        if buffer is None:
+            buffer = np.empty(needed, np.uint8)
+        elif not is_native(buffer):
+            buffer = np.from_dlpack(buffer)
+        flat = buffer.view(_torch_uint8()) if is_torch(buffer) else buffer.reshape(-1).view(np.uint8)
+        size = math.prod(flat.shape)
+        if size < needed:
+            raise RuntimeError(f"float_workspace_buffer has {size} bytes; this plan needs {needed}")
+        flat = flat.reshape(-1)
+        self._workspace_arg = flat if is_torch(flat) else tvm_ffi.from_dlpack(flat)
+
+    def _scaled_run(
+        self, q: Array, k: Array, v: Array, out: Array | None, lse: Array | None, return_lse: bool, sinks: Any,
+        q_scale: Any, k_scale: Any, v_scale: Any, window_left: int | None = None,
+    ) -> Array | tuple[Array, Array]:  # fmt: skip
+        if self._plan_info is None:
+            raise RuntimeError("run() before plan()")
+        if window_left is not None and window_left != self._window_left:
+            self._window_left = window_left
+        if self._state() != self._planned_state:
+            self._make_plan()
+        for name, x, planned in (("q", q, self._cached_q_data_type), ("kv", k, self._cached_kv_data_type)):
+            if dtype_of(x) != planned:
+                raise ValueError(
+                    f"The dtype of {name}, {dtype_of(x)}, does not match {name}_data_type {planned} of the plan function"
+                )
+        shape = (q.shape[0], self._num_qo_heads, self._head_dim_vo)
+        out, lse = outputs(q, shape, self._cached_o_data_type, out, lse, return_lse)
+        lib.attention_run(
+            self._plan_info, arg(q), arg(k), arg(v), out_arg(out), None if lse is None else out_arg(lse, "lse"),
+            None if sinks is None else sinks_arg(sinks), self._workspace_arg,
+            scalar(q_scale, "q_scale", 1.0), scalar(k_scale, "k_scale", 1.0), scalar(v_scale, "v_scale", 1.0),
+        )  # fmt: skip
+        return (out, lse) if return_lse else out
+
+    def end_forward(self) -> None:
+        """Does nothing; FlashInfer's old API called it after a batch."""
+
+
+def _torch_uint8() -> Any:
+    import torch
+
+    return torch.uint8
+
+
+def copy_into(buffer: Array, x: Any, name: str) -> Array:
+    """x copied into the head of the caller's buffer; that head. ValueError when it does not fit."""
+    x = index(x)
+    if x.shape[0] > buffer.shape[0]:
+        raise ValueError(f"The size of {name} should be less than or equal to the allocated buffer: {x.shape[0]} > {buffer.shape[0]}")
+    head = buffer[: x.shape[0]]
+    head[...] = x if is_torch(x) == is_torch(buffer) else from_numpy(buffer, host_ints(x))
+    return head
+
+
+def scale_args(args: tuple[Any, ...], q_scale: Any, k_scale: Any, v_scale: Any) -> tuple[Any, Any, Any]:
+    """run(*args): the scales of FP8 tensors, or arguments of a user's JIT module, which is not implemented."""
+    if not args:
+        return q_scale, k_scale, v_scale
+    if len(args) != 3:
+        raise NotImplementedError(f"run: {len(args)} extra positional arguments; only (scale_q, scale_k, scale_v) is implemented")
+    given = (q_scale, k_scale, v_scale)
+    products = [scalar(a, n, 1.0) * scalar(g, n, 1.0) for a, g, n in zip(args, given, ("q_scale", "k_scale", "v_scale"))]  # type: ignore[operator]
+    return products[0], products[1], products[2]

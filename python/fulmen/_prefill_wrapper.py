@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the paged and the ragged prefill wrapper share: buffers of a fixed batch, masks, the old forward()."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import _attention as core
+from ._arrays import Array, host_ints
+from ._options import check_backend, only
+
+
+def multi_item_mask(
+    qo_lens: np.ndarray, kv_lens: np.ndarray, prefix_lens: np.ndarray, positions: np.ndarray, stride: int
+) -> np.ndarray:
+    """Flat booleans of FlashInfer's multi-item scoring: several items share a prefix and do not see each other.
+
+    positions[b * stride + t] is the place inside its item of request b's t-th token after the prefix, the delimiter
+    being 0. A token of the prefix is causal; a token at place p sees the prefix and the p tokens up to itself.
+    """
+    masks = []
+    for b, (qo_len, kv_len, prefix_len) in enumerate(zip(qo_lens, kv_lens, prefix_lens)):
+        i = np.arange(kv_len - qo_len, kv_len)[:, None]
+        j = np.arange(kv_len)[None, :]
+        place = np.zeros_like(i)
+        after = i[:, 0] >= prefix_len
+        place[after, 0] = positions[b * stride + (i[after, 0] - prefix_len)]
+        item = (j < prefix_len) | ((j > i - place) & (j <= i))
+        masks.append(np.where(i < prefix_len, j <= i, item).reshape(-1))
+    return np.concatenate(masks) if masks else np.zeros(0, bool)
+
+
+class BatchPrefillWrapper(core.PlannedBatch):
+    """Prefill attention of a batch; subclasses say where keys and values are."""
+
+    def _init_prefill(
+        self, name: str, float_workspace_buffer: Array | None, kv_layout: str, use_cuda_graph: bool, buffers: dict[str, Any],
+        custom_mask_buf: Array | None, mask_indptr_buf: Array | None, backend: str, jit_args: Any, jit_kwargs: Any,
+    ) -> None:  # fmt: skip
+        check_backend(name, backend)
+        only(name, None, jit_args=jit_args, jit_kwargs=jit_kwargs)
+        self._init_state(float_workspace_buffer, kv_layout, use_cuda_graph, backend)
+        self._fixed_batch_size, self._max_total_num_rows = 0, None
+        self._buffers = buffers
+        self._mask_buffers = (custom_mask_buf, mask_indptr_buf)
+        if not use_cuda_graph:
+            return
+        for argument, buffer in buffers.items():
+            if buffer is None:
+                raise ValueError(f"{argument} should not be None in cudagraph mode")
+        self._fixed_batch_size = int(buffers["qo_indptr_buf"].shape[0]) - 1
+
+    def _adopt(self, argument: str, x: Any) -> Any:
+        """The table as it is used: the caller's memory, or the copy in a fixed batch's buffer."""
+        if not self._use_cuda_graph:
+            return core.index(x)
+        return core.copy_into(self._buffers[argument], x, argument.removesuffix("_buf"))
+
+    def _check_fixed(self, qo_indptr: np.ndarray) -> None:
+        if not self._use_cuda_graph:
+            return
+        batch_size, rows = len(qo_indptr) - 1, int(qo_indptr[-1])
+        if batch_size != self._fixed_batch_size:
+            raise ValueError(
+                f"The batch size should be fixed in cudagraph mode, the runtime batch size {batch_size} mismatches the "
+                f"batch size set during initialization {self._fixed_batch_size}"
+            )
+        if self._max_total_num_rows is None:
+            self._max_total_num_rows = rows
+        elif rows > self._max_total_num_rows:
+            raise ValueError(
+                f"The total number of rows in qo_indptr {rows} in cuda graph mode should not exceed the number of rows "
+                f"set during initialization {self._max_total_num_rows}"
+            )
+
+    def _set_mask(
+        self, custom_mask: Array | None, packed_custom_mask: Array | None, qo_lens: np.ndarray, kv_lens: np.ndarray
+    ) -> None:
+        self._custom_mask_buf = self._mask_indptr_buf = None
+        if packed_custom_mask is not None:
+            self._custom_mask_buf, self._mask_indptr_buf = packed_custom_mask, core.mask_offsets(qo_lens, kv_lens)
+        elif custom_mask is not None:
+            self._custom_mask_buf, self._mask_indptr_buf = core.pack_mask(custom_mask, qo_lens, kv_lens)
+        if self._custom_mask_buf is None or not self._use_cuda_graph:
+            return
+        if self._mask_buffers[0] is None or self._mask_buffers[1] is None:
+            raise ValueError("custom_mask_buf and mask_indptr_buf must be initialized with a buffer in cudagraph mode")
+        for buffer, x, name in zip(self._mask_buffers, (self._custom_mask_buf, self._mask_indptr_buf), ("mask", "mask_indptr")):
+            if x.shape[0] > buffer.shape[0]:
+                raise ValueError(f"{name} has {x.shape[0]} elements, its buffer {buffer.shape[0]}")
+
+    def _multi_item(
+        self, prefix_len_ptr: Any, token_pos_in_items_ptr: Any, token_pos_in_items_len: int, max_item_len_ptr: Any,
+        qo_lens: np.ndarray, kv_lens: np.ndarray,
+    ) -> np.ndarray | None:  # fmt: skip
+        """The mask of multi-item scoring, or None where it was not asked for. max_item_len_ptr bounds work on GPUs."""
+        if prefix_len_ptr is None and token_pos_in_items_ptr is None:
+            only("plan", None, max_item_len_ptr=max_item_len_ptr)
+            return None
+        if prefix_len_ptr is None or token_pos_in_items_ptr is None:
+            raise ValueError("plan: prefix_len_ptr and token_pos_in_items_ptr go together")
+        prefix_lens, positions = host_ints(prefix_len_ptr, "int64"), host_ints(token_pos_in_items_ptr, "int64")
+        return multi_item_mask(qo_lens, kv_lens, prefix_lens, positions, token_pos_in_items_len)
+
+    def _forward_options(
+        self, causal: bool, pos_encoding_mode: str, use_fp16_qk_reduction: bool, window_left: int,
+        logits_soft_cap: float | None, sm_scale: float | None, rope_scale: float | None, rope_theta: float | None,
+    ) -> None:  # fmt: skip
+        """forward()'s options replace the planned ones."""
+        self._set_options(
+            causal, pos_encoding_mode, window_left, logits_soft_cap, sm_scale, rope_scale, rope_theta,
+            use_fp16_qk_reduction,
+        )  # fmt: skip
+
+
+def not_a_bool(rest: tuple[Any, ...]) -> bool:
+    """Whether o_data_type stands where non_blocking, a bool, used to."""
+    return not isinstance(rest[0], bool)

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention over a union of sets of keys, from the results over each set; and batches that share prefixes.
+
+A state is (v, s): v [num_tokens, num_heads, head_dim] and its log-sum-exp s, float32 [num_tokens, num_heads], base 2. A
+state with s = -inf is neutral.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Sequence
+
+from ._arrays import Array, arg, cast, empty, empty_like, out_arg, takes_dlpack
+from ._ffi import lib
+from .decode import BatchDecodeWithPagedKVCacheWrapper
+from .prefill import BatchPrefillWithPagedKVCacheWrapper, single_prefill_with_kv_cache_return_lse
+
+
+@takes_dlpack
+def merge_state(v_a: Array, s_a: Array, v_b: Array, s_b: Array) -> tuple[Array, Array]:
+    """The state over both sets of keys."""
+    s_a, s_b = cast(s_a, "float32"), cast(s_b, "float32")
+    out, lse = empty_like(v_a), empty_like(s_a)
+    lib.merge_state(arg(v_a), arg(s_a), arg(v_b), arg(s_b), arg(out), arg(lse), None, "2")
+    return out, lse
+
+
+@takes_dlpack
+def merge_state_in_place(v: Array, s: Array, v_other: Array, s_other: Array, mask: Array | None = None) -> None:
+    """(v, s) becomes the state over both sets. mask: bool or uint8 [num_tokens], rows with 0 stay as they are."""
+    own, lse = out_arg(v, "v"), out_arg(s, "s")
+    lib.merge_state(own, lse, arg(v_other), arg(cast(s_other, "float32")), own, lse, arg(mask), "2")
+
+
+@takes_dlpack
+def merge_states(v: Array, s: Array) -> tuple[Array, Array]:
+    """The union of many: v [num_tokens, num_states, num_heads, head_dim], s [num_tokens, num_states, num_heads]."""
+    tokens, _, heads, dim = v.shape
+    out, lse = empty(v, (tokens, heads, dim)), empty(v, (tokens, heads), "float32")
+    lib.merge_states(arg(v), arg(cast(s, "float32")), arg(out), arg(lse), "2")
+    return out, lse
+
+
+class MultiLevelCascadeAttentionWrapper:
+    """Prefill attention where requests share prefixes: level 0 is shared by most, the last level is each one's own.
+
+    Every level has its own qo_indptr, which groups the rows of q by who shares, and its own page table of one cache.
+    """
+
+    def __init__(
+        self,
+        num_levels: int,
+        float_workspace_buffer: Array | None,
+        kv_layout: str = "NHD",
+        use_cuda_graph: bool = False,
+        qo_indptr_buf_arr: Sequence[Array] | None = None,
+        paged_kv_indptr_buf_arr: Sequence[Array] | None = None,
+        paged_kv_indices_buf_arr: Sequence[Array] | None = None,
+        paged_kv_last_page_len_buf_arr: Sequence[Array] | None = None,
+    ) -> None:
+        arrays = (qo_indptr_buf_arr, paged_kv_indptr_buf_arr, paged_kv_indices_buf_arr, paged_kv_last_page_len_buf_arr)
+        for array in arrays:
+            if use_cuda_graph and (array is None or len(array) != num_levels):
+                raise ValueError(f"every list of buffers should have {num_levels} entries in cudagraph mode")
+        buffers = [tuple(a[i] for a in arrays) if use_cuda_graph else () for i in range(num_levels)]  # type: ignore[index]
+        self._use_cuda_graph, self._num_levels, self._kv_layout = use_cuda_graph, num_levels, kv_layout
+        self._batch_prefill_wrappers = [
+            BatchPrefillWithPagedKVCacheWrapper(float_workspace_buffer, kv_layout, use_cuda_graph, *b) for b in buffers
+        ]
+
+    @property
+    def is_cuda_graph_enabled(self) -> bool:
+        """Whether the batch size is fixed and the caller's index buffers are used."""
+        return self._use_cuda_graph
+
+    def reset_workspace_buffer(self, float_workspace_buffer: Array, int_workspace_buffers: Sequence[Array]) -> None:
+        """Another workspace; levels run one after the other and share it."""
+        for wrapper, int_buffer in zip(self._batch_prefill_wrappers, int_workspace_buffers):
+            wrapper.reset_workspace_buffer(float_workspace_buffer, int_buffer)
+
+    def plan(
+        self,
+        qo_indptr_arr: Sequence[Array],
+        paged_kv_indptr_arr: Sequence[Array],
+        paged_kv_indices_arr: Sequence[Array],
+        paged_kv_last_page_len: Sequence[Array],
+        num_qo_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        page_size: int,
+        causal: bool = False,
+        pos_encoding_mode: str = "NONE",
+        use_fp16_qk_reduction: bool = False,
+        sm_scale: float | None = None,
+        window_left: int = -1,
+        logits_soft_cap: float | None = None,
+        rope_scale: float | None = None,
+        rope_theta: float | None = None,
+        q_data_type: Any = "float16",
+        kv_data_type: Any = None,
+    ) -> None:
+        """Plans every level; lists have one entry per level. causal holds at the last level only."""
+        levels = zip(
+            self._batch_prefill_wrappers, qo_indptr_arr, paged_kv_indptr_arr, paged_kv_indices_arr, paged_kv_last_page_len
+        )
+        for i, (wrapper, *tables) in enumerate(levels):
+            wrapper.plan(
+                *tables, num_qo_heads, num_kv_heads, head_dim, page_size, causal=causal and i + 1 == self._num_levels,
+                pos_encoding_mode=pos_encoding_mode, use_fp16_qk_reduction=use_fp16_qk_reduction, sm_scale=sm_scale,
+                window_left=window_left, logits_soft_cap=logits_soft_cap, rope_scale=rope_scale, rope_theta=rope_theta,
+                q_data_type=q_data_type, kv_data_type=kv_data_type,
+            )  # fmt: skip
+
+    begin_forward = plan
+
+    def run(self, q: Array, paged_kv_cache: Array | tuple[Array, Array]) -> Array:
+        """q: [total_q, num_qo_heads, head_dim]; paged_kv_cache as in BatchPrefillWithPagedKVCacheWrapper.run."""
+        return _merged(q, paged_kv_cache, self._batch_prefill_wrappers)
+
+    forward = run
+
+    def end_forward(self) -> None:
+        """Does nothing."""
+
+
+@takes_dlpack
+def _merged(q: Array, paged_kv_cache: Any, wrappers: Sequence[BatchPrefillWithPagedKVCacheWrapper]) -> Array:
+    out, lse = wrappers[-1].run(q, paged_kv_cache, return_lse=True)
+    for wrapper in wrappers[:-1]:
+        merge_state_in_place(out, lse, *wrapper.run(q, paged_kv_cache, return_lse=True))
+    return out
+
+
+class BatchDecodeWithSharedPrefixPagedKVCacheWrapper:
+    """FlashInfer's old two-level decode: one ragged prefix for all, a paged rest for each."""
+
+    def __init__(self, float_workspace_buffer: Array | None, kv_layout: str = "NHD") -> None:
+        self._wrapper = BatchDecodeWithPagedKVCacheWrapper(float_workspace_buffer, kv_layout)
+        self._kv_layout = kv_layout
+
+    def reset_workspace_buffer(self, float_workspace_buffer: Array, int_workspace_buffer: Array) -> None:
+        """Another workspace from the next call on."""
+        self._wrapper.reset_workspace_buffer(float_workspace_buffer, int_workspace_buffer)
+
+    def begin_forward(
+        self,
+        unique_kv_indptr: Array,
+        unique_kv_indices: Array,
+        unique_kv_last_page_len: Array,
+        num_qo_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        page_size: int,
+        data_type: Any = "float16",
+    ) -> None:
+        """Plans the paged part; the table is that of the tokens behind the shared prefix."""
+        self._wrapper.plan(
+            unique_kv_indptr, unique_kv_indices, unique_kv_last_page_len, num_qo_heads, num_kv_heads, head_dim, page_size,
+            data_type=data_type,
+        )  # fmt: skip
+
+    @takes_dlpack
+    def forward(self, q: Array, k_shared: Array, v_shared: Array, unique_kv_cache: Any) -> Array:
+        """q: [batch_size, num_qo_heads, head_dim]; k_shared, v_shared: [shared_len, num_kv_heads, head_dim] (NHD)."""
+        out, lse = single_prefill_with_kv_cache_return_lse(q, k_shared, v_shared, kv_layout=self._kv_layout)
+        merge_state_in_place(out, lse, *self._wrapper.run(q, unique_kv_cache, return_lse=True))
+        return out
+
+    def end_forward(self) -> None:
+        """Does nothing."""
+
+
+class BatchPrefillWithSharedPrefixPagedKVCacheWrapper:
+    """FlashInfer's old two-level prefill: one ragged prefix for all, a paged rest for each."""
+
+    def __init__(self, float_workspace_buffer: Array | None, kv_layout: str = "NHD") -> None:
+        self._wrapper = BatchPrefillWithPagedKVCacheWrapper(float_workspace_buffer, kv_layout)
+        self._kv_layout, self._plan_arguments = kv_layout, ()
+
+    def reset_workspace_buffer(self, float_workspace_buffer: Array, int_workspace_buffer: Array) -> None:
+        """Another workspace from the next call on."""
+        self._wrapper.reset_workspace_buffer(float_workspace_buffer, int_workspace_buffer)
+
+    def begin_forward(
+        self,
+        qo_indptr: Array,
+        paged_kv_indptr: Array,
+        paged_kv_indices: Array,
+        paged_kv_last_page_len: Array,
+        num_qo_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        page_size: int,
+    ) -> None:
+        """Keeps the tables; dtypes and options come with forward(), which plans."""
+        self._plan_arguments = (
+            qo_indptr, paged_kv_indptr, paged_kv_indices, paged_kv_last_page_len, num_qo_heads, num_kv_heads, head_dim,
+            page_size,
+        )  # fmt: skip
+
+    @takes_dlpack
+    def forward(
+        self,
+        q: Array,
+        k_shared: Array,
+        v_shared: Array,
+        unique_kv_cache: Any,
+        causal: bool = False,
+        use_fp16_qk_reduction: bool = False,
+        sm_scale: float | None = None,
+        rope_scale: float | None = None,
+        rope_theta: float | None = None,
+    ) -> Array:
+        """q: [total_q, num_qo_heads, head_dim]; the prefix is seen by all rows, causal holds for the paged part."""
+        self._wrapper.plan(
+            *self._plan_arguments, causal=causal, use_fp16_qk_reduction=use_fp16_qk_reduction, sm_scale=sm_scale,
+            rope_scale=rope_scale, rope_theta=rope_theta, q_data_type=q.dtype, kv_data_type=k_shared.dtype,
+        )  # fmt: skip
+        out, lse = single_prefill_with_kv_cache_return_lse(
+            q, k_shared, v_shared, kv_layout=self._kv_layout, sm_scale=sm_scale, rope_scale=rope_scale, rope_theta=rope_theta
+        )
+        merge_state_in_place(out, lse, *self._wrapper.run(q, unique_kv_cache, return_lse=True))
+        return out
+
+    def end_forward(self) -> None:
+        """Does nothing."""

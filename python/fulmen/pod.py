@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prefill and decode in one call (POD): FlashInfer fuses them for GPUs; here they run one after the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._arrays import Array
+from ._options import only
+from .decode import BatchDecodeWithPagedKVCacheWrapper
+from .prefill import BatchPrefillWithPagedKVCacheWrapper, single_prefill_with_kv_cache
+
+
+class PODWithPagedKVCacheWrapper:
+    """One prefill request over ragged keys beside a batch of paged decodes; plan() is the decode wrapper's."""
+
+    def __init__(
+        self,
+        float_workspace_buffer: Array | None,
+        kv_layout: str = "NHD",
+        use_cuda_graph: bool = False,
+        paged_kv_indptr_buffer: Array | None = None,
+        paged_kv_indices_buffer: Array | None = None,
+        paged_kv_last_page_len_buffer: Array | None = None,
+        jit_args: Any = None,
+    ) -> None:
+        self._decode = BatchDecodeWithPagedKVCacheWrapper(
+            float_workspace_buffer, kv_layout, use_cuda_graph, True, paged_kv_indptr_buffer, paged_kv_indices_buffer,
+            paged_kv_last_page_len_buffer, jit_args=jit_args,
+        )  # fmt: skip
+
+    @property
+    def is_cuda_graph_enabled(self) -> bool:
+        """Whether the decode batch is fixed."""
+        return self._decode.is_cuda_graph_enabled
+
+    def reset_workspace_buffer(self, float_workspace_buffer: Array, int_workspace_buffer: Array) -> None:
+        """Another workspace."""
+        self._decode.reset_workspace_buffer(float_workspace_buffer, int_workspace_buffer)
+
+    def plan(
+        self,
+        indptr: Array,
+        indices: Array,
+        last_page_len: Array,
+        num_qo_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        page_size: int,
+        pos_encoding_mode: str = "NONE",
+        window_left: int = -1,
+        q_data_type: Any = "float16",
+        kv_data_type: Any = None,
+        data_type: Any = None,
+        sm_scale: float | None = None,
+        rope_scale: float | None = None,
+        rope_theta: float | None = None,
+        non_blocking: bool = True,
+    ) -> None:
+        """Plans the decodes, as BatchDecodeWithPagedKVCacheWrapper.plan."""
+        self._decode.plan(
+            indptr, indices, last_page_len, num_qo_heads, num_kv_heads, head_dim, page_size, pos_encoding_mode, window_left,
+            None, q_data_type, kv_data_type, data_type, sm_scale, rope_scale, rope_theta, non_blocking,
+        )  # fmt: skip
+
+    begin_forward = plan
+
+    def run(
+        self,
+        q_p: Array,
+        k_p: Array,
+        v_p: Array,
+        q_d: Array,
+        paged_kv_cache_d: Array | tuple[Array, Array],
+        custom_mask_p: Array | None = None,
+        packed_custom_mask_p: Array | None = None,
+        causal_p: bool = False,
+        kv_layout_p: str = "NHD",
+        pos_encoding_mode_p: str = "NONE",
+        sm_scale_p: float | None = None,
+        window_left_p: int = -1,
+        rope_scale_p: float | None = None,
+        rope_theta_p: float | None = None,
+        return_lse_p: bool = False,
+        custom_mask_d: Array | None = None,
+        packed_custom_mask_d: Array | None = None,
+        causal_d: bool = False,
+        kv_layout_d: str = "NHD",
+        pos_encoding_mode_d: str = "NONE",
+        sm_scale_d: float | None = None,
+        window_left_d: int = -1,
+        rope_scale_d: float | None = None,
+        rope_theta_d: float | None = None,
+        q_scale: float | None = None,
+        k_scale: float | None = None,
+        v_scale: float | None = None,
+        return_lse_d: bool = False,
+        use_fp16_qk_reduction: bool = False,
+        enable_pdl: bool | None = None,
+        *args: Any,
+    ) -> tuple[Array, Array]:
+        """(prefill output, decode output), without log-sum-exps whatever return_lse_p and return_lse_d say.
+
+        Arguments that end in _d repeat the plan; a mask of their own raises NotImplementedError.
+        """
+        op = "PODWithPagedKVCacheWrapper.run"
+        only(op, None, custom_mask_d=custom_mask_d, packed_custom_mask_d=packed_custom_mask_d)
+        if args:
+            raise NotImplementedError(f"{op}: arguments of a JIT module are not implemented")
+        out_p = single_prefill_with_kv_cache(
+            q_p, k_p, v_p, custom_mask=custom_mask_p, packed_custom_mask=packed_custom_mask_p, causal=causal_p,
+            kv_layout=kv_layout_p, pos_encoding_mode=pos_encoding_mode_p, use_fp16_qk_reduction=use_fp16_qk_reduction,
+            sm_scale=sm_scale_p, window_left=window_left_p, rope_scale=rope_scale_p, rope_theta=rope_theta_p,
+        )  # fmt: skip
+        out_d = self._decode.run(q_d, paged_kv_cache_d, q_scale=q_scale, k_scale=k_scale, v_scale=v_scale)
+        return out_p, out_d  # type: ignore[return-value]
+
+    def end_forward(self) -> None:
+        """Does nothing."""
+
+
+class BatchPODWithPagedKVCacheWrapper:
+    """A batch of paged prefills beside a batch of paged decodes."""
+
+    def __init__(self, float_workspace_buffer: Array | None, kv_layout: str = "NHD") -> None:
+        self._prefill = BatchPrefillWithPagedKVCacheWrapper(float_workspace_buffer, kv_layout)
+        self._decode = BatchPrefillWithPagedKVCacheWrapper(float_workspace_buffer, kv_layout)
+
+    @property
+    def is_cuda_graph_enabled(self) -> bool:
+        """False."""
+        return False
+
+    def plan(
+        self,
+        qo_indptr_p: Array,
+        kv_indptr_p: Array,
+        kv_indices_p: Array,
+        last_page_len_p: Array,
+        qo_indptr_d: Array,
+        kv_indptr_d: Array,
+        kv_indices_d: Array,
+        last_page_len_d: Array,
+        num_qo_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        page_size: int,
+        pos_encoding_mode: str = "NONE",
+        window_left: int = -1,
+        q_data_type: Any = "float16",
+        kv_data_type: Any = None,
+        data_type: Any = None,
+        sm_scale: float | None = None,
+        rope_scale: float | None = None,
+        rope_theta: float | None = None,
+        non_blocking: bool = True,
+    ) -> None:
+        """Plans both batches; masks and causal come with run()."""
+        if data_type is not None:
+            q_data_type = kv_data_type = data_type
+        shape = (num_qo_heads, num_kv_heads, head_dim, page_size)
+        options = dict(
+            pos_encoding_mode=pos_encoding_mode, window_left=window_left, q_data_type=q_data_type,
+            kv_data_type=kv_data_type, sm_scale=sm_scale, rope_scale=rope_scale, rope_theta=rope_theta,
+        )  # fmt: skip
+        self._arguments = (qo_indptr_p, kv_indptr_p, kv_indices_p, last_page_len_p, *shape), options
+        self._prefill.plan(*self._arguments[0], **options)
+        self._decode.plan(qo_indptr_d, kv_indptr_d, kv_indices_d, last_page_len_d, *shape, **options)
+
+    begin_forward = plan
+
+    def run(
+        self,
+        q_p: Array,
+        paged_kv_cache_p: Array | tuple[Array, Array],
+        q_d: Array,
+        paged_kv_cache_d: Array | tuple[Array, Array],
+        custom_mask_p: Array | None = None,
+        packed_custom_mask_p: Array | None = None,
+        causal_p: bool = False,
+        q_scale: float | None = None,
+        k_scale: float | None = None,
+        v_scale: float | None = None,
+        return_lse: bool = False,
+        use_fp16_qk_reduction: bool = False,
+        enable_pdl: bool | None = None,
+    ) -> Any:
+        """(out_p, out_d), or ((out_p, out_d), (lse_p, lse_d)) with return_lse."""
+        only("BatchPODWithPagedKVCacheWrapper.run", False, use_fp16_qk_reduction=use_fp16_qk_reduction)
+        positional, options = self._arguments
+        mask = {"custom_mask": custom_mask_p, "packed_custom_mask": packed_custom_mask_p, "causal": causal_p}
+        if causal_p or custom_mask_p is not None or packed_custom_mask_p is not None:
+            self._prefill.plan(*positional, **options, **mask)
+        scales = {"q_scale": q_scale, "k_scale": k_scale, "v_scale": v_scale, "return_lse": True}
+        out_p, lse_p = self._prefill.run(q_p, paged_kv_cache_p, **scales)
+        out_d, lse_d = self._decode.run(q_d, paged_kv_cache_d, **scales)
+        return ((out_p, out_d), (lse_p, lse_d)) if return_lse else (out_p, out_d)
+
+    def end_forward(self) -> None:
+        """Does nothing."""

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// Prints what the environment made of the runtime; tests run it under several environments.
+#include <fulmen/runtime/cpu_level.h>
+#include <fulmen/runtime/thread_pool.h>
+
+#include <cstdio>
+
+int main() {
+  try {
+    std::printf("level=%s threads=%d\n", fulmen::runtime::name_of(fulmen::runtime::cpu_level()),
+                fulmen::runtime::num_threads());
+  } catch (const std::exception& e) { std::printf("error=%s\n", e.what()); }
+}

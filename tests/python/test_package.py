@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Importing, naming, describing: what holds before any operator runs."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fulmen
+from fulmen._ffi import lib
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def python(code: str, **env: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **env}, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_import_takes_less_than_100_ms_beyond_numpy():
+    code = "import numpy, time; t = time.perf_counter(); import fulmen; print(time.perf_counter() - t)"
+    assert min(float(python(code)) for _ in range(5)) < 0.1
+
+
+def test_import_loads_neither_torch_nor_the_library():
+    loaded = python("import sys, fulmen; print([m for m in sys.modules if m.split('.')[0] in ('torch', 'tvm_ffi', 'ml_dtypes')])")
+    assert loaded == "[]"
+
+
+def test_works_without_torch_and_ml_dtypes():
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.modules['ml_dtypes'] = None\n"
+        "import numpy as np, fulmen\n"
+        "x = np.ones((2, 8), np.float32)\n"
+        "print(fulmen.rmsnorm(x, x[0]).sum().round())\n"
+        "w = fulmen.BatchPrefillWithRaggedKVCacheWrapper(None)\n"
+        "w.plan(np.array([0, 2]), np.array([0, 2]), 1, 1, 8, q_data_type='bfloat16')\n"
+    )
+    assert python(code) == "16.0"
+
+
+def test_install_as_flashinfer():
+    code = """
+import fulmen
+fulmen.install_as_flashinfer()
+fulmen.install_as_flashinfer()
+import flashinfer, flashinfer.norm, flashinfer.decode
+from flashinfer.sampling import softmax
+from flashinfer import BatchDecodeWithPagedKVCacheWrapper
+from flashinfer.utils import PosEncodingMode
+assert flashinfer is fulmen and flashinfer.norm is fulmen.norm and softmax is fulmen.softmax
+assert BatchDecodeWithPagedKVCacheWrapper is fulmen.BatchDecodeWithPagedKVCacheWrapper
+assert fulmen.norm.__spec__.name == 'fulmen.norm', fulmen.norm.__spec__
+assert fulmen.__spec__.name == 'fulmen'
+for name in ('flashinfer.comm', 'flashinfer.fused_moe'):
+    try:
+        __import__(name)
+    except ModuleNotFoundError:
+        pass
+    else:
+        raise SystemExit(name)
+print(flashinfer.rmsnorm.__name__)
+"""
+    assert python(code) == "rmsnorm"
+
+
+def test_install_as_flashinfer_refuses_to_replace_another():
+    code = """
+import sys, types
+sys.modules['flashinfer'] = types.ModuleType('flashinfer')
+import fulmen
+try:
+    fulmen.install_as_flashinfer()
+except RuntimeError as error:
+    print('loaded already' in str(error))
+"""
+    assert python(code) == "True"
+
+
+def test_missing_library_is_a_clear_error(tmp_path):
+    code = """
+import numpy as np, fulmen
+try:
+    fulmen.rmsnorm(np.ones((1, 8), 'f4'), np.ones(8, 'f4'))
+except ImportError as error:
+    print(error)
+"""
+    assert "FULMEN_FFI_LIBRARY" in python(code, FULMEN_FFI_LIBRARY=str(tmp_path / "none.so"))
+
+
+def test_versions_agree():
+    assert str(lib.version()) == fulmen.__version__
+    assert f"VERSION {fulmen.__version__} " in (ROOT / "CMakeLists.txt").read_text()
+
+
+TOP_LEVEL = """
+gelu_and_mul gelu_tanh_and_mul silu_and_mul BatchAttention BatchAttentionWithAttentionSinkWrapper
+BatchDecodeWithSharedPrefixPagedKVCacheWrapper BatchPrefillWithSharedPrefixPagedKVCacheWrapper
+MultiLevelCascadeAttentionWrapper merge_state merge_state_in_place merge_states BatchDecodeMlaWithPagedKVCacheWrapper
+BatchDecodeWithPagedKVCacheWrapper CUDAGraphBatchDecodeWithPagedKVCacheWrapper fast_decode_plan
+cudnn_batch_decode_with_kv_cache single_decode_with_kv_cache fused_add_rmsnorm layernorm gemma_fused_add_rmsnorm
+gemma_rmsnorm rmsnorm append_paged_kv_cache append_paged_mla_kv_cache get_batch_indices_positions get_seq_lens
+PODWithPagedKVCacheWrapper BatchPODWithPagedKVCacheWrapper BatchPrefillWithPagedKVCacheWrapper
+BatchPrefillWithRaggedKVCacheWrapper single_prefill_with_kv_cache single_prefill_with_kv_cache_return_lse packbits
+segment_packbits apply_rope apply_rope_inplace apply_rope_pos_ids apply_rope_pos_ids_inplace apply_llama31_rope
+apply_llama31_rope_inplace apply_llama31_rope_pos_ids apply_llama31_rope_pos_ids_inplace apply_rope_with_cos_sin_cache
+apply_rope_with_cos_sin_cache_inplace chain_speculative_sampling min_p_sampling_from_probs sampling_from_logits
+sampling_from_probs softmax top_k_mask_logits top_k_renorm_probs top_k_sampling_from_probs
+top_k_top_p_sampling_from_logits top_k_top_p_sampling_from_probs top_p_renorm_probs top_p_sampling_from_probs
+BlockSparseAttentionWrapper VariableBlockSparseAttentionWrapper next_positive_power_of_2 __version__ __git_version__
+""".split()
+
+
+@pytest.mark.parametrize("name", TOP_LEVEL)
+def test_top_level_names(name):
+    assert hasattr(fulmen, name)
+
+
+def test_names_that_are_not_there_say_so():
+    with pytest.raises(AttributeError, match="mm_fp4"):
+        fulmen.mm_fp4
+    assert not hasattr(fulmen, "fused_moe")
+
+
+def test_every_public_function_has_a_docstring():
+    missing = [n for n in fulmen.__all__ if callable(getattr(fulmen, n)) and not (getattr(fulmen, n).__doc__ or "").strip()]
+    assert missing == []
+
+
+def test_exports_match_their_documentation():
+    """docs/ffi.md lists exactly what the module exports, with the arguments that it takes."""
+    text = (ROOT / "docs" / "ffi.md").read_text()
+    documented = dict(re.findall(r"^\| `(\w+)\(([^)]*)\)` \|", text, re.M))
+    functions = {f["name"]: f for f in json.loads(lib.list_functions())}
+    assert {n: f["arguments"] for n, f in functions.items()} == documented
+    for function in functions.values():
+        names = [n for n in function["arguments"].split(", ") if n]
+        assert len(names) == function["num_arguments"], function["name"]
+
+
+def test_exported_symbols_are_the_listed_functions():
+    import shutil
+
+    if shutil.which("nm") is None:
+        pytest.skip("nm is not installed")
+    from fulmen._ffi import library_path
+
+    symbols = subprocess.run(["nm", "-D", "--defined-only", str(library_path())], capture_output=True, text=True, check=True)
+    exported = set(re.findall(r"\bT __tvm_ffi_(\w+)$", symbols.stdout, re.M))
+    assert exported == {f["name"] for f in json.loads(lib.list_functions())}
+
+
+def test_schemas_and_kernels_cover_the_ops():
+    schemas = {s["op"] for s in json.loads(lib.list_schemas())}
+    assert {"rmsnorm", "rope", "sample", "batch_decode", "merge_state"} <= schemas
+    kernels = json.loads(lib.list_kernels())
+    assert any(k["op"] == "rmsnorm" and k["kernel"] == "cpu/scalar" and k["refusal"] == "" for k in kernels)
+
+
+def test_threads_and_level():
+    before = fulmen.get_num_threads()
+    try:
+        fulmen.set_num_threads(3)
+        assert fulmen.get_num_threads() == 3
+        x = np.ones((64, 64), np.float32)
+        assert np.allclose(fulmen.rmsnorm(x, x[0]), 1)
+        for bad in (0, -1, 10**6, 2**40):
+            with pytest.raises(ValueError):
+                fulmen.set_num_threads(bad)
+    finally:
+        fulmen.set_num_threads(before)
+    assert fulmen.cpu_level() in ("scalar", "avx2", "avx512", "avx512_bf16", "amx_bf16")
+    assert python("import fulmen; print(fulmen.cpu_level())", FULMEN_CPU_LEVEL="scalar") == "scalar"
+
+
+def run_cli(*args: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "fulmen", *args], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_command_line():
+    assert "show-config" in run_cli("--help").stdout and "why-not" in run_cli().stdout
+    facts = json.loads(run_cli("show-config", "--json").stdout)
+    assert facts["fulmen"] == fulmen.__version__ and "rmsnorm" in facts["kernels"]
+    assert "rmsnorm" in run_cli("show-config").stdout
+    assert run_cli("why-not", "rmsnorm").stdout.startswith("rmsnorm runs on cpu with cpu/")
+    refused = run_cli("why-not", "rmsnorm", "--device", "cuda:0")
+    assert refused.returncode == 1 and "no backend" in refused.stdout
+    unknown = run_cli("why-not", "nonsense")
+    assert unknown.returncode == 2 and "no op 'nonsense'" in unknown.stderr
+    assert run_cli("why-not", "rmsnorm", "--device", "abacus").returncode == 2
