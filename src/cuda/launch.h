@@ -81,6 +81,7 @@ const Function& function_of(const char* op, const Work<Key, Params>& work, const
 
 template <class Key, class Params>
 void run(const char* op, Work<Key, Params> work, const Device& device, const Context& context) {
+  if (work.shape.grid == 0) return;  // nothing to do
   const CurrentContext current(device.primary);
   const Function& function = function_of(op, work, device);
   if (work.persistent) work.shape.grid = std::min(work.shape.grid, uint32_t(function.max_ctas));

@@ -9,6 +9,8 @@
 //     static Work<Key, Params> work(const Args&, const Device&);
 //     static std::vector<Key> common_keys();                                // what a pack should hold
 //   };
+// An op of several kernels has launch(args, device, context) and prepare(args, device) instead of work; one that runs
+// another op's kernel names it as kKernel.
 #pragma once
 #include <fulmen/runtime/backend.h>
 
@@ -27,18 +29,33 @@ runtime::Refusal refuses(const void* args, const runtime::DeviceInfo& device) {
   return args == nullptr ? runtime::Refusal() : Op::refuses(*static_cast<const typename Op::Args*>(args));
 }
 
+// The kernel's header and namespace, where they are another op's.
+template <class Op>
+constexpr const char* kernel_of() {
+  if constexpr (requires { Op::kKernel; })
+    return Op::kKernel;
+  else
+    return Op::kName;
+}
+
 template <class Op>
 void launch_op(const void* args, const Context& context) {
   const auto& a = *static_cast<const typename Op::Args*>(args);
   const Device& d = device(Op::where(a).device_id);
-  run(Op::kName, Op::work(a, d), d, context);
+  if constexpr (requires { Op::launch(a, d, context); })
+    Op::launch(a, d, context);
+  else
+    run(kernel_of<Op>(), Op::work(a, d), d, context);
 }
 
 template <class Op>
 void prepare_op(const void* args, const Context&) {
   const auto& a = *static_cast<const typename Op::Args*>(args);
   const Device& d = device(Op::where(a).device_id);
-  prepare(Op::kName, Op::work(a, d), d);
+  if constexpr (requires { Op::prepare(a, d); })
+    Op::prepare(a, d);
+  else
+    prepare(kernel_of<Op>(), Op::work(a, d), d);
 }
 
 // An op as packs and tools see it: lines of keys.
@@ -50,15 +67,15 @@ struct Family {
 
 template <class Op>
 Family family() {
-  return {Op::kName,
+  return {kernel_of<Op>(),
           [](std::string_view line) -> std::optional<jit::Unit> {
             const auto key = jit::key_from<typename Op::Key>(line);
-            return key ? std::optional<jit::Unit>(jit::unit_of(Op::kName, *key)) : std::nullopt;
+            return key ? std::optional<jit::Unit>(jit::unit_of(kernel_of<Op>(), *key)) : std::nullopt;
           },
           [] {
             std::vector<std::string> lines;
             for (const auto& key : Op::common_keys()) {
-              std::string line = jit::line_of(Op::kName, key);
+              std::string line = jit::line_of(kernel_of<Op>(), key);
               if (std::find(lines.begin(), lines.end(), line) == lines.end()) lines.push_back(std::move(line));
             }
             return lines;

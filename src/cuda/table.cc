@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "src/cuda/table.h"
 
+#include "src/cuda/activation.h"
 #include "src/cuda/norm.h"
+#include "src/cuda/page.h"
+#include "src/cuda/rope.h"
 
 namespace fulmen::cuda {
 namespace {
@@ -17,7 +20,7 @@ struct Table {
   static std::vector<Family> families() { return {family<Ops>()...}; }
 };
 
-using All = Table<RmsNorm, FusedAddRmsNorm, LayerNorm>;
+using All = Table<RmsNorm, FusedAddRmsNorm, LayerNorm, ActAndMul, Rope, AppendPagedKvCache, AppendPagedMlaKvCache>;
 
 }  // namespace
 
