@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CUDA backend's operators against the references, on device 0. With FULMEN_TEST_DEVICE=simt the same runs on the
 // emulated device of tests/simt, without a GPU.
-#include "tests/support/device_case.h"
+#include "tests/support/gpu_case.h"
 
 int main(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);

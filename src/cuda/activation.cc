@@ -6,13 +6,15 @@
 namespace fulmen::cuda {
 
 using act_and_mul::Gate;
-static_assert(int32_t(Gate::kSilu) == int32_t(Activation::kSilu) && int32_t(Gate::kGelu) == int32_t(Activation::kGelu) &&
+static_assert(int32_t(Gate::kSilu) == int32_t(Activation::kSilu) &&
+              int32_t(Gate::kGelu) == int32_t(Activation::kGelu) &&
               int32_t(Gate::kGeluTanh) == int32_t(Activation::kGeluTanh));
 
 runtime::Refusal ActAndMul::refuses(const Args& a) {
   const Rows x(a.input), out(a.out);
   if (out.n > 0x7fffffff) return "hidden_size is beyond 2147483647";
-  if ((!x.even() || !out.even()) && out.num_rows() > 0x7fffffff) return "more than 2147483647 rows of unevenly strided heads";
+  if ((!x.even() || !out.even()) && out.num_rows() > 0x7fffffff)
+    return "more than 2147483647 rows of unevenly strided heads";
   return {};
 }
 
@@ -31,7 +33,8 @@ Work<act_and_mul::Key, act_and_mul::Params> ActAndMul::work(const Args& a, const
 std::vector<act_and_mul::Key> ActAndMul::common_keys() {
   std::vector<Key> keys;
   for (DType t : {DType::kBF16, DType::kF16, DType::kF32})
-    for (Gate g : {Gate::kSilu, Gate::kGelu, Gate::kGeluTanh}) keys.push_back({.x = t, .gate = g, .vec = 16 / size_of(t)});
+    for (Gate g : {Gate::kSilu, Gate::kGelu, Gate::kGeluTanh})
+      keys.push_back({.x = t, .gate = g, .vec = 16 / size_of(t)});
   return keys;
 }
 

@@ -25,16 +25,18 @@ NormKey key_of(const Rows& x, const TensorView& input, const TensorView& weight,
 // Outputs and weights as models have them: the input's dtype, f32 weights, FP8 where rows are hidden states.
 std::vector<NormKey> usual_keys(int32_t num_tensors = 1) {
   std::vector<NormKey> keys;
-  for_common_rows([&](DType t, int64_t n, const RowShape& s) {
-    NormKey key{.x = t, .weight = t, .out = t, .vec = s.vec, .vecs = s.vecs, .lanes = s.lanes};
-    keys.push_back(key);
-    if (t == DType::kF32) return;
-    key.weight = DType::kF32;
-    keys.push_back(key);
-    if (n < 1024) return;
-    key.weight = t, key.out = DType::kE4M3;
-    keys.push_back(key);
-  }, num_tensors);
+  for_common_rows(
+      [&](DType t, int64_t n, const RowShape& s) {
+        NormKey key{.x = t, .weight = t, .out = t, .vec = s.vec, .vecs = s.vecs, .lanes = s.lanes};
+        keys.push_back(key);
+        if (t == DType::kF32) return;
+        key.weight = DType::kF32;
+        keys.push_back(key);
+        if (n < 1024) return;
+        key.weight = t, key.out = DType::kE4M3;
+        keys.push_back(key);
+      },
+      num_tensors);
   return keys;
 }
 
@@ -51,8 +53,13 @@ Work<rmsnorm::Key, rmsnorm::Params> RmsNorm::work(const Args& a, const Device& d
   flatten_together(x, out);
   const Key key = key_of(x, a.input, a.weight, a.out, vec, device);
   return {.key = key,
-          .params = {.x = x, .out = out, .weight = a.weight.data, .out_scale = scale_of(a.out_scale), .rows = x.count(),
-                     .eps = a.eps, .bias = a.weight_bias},
+          .params = {.x = x,
+                     .out = out,
+                     .weight = a.weight.data,
+                     .out_scale = scale_of(a.out_scale),
+                     .rows = x.count(),
+                     .eps = a.eps,
+                     .bias = a.weight_bias},
           .shape = launch_shape(x.num_rows(), key.shape())};
 }
 
@@ -69,8 +76,14 @@ Work<fused_add_rmsnorm::Key, fused_add_rmsnorm::Params> FusedAddRmsNorm::work(co
   flatten_together(x, residual, out);
   const Key key = key_of(x, a.input, a.weight, a.out, vec, device, 2);
   return {.key = key,
-          .params = {.x = x, .residual = residual, .out = out, .weight = a.weight.data, .out_scale = scale_of(a.out_scale),
-                     .rows = x.count(), .eps = a.eps, .bias = a.weight_bias},
+          .params = {.x = x,
+                     .residual = residual,
+                     .out = out,
+                     .weight = a.weight.data,
+                     .out_scale = scale_of(a.out_scale),
+                     .rows = x.count(),
+                     .eps = a.eps,
+                     .bias = a.weight_bias},
           .shape = launch_shape(x.num_rows(), key.shape())};
 }
 
@@ -91,8 +104,13 @@ Work<layernorm::Key, layernorm::Params> LayerNorm::work(const Args& a, const Dev
   flatten_together(x, out);
   const Key key = key_of(x, a.input, a.gamma, a.out, vec, device);
   return {.key = key,
-          .params = {.x = x, .out = out, .gamma = a.gamma.data, .beta = a.beta.data, .out_scale = scale_of(a.out_scale),
-                     .rows = x.count(), .eps = a.eps},
+          .params = {.x = x,
+                     .out = out,
+                     .gamma = a.gamma.data,
+                     .beta = a.beta.data,
+                     .out_scale = scale_of(a.out_scale),
+                     .rows = x.count(),
+                     .eps = a.eps},
           .shape = launch_shape(x.num_rows(), key.shape())};
 }
 

@@ -46,7 +46,8 @@ runtime::Refusal AppendPagedKvCache::refuses(const Args& a) {
   return {};
 }
 
-Work<append_paged_kv_cache::Key, append_paged_kv_cache::Params> AppendPagedKvCache::work(const Args& a, const Device& device) {
+Work<append_paged_kv_cache::Key, append_paged_kv_cache::Params> AppendPagedKvCache::work(const Args& a,
+                                                                                         const Device& device) {
   const int32_t vec_bytes = std::min(vec_bytes_of(a.append_key, a.k_cache), vec_bytes_of(a.append_value, a.v_cache));
   Params p{.key = side_of(a.append_key, a.k_cache, vec_bytes),
            .value = side_of(a.append_value, a.v_cache, vec_bytes),
@@ -66,7 +67,8 @@ Work<append_paged_kv_cache::Key, append_paged_kv_cache::Params> AppendPagedKvCac
   const int64_t most = std::max<int64_t>(1, math::ceil_div(vecs, 32 * kBatch));
   while (p.parts < most && p.nnz * p.parts < 8 * int64_t(device.num_sms)) ++p.parts;
   const int64_t ctas = math::ceil_div(p.nnz * p.parts, int64_t(kThreads / 32));
-  return {.key = {vec_bytes}, .params = p, .shape = {.grid = uint32_t(ctas), .num_threads = kThreads}, .persistent = false};
+  return {
+      .key = {vec_bytes}, .params = p, .shape = {.grid = uint32_t(ctas), .num_threads = kThreads}, .persistent = false};
 }
 
 }  // namespace fulmen::cuda

@@ -28,7 +28,8 @@ void fill(const RopeArgs& a, int64_t rotary_dim, rope::Frequencies* f) {
     double freq = base / a.rope_scale;
     if (a.old_context_len > 0) {
       const double turns = base * f->old_context_len / kTwoPi;
-      const double smooth = std::clamp((turns - a.low_freq_factor) / (a.high_freq_factor - a.low_freq_factor), 0.0, 1.0);
+      const double smooth =
+          std::clamp((turns - a.low_freq_factor) / (a.high_freq_factor - a.low_freq_factor), 0.0, 1.0);
       freq = (1 - smooth) * freq + smooth * base;
     }
     const double fraction = freq / kTwoPi;
@@ -39,7 +40,8 @@ void fill(const RopeArgs& a, int64_t rotary_dim, rope::Frequencies* f) {
 const rope::Frequencies& frequencies_of(const RopeArgs& a, int64_t rotary_dim) {
   thread_local FrequencyKey last{};
   thread_local rope::Frequencies frequencies{};
-  const FrequencyKey key{a.rope_theta, a.rope_scale, a.low_freq_factor, a.high_freq_factor, double(a.old_context_len), rotary_dim};
+  const FrequencyKey key{a.rope_theta, a.rope_scale, a.low_freq_factor, a.high_freq_factor, double(a.old_context_len),
+                         rotary_dim};
   if (std::memcmp(&key, &last, sizeof key) != 0) {
     fill(a, rotary_dim, &frequencies);
     last = key;
@@ -49,8 +51,13 @@ const rope::Frequencies& frequencies_of(const RopeArgs& a, int64_t rotary_dim) {
 
 rope::Heads heads_of(const TensorView& x, const TensorView& out) {
   if (!x.defined()) return {};
-  return {.x = x.data, .out = out.data, .x_token = x.strides[0], .x_head = x.strides[1], .out_token = out.strides[0],
-          .out_head = out.strides[1], .num_heads = int32_t(x.shape[1])};
+  return {.x = x.data,
+          .out = out.data,
+          .x_token = x.strides[0],
+          .x_head = x.strides[1],
+          .out_token = out.strides[0],
+          .out_head = out.strides[1],
+          .num_heads = int32_t(x.shape[1])};
 }
 
 // The most elements that every vector of these heads may have.
@@ -90,10 +97,14 @@ Work<rope::Key, rope::Params> Rope::work(const Args& a, const Device&) {
            .frequencies = {}};
   const bool from_cache = a.cos_sin_cache.defined();
   if (!from_cache && half > 0) p.frequencies = frequencies_of(a, d.rotary_dim);
-  const Key key{.x = a.q.dtype, .cache = from_cache ? a.cos_sin_cache.dtype : DType::kF32, .from_cache = from_cache,
-                .interleave = a.interleave, .vec = vec};
+  const Key key{.x = a.q.dtype,
+                .cache = from_cache ? a.cos_sin_cache.dtype : DType::kF32,
+                .from_cache = from_cache,
+                .interleave = a.interleave,
+                .vec = vec};
   const int64_t ctas = half + copied == 0 ? 0 : std::min<int64_t>(d.nnz, 0x7fffffff);
-  return {.key = key, .params = p, .shape = {.grid = uint32_t(ctas), .num_threads = rope::kThreads}, .persistent = false};
+  return {
+      .key = key, .params = p, .shape = {.grid = uint32_t(ctas), .num_threads = rope::kThreads}, .persistent = false};
 }
 
 std::vector<rope::Key> Rope::common_keys() {

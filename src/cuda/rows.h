@@ -66,8 +66,8 @@ inline Shape launch_shape(int64_t num_rows, const RowShape& shape) {
 // Why no shape holds these rows; empty: one does.
 inline std::string refuses_rows(const Rows& rows, int32_t vec) {
   if (choose_row_shape(rows.n, vec, rows.num_rows(), 1).lanes == 0)
-    return "rows of " + std::to_string(rows.n) + " elements exceed " + std::to_string(int64_t(vec) * kMaxLanes * kMaxVecs) +
-           ", the most at this alignment";
+    return "rows of " + std::to_string(rows.n) + " elements exceed " +
+           std::to_string(int64_t(vec) * kMaxLanes * kMaxVecs) + ", the most at this alignment";
   if (!rows.even() && rows.num_rows() > 0x7fffffff) return "more than 2147483647 rows of unevenly strided heads";
   return {};
 }

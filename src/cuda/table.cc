@@ -2,8 +2,10 @@
 #include "src/cuda/table.h"
 
 #include "src/cuda/activation.h"
+#include "src/cuda/merge.h"
 #include "src/cuda/norm.h"
 #include "src/cuda/page.h"
+#include "src/cuda/quantization.h"
 #include "src/cuda/rope.h"
 
 namespace fulmen::cuda {
@@ -17,10 +19,19 @@ struct Table {
     return {Op::kName, kernel, &refuses<Op>, &launch_op<Op>, &prepare_op<Op>};
   }
   static std::vector<runtime::KernelRow> rows() { return {row<Ops>()...}; }
-  static std::vector<Family> families() { return {family<Ops>()...}; }
+  template <class Op>
+  static void add_family(std::vector<Family>& all) {
+    if constexpr (!requires { Op::kKernel; }) all.push_back(family<Op>());
+  }
+  static std::vector<Family> families() {
+    std::vector<Family> all;
+    (add_family<Ops>(all), ...);
+    return all;
+  }
 };
 
-using All = Table<RmsNorm, FusedAddRmsNorm, LayerNorm, ActAndMul, Rope, AppendPagedKvCache, AppendPagedMlaKvCache>;
+using All = Table<RmsNorm, FusedAddRmsNorm, LayerNorm, ActAndMul, Rope, AppendPagedKvCache, AppendPagedMlaKvCache,
+                  MergeState, MergeStates, PerTensorQuantFp8, PerTokenGroupQuantFp8>;
 
 }  // namespace
 

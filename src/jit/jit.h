@@ -16,7 +16,8 @@
 
 namespace fulmen::jit {
 
-// Another compiler than NVRTC, as the tests' emulator has. name enters the hash; compile fills image, log and resources.
+// Another compiler than NVRTC, as the tests' emulator has. name enters the hash; compile fills image, log and
+// resources.
 struct Compiler {
   std::string name;
   void (*compile)(Kernel* kernel) = nullptr;
@@ -27,7 +28,7 @@ struct Options {
   std::vector<std::string> pack_folders;  // read, never written
   int64_t cache_limit_bytes = Cache::kDefaultLimit;
   bool may_compile = true;  // false: FULMEN_JIT=off
-  Compiler compiler = {};                  // none: NVRTC
+  Compiler compiler = {};   // none: NVRTC
 };
 // FULMEN_CACHE_DIR, FULMEN_CACHE_LIMIT_MB, FULMEN_PACK_PATH (folders separated by ':'), FULMEN_JIT.
 Options options_from_environment();

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fulmen/reference/fused_add_rmsnorm.h>
+#include <fulmen/reference/layernorm.h>
 #include <fulmen/reference/rmsnorm.h>
 
-#include "tests/support/device_case.h"
+#include "tests/support/gpu_case.h"
 #include "tests/support/within.h"
 
 namespace fulmen::testing {
@@ -42,18 +44,19 @@ int64_t elements_of(const NormCase& c) {
   return n;
 }
 
-class CudaNorm : public OnDevice {};
+class CudaNorm : public OnGpu {};
 
 TEST_F(CudaNorm, RmsNormStaysWithinTheBound) {
   for (const NormCase& c : norm_cases()) {
     if (too_long_for_emulator(elements_of(c))) continue;
-    Tensor x(c.dtype, c.shape, c.row_padding), w(c.weight_dtype, {c.shape.back()}), out(c.out_dtype, c.shape, c.row_padding);
+    Tensor x(c.dtype, c.shape, c.row_padding), w(c.weight_dtype, {c.shape.back()}),
+        out(c.out_dtype, c.shape, c.row_padding);
     Tensor scale(DType::kF32, {1});
     x.fill_normal(1, 3), w.fill_normal(2), scale.set(0, 0.37);
     RmsNormArgs host{.input = x, .weight = w, .out = out, .eps = 1e-5f, .weight_bias = float(c.shape.back() % 2)};
     if (size_of(c.out_dtype) == 1) host.out_scale = scale;
     const reference::Values expected = reference::rmsnorm(host);
-    DeviceTensor dx(x), dw(w), dout(out), dscale(scale);
+    GpuTensor dx(x), dw(w), dout(out), dscale(scale);
     RmsNormArgs args = host;
     args.input = dx, args.weight = dw, args.out = dout;
     if (host.out_scale.defined()) args.out_scale = dscale;
@@ -64,6 +67,68 @@ TEST_F(CudaNorm, RmsNormStaysWithinTheBound) {
     rmsnorm(args);
     EXPECT_TRUE(within(dx.fetch(), expected)) << text_of(c) << " in place";
   }
+}
+
+TEST_F(CudaNorm, FusedAddRmsNormStaysWithinTheBound) {
+  for (const NormCase& c : norm_cases()) {
+    if (too_long_for_emulator(elements_of(c))) continue;
+    Tensor x(c.dtype, c.shape, c.row_padding), residual(c.dtype, c.shape), w(c.weight_dtype, {c.shape.back()});
+    Tensor out(c.out_dtype, c.shape, c.row_padding), scale(DType::kF32, {1});
+    x.fill_normal(1, 3), residual.fill_normal(3, 2), w.fill_normal(2), scale.set(0, 0.37);
+    FusedAddRmsNormArgs host{.input = x, .residual = residual, .weight = w, .out = out, .eps = 1e-5f};
+    if (size_of(c.out_dtype) == 1) host.out_scale = scale;
+    const reference::FusedAddRmsNorm expected = reference::fused_add_rmsnorm(host);
+    GpuTensor dx(x), dresidual(residual), dw(w), dout(out), dscale(scale);
+    FusedAddRmsNormArgs args = host;
+    args.input = dx, args.residual = dresidual, args.weight = dw, args.out = dout;
+    if (host.out_scale.defined()) args.out_scale = dscale;
+    if (c.out_dtype == c.dtype && c.shape[0] % 2 == 1) args.out = args.input;  // FlashInfer's form
+    fused_add_rmsnorm(args);
+    EXPECT_TRUE(within(args.out.data == args.input.data ? dx.fetch() : dout.fetch(), expected.out)) << text_of(c);
+    EXPECT_TRUE(within(dresidual.fetch(), expected.residual)) << text_of(c);
+  }
+}
+
+TEST_F(CudaNorm, LayerNormStaysWithinTheBound) {
+  for (const NormCase& c : norm_cases()) {
+    if (too_long_for_emulator(elements_of(c))) continue;
+    Tensor x(c.dtype, c.shape, c.row_padding), gamma(c.weight_dtype, {c.shape.back()}),
+        beta(c.weight_dtype, {c.shape.back()});
+    Tensor out(c.out_dtype, c.shape, c.row_padding), scale(DType::kF32, {1});
+    x.fill([&](int64_t i) { return 2 + double(i * 7919 % 1000) / 250; }), gamma.fill_normal(2), beta.fill_normal(3);
+    scale.set(0, 0.37);
+    LayerNormArgs host{.input = x, .gamma = gamma, .beta = beta, .out = out, .eps = 1e-5f};
+    if (size_of(c.out_dtype) == 1) host.out_scale = scale;
+    const reference::Values expected = reference::layernorm(host);
+    GpuTensor dx(x), dgamma(gamma), dbeta(beta), dout(out), dscale(scale);
+    LayerNormArgs args = host;
+    args.input = dx, args.gamma = dgamma, args.beta = dbeta, args.out = dout;
+    if (host.out_scale.defined()) args.out_scale = dscale;
+    layernorm(args);
+    EXPECT_TRUE(within(dout.fetch(), expected)) << text_of(c);
+  }
+}
+
+TEST_F(CudaNorm, MemoryBesideTheRowsIsNeitherReadNorWritten) {
+  Tensor x(DType::kBF16, {6, 50}, 14), w(DType::kBF16, {50}), out(DType::kBF16, {6, 50}, 14);
+  x.fill_normal(1), w.fill_normal(2);
+  GpuTensor dx(x), dw(w), dout(out);
+  rmsnorm({.input = dx, .weight = dw, .out = dout});
+  const Tensor first = dout.fetch();
+  for (int64_t row = 0; row < 6; ++row)
+    for (int64_t i = 50; i < 64; ++i) x.data<uint16_t>()[row * 64 + i] = 0x7f00;  // 1.7e38 instead of NaN
+  out.poison(0xff);
+  GpuTensor other(x), again(out);
+  rmsnorm({.input = other, .weight = dw, .out = again});
+  EXPECT_TRUE(again.fetch().same_bytes(first));
+}
+
+TEST_F(CudaNorm, ZeroRowsAreLegalAndWrongCallsAreNot) {
+  Tensor x(DType::kF32, {0, 64}), w(DType::kF32, {64});
+  w.fill_normal(1);
+  GpuTensor dx(x), dw(w);
+  EXPECT_NO_THROW(rmsnorm({.input = dx, .weight = dw, .out = dx}));
+  EXPECT_THROW(rmsnorm({.input = dx, .weight = w, .out = dx}), Error);  // weight on the host
 }
 
 }  // namespace

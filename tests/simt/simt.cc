@@ -30,7 +30,8 @@ namespace driver = cuda::driver;
 constexpr size_t kStackBytes = 64 << 10, kWarp = 32;
 using Entry = void (*)(const void* params);
 
-// --- The scheduler: one cluster of CTAs at a time, a fiber per thread. -------------------------------------------------
+// --- The scheduler: one cluster of CTAs at a time, a fiber per thread.
+// -------------------------------------------------
 
 struct Fiber {
   Thread thread;
@@ -75,7 +76,11 @@ size_t warp_of(size_t fiber) {  // CTAs hold whole warps
 const Runtime kRuntime{
     .self = [] { return static_cast<const Thread*>(&cluster->fibers[current].thread); },
     .sync_warp = [] { barrier(&Fiber::warp, warp_of(current) * kWarp, (warp_of(current) + 1) * kWarp); },
-    .sync_cta = [] { barrier(&Fiber::cta, cta_of(current) * cluster->threads_per_cta, (cta_of(current) + 1) * cluster->threads_per_cta); },
+    .sync_cta =
+        [] {
+          barrier(&Fiber::cta, cta_of(current) * cluster->threads_per_cta,
+                  (cta_of(current) + 1) * cluster->threads_per_cta);
+        },
     .sync_cluster = [] { barrier(&Fiber::cluster, 0, cluster->fibers.size()); },
     .warp_slots = [] { return static_cast<void*>(cluster->warp_slots[warp_of(current)].data()); },
     .dynamic_shared = [](uint32_t rank) { return static_cast<void*>(cluster->shared[rank].data()); },
@@ -139,7 +144,8 @@ driver::Result launch(const driver::LaunchConfig* config, driver::Function funct
   return 0;
 }
 
-// --- The compiler: the host's, on the unit with our headers in place of those of include/fulmen/cuda/ptx. --------------
+// --- The compiler: the host's, on the unit with our headers in place of those of include/fulmen/cuda/ptx.
+// --------------
 
 std::string root_folder;
 
@@ -147,11 +153,13 @@ void compile(jit::Kernel* kernel) {
   char folder[] = "/tmp/fulmen-simt-XXXXXX";
   if (mkdtemp(folder) == nullptr) throw Error(Code::kInternal, "simt: no folder for temporary files");
   const std::string base = folder, source = base + "/unit.cc", library = base + "/unit.so", log = base + "/log";
-  std::ofstream(source) << kernel->source
-                        << "extern \"C\" void fulmen_emulated(const void* p) { fulmen_entry(*static_cast<const Params*>(p)); }\n";
+  std::ofstream(source)
+      << kernel->source
+      << "extern \"C\" void fulmen_emulated(const void* p) { fulmen_entry(*static_cast<const Params*>(p)); }\n";
   const char* compiler = std::getenv("CXX");
-  const std::string command = std::string(compiler == nullptr ? "c++" : compiler) + " -std=c++20 -O1 -w -shared -fPIC -I" + root_folder +
-                              "/tests/simt -I" + root_folder + "/include -o " + library + " " + source + " 2> " + log;
+  const std::string command = std::string(compiler == nullptr ? "c++" : compiler) +
+                              " -std=c++20 -O1 -w -shared -fPIC -I" + root_folder + "/tests/simt -I" + root_folder +
+                              "/include -o " + library + " " + source + " 2> " + log;
   const int status = std::system(command.c_str());
   const auto read = [](const std::string& path) {
     std::ifstream file(path, std::ios::binary);
@@ -181,7 +189,8 @@ driver::Result load(driver::Module* module, const void* image, uint32_t, int32_t
   return 0;
 }
 
-// --- The rest of the driver: host memory, one stream that is always done. ----------------------------------------------
+// --- The rest of the driver: host memory, one stream that is always done.
+// ----------------------------------------------
 
 driver::Result attribute(int32_t* value, int32_t which, driver::DeviceId) {
   switch (which) {
@@ -200,7 +209,9 @@ driver::Api make_api() {
   a.init = [](uint32_t) { return 0; };
   a.device_count = [](int32_t* n) { return *n = 1, 0; };
   a.device_get = [](driver::DeviceId* d, int32_t) { return *d = 0, 0; };
-  a.device_name = [](char* name, int32_t size, driver::DeviceId) { return std::strncpy(name, "emulated", size_t(size)), 0; };
+  a.device_name = [](char* name, int32_t size, driver::DeviceId) {
+    return std::strncpy(name, "emulated", size_t(size)), 0;
+  };
   a.device_attribute = attribute;
   a.primary_context_retain = [](driver::Context* c, driver::DeviceId) {
     return *c = reinterpret_cast<driver::Context>(&device_context), 0;
@@ -247,7 +258,8 @@ void install(const std::string& root, const std::string& cache) {
   static const driver::Api api = make_api();
   driver::install(api);
   setenv("FULMEN_CUDA_TARGET", "emulated", 1);
-  jit::configure_default_jit({.cache_folder = cache, .pack_folders = {}, .compiler = {"host c++ " + stand_ins.hex(), &compile}});
+  jit::configure_default_jit(
+      {.cache_folder = cache, .pack_folders = {}, .compiler = {"host c++ " + stand_ins.hex(), &compile}});
 }
 
 }  // namespace fulmen::simt

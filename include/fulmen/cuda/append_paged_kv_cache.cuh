@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// append_paged_kv_cache: a warp copies a token's keys and values, or a part of them where tokens are few. The new rows are
-// on their way while the page table is asked where they belong. Launched by src/cuda/page.cc.
+// append_paged_kv_cache: a warp copies a token's keys and values, or a part of them where tokens are few. The new rows
+// are on their way while the page table is asked where they belong. Launched by src/cuda/page.cc.
 #pragma once
 #include <fulmen/cuda/append_paged_kv_cache.h>
 #include <fulmen/cuda/ptx/dependent_launch.cuh>
@@ -57,7 +57,8 @@ FULMEN_DEVICE void run(const Params& p) {
       const int32_t at = base + i * 32 + warp_lane();
       const Side& side = at < keys ? p.key : p.value;
       if (at < total)
-        store_stream<K.vec_bytes>(side.cache + slot.page * side.page_stride + slot.in_page * side.slot_stride + to[i], data[i]);
+        store_stream<K.vec_bytes>(side.cache + slot.page * side.page_stride + slot.in_page * side.slot_stride + to[i],
+                                  data[i]);
     }
   }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the append_paged_kv_cache kernel and the code that launches it share; fulmen/ops/append_paged_kv_cache.h says what
-// it computes. Bytes are copied: elements appear as their size alone.
+// What the append_paged_kv_cache kernel and the code that launches it share; fulmen/ops/append_paged_kv_cache.h says
+// what it computes. Bytes are copied: elements appear as their size alone.
 #pragma once
 #include <fulmen/cuda/ids.h>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// fused_add_rmsnorm: a row of x and one of residual are read once, added, and written twice. The sum is computed twice from
-// the packed rows, which costs an addition and saves the registers of an f32 row. Launched by src/cuda/norm.cc.
+// fused_add_rmsnorm: a row of x and one of residual are read once, added, and written twice. The sum is computed twice
+// from the packed rows, which costs an addition and saves the registers of an f32 row. Launched by src/cuda/norm.cc.
 #pragma once
 #include <fulmen/cuda/fused_add_rmsnorm.h>
 #include <fulmen/cuda/tile/row.cuh>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the kernels of rmsnorm, fused_add_rmsnorm and layernorm are generated from: they read rows and tables of the same
-// kinds.
+// What the kernels of rmsnorm, fused_add_rmsnorm and layernorm are generated from: they read rows and tables of the
+// same kinds.
 #pragma once
 #include <fulmen/core/dtype.h>
 #include <fulmen/cuda/row_shape.h>

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// rope: a CTA rotates all heads of one token. A thread owns `vec` pairs of a head, computes their angles once, and walks
-// over the heads, two at a time:
+// rope: a CTA rotates all heads of one token. A thread owns `vec` pairs of a head, computes their angles once, and
+// walks over the heads, two at a time:
 //   halves      a = x[i..i+vec), b = x[half+i..half+i+vec)          pairs (a_j, b_j)
 //   interleave  a = x[2i..2i+vec), b = x[2i+vec..2i+2vec)           pairs of neighbours
 // Elements behind rotary_dim are copied by threads of their own. Launched by src/cuda/rope.cc.
 #pragma once
-#include <fulmen/cuda/ptx/dependent_launch.cuh>
 #include <fulmen/cuda/rope.h>
+#include <fulmen/cuda/ptx/dependent_launch.cuh>
 #include <fulmen/cuda/tile/angles.cuh>
 #include <fulmen/cuda/tile/row.cuh>
 

@@ -10,7 +10,7 @@ struct Key {
   DType x = DType::kF32, cache = DType::kF32;
   bool from_cache = false;  // angles are read from cos_sin_cache
   bool interleave = false;
-  int32_t vec = 1;          // pairs per thread
+  int32_t vec = 1;  // pairs per thread
 
   FULMEN_FN constexpr bool operator==(const Key&) const = default;
   template <class K, class F>
@@ -42,7 +42,7 @@ struct Params {
   const void* cache;
   int64_t cache_stride, max_position;
   int64_t nnz, batch_size;
-  int32_t num_pairs;  // rotary_dim / 2
+  int32_t num_pairs;   // rotary_dim / 2
   int32_t num_copied;  // elements behind rotary_dim; 0 also where nothing needs to be moved
   Frequencies frequencies;
 };

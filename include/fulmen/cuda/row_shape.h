@@ -34,8 +34,8 @@ struct RowShape {
 
 inline constexpr int32_t kMaxLanes = 1024, kMaxVecs = 8;
 
-// The most elements of `element_bytes` that one access may move, where `bits` or-s together all that their addresses are
-// sums of. 16-byte alignment bears any number: wider vectors go in pieces of 16.
+// The most elements of `element_bytes` that one access may move, where `bits` or-s together all that their addresses
+// are sums of. 16-byte alignment bears any number: wider vectors go in pieces of 16.
 FULMEN_FN constexpr int32_t max_vec(uint64_t bits, int32_t element_bytes) {
   int32_t bytes = 16;
   while (bits % uint64_t(bytes) != 0) bytes /= 2;
@@ -44,8 +44,8 @@ FULMEN_FN constexpr int32_t max_vec(uint64_t bits, int32_t element_bytes) {
 }
 
 // A shape for rows of n elements; lanes 0 where no shape holds them. Aims at 4 loads in flight per lane, over all the
-// tensors whose rows are read together, so that an SM with 1024 threads has 64 KB on the way; few rows get more lanes, as
-// only their latency counts.
+// tensors whose rows are read together, so that an SM with 1024 threads has 64 KB on the way; few rows get more lanes,
+// as only their latency counts.
 FULMEN_FN constexpr RowShape choose_row_shape(int64_t n, int32_t vec, int64_t num_rows, int32_t num_sms,
                                               int32_t num_tensors = 1) {
   const int64_t num_vecs = math::ceil_div(n, vec);

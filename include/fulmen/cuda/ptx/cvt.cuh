@@ -4,8 +4,8 @@
 // (docs/decisions/0010-own-fp-conversions.md).
 #pragma once
 #include <fulmen/core/dtype.h>
-#include <fulmen/cuda/ptx/arch.cuh>
 #include <fulmen/cuda/types.h>
+#include <fulmen/cuda/ptx/arch.cuh>
 
 namespace fulmen::cuda {
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sums and maxima over the lanes of a row. The order is fixed by the shape alone, so the same row gives the same bits.
 #pragma once
-#include <fulmen/cuda/ptx/warp.cuh>
 #include <fulmen/cuda/row_shape.h>
+#include <fulmen/cuda/ptx/warp.cuh>
 
 namespace fulmen::cuda {
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A CTA's walk over rows: while a row is computed, the next one is on its way.
 #pragma once
-#include <fulmen/cuda/ptx/dependent_launch.cuh>
 #include <fulmen/cuda/row_shape.h>
+#include <fulmen/cuda/ptx/dependent_launch.cuh>
 #include <fulmen/cuda/tile/reduce.cuh>
 
 namespace fulmen::cuda {
@@ -14,7 +14,8 @@ FULMEN_DEVICE int32_t lane_of_row() {
 }
 
 // load(State&, row), then body(State&, row), for this thread's rows; row -1 is past the last one: load nothing, store
-// nothing, but reduce along, as the row's other lanes' warp mates or barriers wait. kAhead: the registers hold two rows.
+// nothing, but reduce along, as the row's other lanes' warp mates or barriers wait. kAhead: the registers hold two
+// rows.
 template <RowShape S, bool kAhead, class State, class Load, class Body>
 FULMEN_DEVICE void for_rows(int64_t num_rows, Load load, Body body) {
   const int64_t step = int64_t(gridDim.x) * S.rows_per_cta();

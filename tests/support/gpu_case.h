@@ -8,7 +8,7 @@
 
 #include "src/cuda/device.h"
 #include "tests/simt/simt.h"
-#include "tests/support/device_tensor.h"
+#include "tests/support/gpu_tensor.h"
 
 namespace fulmen::testing {
 
@@ -22,11 +22,12 @@ inline void choose_device() {
   if (emulated()) simt::install(FULMEN_SOURCE_DIR, FULMEN_BINARY_DIR "/simt_cache");
 }
 
-class OnDevice : public ::testing::Test {
+class OnGpu : public ::testing::Test {
  protected:
   void SetUp() override {
     if (cuda::num_devices() > 0) return;
-    GTEST_SKIP() << "no CUDA device: " << (cuda::driver::problem().empty() ? "the driver lists none" : cuda::driver::problem());
+    GTEST_SKIP() << "no CUDA device: "
+                 << (cuda::driver::problem().empty() ? "the driver lists none" : cuda::driver::problem());
   }
 };
 

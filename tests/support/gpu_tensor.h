@@ -11,18 +11,18 @@
 
 namespace fulmen::testing {
 
-class DeviceMemory {
+class GpuMemory {
  public:
-  explicit DeviceMemory(size_t num_bytes) : num_bytes_(num_bytes) {
+  explicit GpuMemory(size_t num_bytes) : num_bytes_(num_bytes) {
     const cuda::CurrentContext current(cuda::device(0).primary);
     cuda::check(cuda::driver::api().memory_alloc(&address_, num_bytes + 1), "cuMemAlloc");
   }
-  ~DeviceMemory() {
+  ~GpuMemory() {
     const cuda::CurrentContext current(cuda::device(0).primary);
     cuda::driver::api().memory_free(address_);
   }
-  DeviceMemory(const DeviceMemory&) = delete;
-  DeviceMemory& operator=(const DeviceMemory&) = delete;
+  GpuMemory(const GpuMemory&) = delete;
+  GpuMemory& operator=(const GpuMemory&) = delete;
   char* data() const { return reinterpret_cast<char*>(address_); }
   size_t num_bytes() const { return num_bytes_; }
 
@@ -31,15 +31,15 @@ class DeviceMemory {
   size_t num_bytes_;
 };
 
-inline void device_copy(void* dst, const void* src, size_t num_bytes) {
+inline void gpu_copy(void* dst, const void* src, size_t num_bytes) {
   if (num_bytes > 0) runtime::find_backend(DeviceType::kCuda)->copy(dst, src, num_bytes, {});
 }
 
 // Stays bound to the host tensor it was made from.
-class DeviceTensor {
+class GpuTensor {
  public:
-  explicit DeviceTensor(Tensor& host) : host_(host), memory_(host.num_bytes() + 2 * Tensor::kGuard) {
-    device_copy(memory_.data(), begin(), memory_.num_bytes());
+  explicit GpuTensor(Tensor& host) : host_(host), memory_(host.num_bytes() + 2 * Tensor::kGuard) {
+    gpu_copy(memory_.data(), begin(), memory_.num_bytes());
   }
   operator TensorView() const {
     TensorView v = host_.view();
@@ -48,14 +48,14 @@ class DeviceTensor {
     return v;
   }
   Tensor& fetch() {
-    device_copy(begin(), memory_.data(), memory_.num_bytes());
+    gpu_copy(begin(), memory_.data(), memory_.num_bytes());
     return host_;
   }
 
  private:
   char* begin() { return static_cast<char*>(host_.view().data) - Tensor::kGuard; }
   Tensor& host_;
-  DeviceMemory memory_;
+  GpuMemory memory_;
 };
 
 }  // namespace fulmen::testing
