@@ -38,9 +38,7 @@ TEST(CudaBackend, IsListedWithoutADriverAndSaysWhatIsMissing) {
   try {
     rmsnorm({.input = t, .weight = w, .out = t});
     FAIL() << "ran without a GPU";
-  } catch (const Error& e) {
-    EXPECT_EQ(e.message.rfind("cuda: ", 0), 0u) << e.message;
-  }
+  } catch (const Error& e) { EXPECT_EQ(e.message.rfind("cuda: ", 0), 0u) << e.message; }
 }
 
 class CudaRuntime : public ::testing::Test {
@@ -55,7 +53,12 @@ struct NormProblem {
   Tensor x, w, out;
   GpuTensor dx, dw, dout;
   explicit NormProblem(int64_t rows, int64_t n, uint64_t seed = 1)
-      : x(DType::kBF16, {rows, n}), w(DType::kBF16, {n}), out(DType::kBF16, {rows, n}), dx((fill(seed), x)), dw(w), dout(out) {}
+      : x(DType::kBF16, {rows, n}),
+        w(DType::kBF16, {n}),
+        out(DType::kBF16, {rows, n}),
+        dx((fill(seed), x)),
+        dw(w),
+        dout(out) {}
   RmsNormArgs args() const { return {.input = dx, .weight = dw, .out = dout}; }
   reference::Values expected() const { return reference::rmsnorm({.input = x, .weight = w, .out = out}); }
 

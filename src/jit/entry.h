@@ -27,7 +27,7 @@ struct Resources {
   int32_t shared_bytes = 0;  // static, per CTA
   int32_t stack_bytes = 0;   // local memory per thread; spills are part of it
   int32_t spill_bytes = 0;   // stores and loads
-  double compile_ms = 0;
+  double compile_ms = 0;     // processor time
 };
 
 struct Kernel {

@@ -18,7 +18,7 @@ struct NormCase {
 std::vector<NormCase> norm_cases() {
   std::vector<NormCase> all;
   constexpr DType kF16 = DType::kF16, kBF16 = DType::kBF16, kF32 = DType::kF32;
-  for (DType t : {kF32, kF16, kBF16})
+  for (DType t : float_types())
     for (int64_t n : {1, 3, 8, 64, 111, 128, 256, 1000, 4096}) all.push_back({t, t, t, {5, n}, n % 3});
   for (int64_t n : {64, 512, 1024, 2048, 8192, 16384}) all.push_back({kBF16, kBF16, kBF16, {300, n}});
   all.push_back({kBF16, kF32, kBF16, {3, 4, 128}, 16});  // heads of a token, f32 weights
@@ -28,7 +28,7 @@ std::vector<NormCase> norm_cases() {
   all.push_back({kF16, kF16, kF16, {2, 65536}});
   all.push_back({kF32, kF32, kF32, {20000, 16}});
   for (DType out : {DType::kE4M3, DType::kE5M2})
-    for (DType t : {kF32, kF16, kBF16}) all.push_back({t, t, out, {9, 1024}}), all.push_back({t, t, out, {9, 333}, 3});
+    for (DType t : float_types()) all.push_back({t, t, out, {9, 1024}}), all.push_back({t, t, out, {9, 333}, 3});
   return all;
 }
 

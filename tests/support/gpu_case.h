@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <string>
+#include <vector>
 
 #include "src/cuda/device.h"
 #include "tests/simt/simt.h"
@@ -33,5 +34,11 @@ class OnGpu : public ::testing::Test {
 
 // A case that takes the emulator too long.
 inline bool too_long_for_emulator(int64_t elements) { return emulated() && elements > 300000; }
+
+// The emulator compiles a unit in about a second: it leaves out f16, whose kernels differ from bf16's by a conversion.
+inline std::vector<DType> float_types() {
+  if (emulated()) return {DType::kF32, DType::kBF16};
+  return {DType::kF32, DType::kF16, DType::kBF16};
+}
 
 }  // namespace fulmen::testing

@@ -7,8 +7,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 out=${1:-build/gpu}
 archs=${2:-sm_90a}
-build=build/gpu-build
-cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DFULMEN_BUILD_BENCHMARKS=OFF -DFULMEN_GPU_BENCH=ON \
+build=${FULMEN_BUILD:-build/release}  # shared with ./dev, so that little is built twice
+cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DFULMEN_GPU_BENCH=ON \
       -DCMAKE_BUILD_RPATH_USE_ORIGIN=ON >/dev/null
 cmake --build "$build" --target fulmen fulmen_pack fulmen_gpu_bench cuda_ops_test cuda_runtime_test jit_test jit_crash_test
 rm -rf "$out" && mkdir -p "$out/lib" "$out/bin" "$out/pack"

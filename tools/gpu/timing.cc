@@ -57,7 +57,8 @@ double Timer::graph_time(int32_t num_sets, const std::function<void(int32_t set)
   check(cu.stream_end_capture(stream_, &graph), "cuStreamEndCapture");
   check(cu.graph_instantiate(&exec, graph, 0), "cuGraphInstantiate");
   std::vector<double> us;
-  for (int32_t i = 0; i < 7; ++i) us.push_back(once([&] { check(cu.graph_launch(exec, stream_), "cuGraphLaunch"); }, false));
+  for (int32_t i = 0; i < 7; ++i)
+    us.push_back(once([&] { check(cu.graph_launch(exec, stream_), "cuGraphLaunch"); }, false));
   std::sort(us.begin(), us.end());
   cu.graph_exec_destroy(exec);
   cu.graph_destroy(graph);
@@ -75,7 +76,10 @@ double Timer::copy_bytes_per_second() {
   constexpr size_t kBytes = size_t(1) << 30;
   const Memory from(kBytes), to(kBytes);
   std::vector<double> us;
-  const auto copy = [&] { check(driver::api().memory_copy(driver::Pointer(to.data()), driver::Pointer(from.data()), kBytes, stream_), "cuMemcpyAsync"); };
+  const auto copy = [&] {
+    check(driver::api().memory_copy(driver::Pointer(to.data()), driver::Pointer(from.data()), kBytes, stream_),
+          "cuMemcpyAsync");
+  };
   check(driver::api().memory_set(driver::Pointer(from.data()), 0x3c, kBytes, stream_), "cuMemsetD8Async");
   for (int32_t i = 0; i < 15; ++i) us.push_back(once(copy, false));
   std::sort(us.begin(), us.end());

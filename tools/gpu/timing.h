@@ -26,8 +26,8 @@ class Memory {
 };
 
 struct Timing {
-  double us = 0;      // median of single launches, each after L2 was overwritten
-  double low_us = 0;  // 10th percentile
+  double us = 0;        // median of single launches, each after L2 was overwritten
+  double low_us = 0;    // 10th percentile
   double graph_us = 0;  // per launch, in a graph of many with rotating data: what a captured model pays
 };
 
