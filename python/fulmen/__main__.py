@@ -35,7 +35,7 @@ def config() -> dict[str, Any]:
         kernels.setdefault(row["op"], []).append(row["kernel"] + (f" (no: {row['refusal']})" if row["refusal"] else ""))
     return {
         "fulmen": __version__,
-        "library": str(library_path()),
+        "library": library_path(),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "apache-tvm-ffi": _version_of("apache-tvm-ffi"),
@@ -90,7 +90,9 @@ def why_not(op: str, device: str) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="fulmen", description="Fulmen: kernels for LLM inference. What runs here, and why not.")
+    parser = argparse.ArgumentParser(
+        prog="fulmen", description="Fulmen: kernels for LLM inference. What runs here, and why not."
+    )
     parser.add_argument("--version", action="version", version=f"fulmen {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     show = commands.add_parser("show-config", help="versions, CPU level, threads, devices, and the kernels of every op")

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import threading
-from pathlib import Path
 from typing import Any, Callable
 
 
-def library_path() -> Path:
+def library_path() -> str:
     """libfulmen_ffi.so: FULMEN_FFI_LIBRARY, else the one inside this package."""
     given = os.environ.get("FULMEN_FFI_LIBRARY")
-    return Path(given) if given else Path(__file__).resolve().parent / "_lib" / "libfulmen_ffi.so"
+    return given or os.path.join(os.path.dirname(os.path.realpath(__file__)), "_lib", "libfulmen_ffi.so")
 
 
 class Library:
@@ -32,14 +31,14 @@ class Library:
                 import tvm_ffi
 
                 path = library_path()
-                if not path.exists():
+                if not os.path.exists(path):
                     raise ImportError(
                         f"fulmen: {path} does not exist; install the package, or point FULMEN_FFI_LIBRARY at the "
                         "libfulmen_ffi.so of a build with FULMEN_BUILD_FFI=ON"
                     )
                 # An error kind that tvm_ffi does not know would arrive as RuntimeError.
                 tvm_ffi.register_error("NotImplementedError", NotImplementedError)
-                self._module = tvm_ffi.load_module(str(path))
+                self._module = tvm_ffi.load_module(path)
         return self._module
 
     def __getattr__(self, name: str) -> Callable[..., Any]:

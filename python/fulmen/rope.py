@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rotary position embedding. Angles in float32 from 64-bit positions, error of sin and cos at most 1e-6 to position 10M.
+"""Rotary position embedding. Angles in float32 from 64-bit positions, error of sin and cos at most 1e-6 to position
+10M.
 
 q: [nnz, num_qo_heads, head_dim], k: [nnz, num_kv_heads, head_dim], float32, float16 or bfloat16, last axis contiguous.
 Positions: pos_ids [nnz], or indptr [batch_size + 1] and offsets [batch_size], where token t of request b is at
@@ -10,6 +11,8 @@ else halves. Plain functions return new arrays (q, k); those named inplace write
 from __future__ import annotations
 
 from typing import Any
+
+import numpy as np
 
 from ._arrays import Array, arg, cast, dtype_of, empty_like, out_arg, takes_dlpack
 from ._ffi import lib
@@ -183,9 +186,7 @@ def _heads(x: Array, head_size: int) -> Array:
     heads, rest = divmod(x.shape[-1], head_size)
     if rest:
         raise ValueError(f"query or key has {x.shape[-1]} columns, expected a multiple of head_size, {head_size}")
-    if isinstance(x.strides, tuple):  # NumPy: reshape would copy rows that are further apart than their length
-        import numpy as np
-
+    if isinstance(x, np.ndarray):  # reshape would copy rows that are further apart than their length
         strides = (x.strides[0], head_size * x.itemsize, x.strides[1])
         return np.lib.stride_tricks.as_strided(x, (x.shape[0], heads, head_size), strides)
     return x.unflatten(-1, (heads, head_size))

@@ -31,11 +31,15 @@ bool parse(DLDataType t, DType* out) {
 TensorView view(const Tensor& tensor) {
   TensorView v;
   if (!parse(tensor.dtype(), &v.dtype))
-    fail("tensor", "dtype", "is " + std::string(tvm::ffi::DLDataTypeToString(tensor.dtype())) + ", which no operator knows");
+    fail("tensor", "dtype",
+         "is " + std::string(tvm::ffi::DLDataTypeToString(tensor.dtype())) + ", which no operator knows");
   require(tensor.ndim() <= TensorView::kMaxRank, "tensor", "rank", tensor.ndim(), "at most 6");
   v.data = static_cast<char*>(tensor.data_ptr()) + tensor.byte_offset();
   v.rank = tensor.ndim();
   for (int32_t i = 0; i < v.rank; ++i) v.shape[i] = tensor.size(i), v.strides[i] = tensor.stride(i);
+  // Frameworks disagree about the strides of a tensor without elements; contiguous ones are as good as any.
+  if (v.num_elements() == 0)
+    for (int64_t i = v.rank, stride = 1; i-- > 0; stride *= v.shape[i] > 0 ? v.shape[i] : 1) v.strides[i] = stride;
   const DLDevice device = tensor.device();
   // Page-locked host memory is host memory to a CPU kernel.
   v.device_type = device.device_type == kDLCUDAHost ? DeviceType::kCpu : DeviceType(int32_t(device.device_type));
@@ -76,7 +80,8 @@ struct Alias {
 // How NumPy, whose DLPack knows neither bfloat16 nor FP8, passes them.
 tvm::ffi::Tensor reinterpret_(tvm::ffi::Tensor tensor, DLDataType dtype) {
   const DLDataType old = tensor.dtype();
-  if (old.bits * old.lanes != dtype.bits * dtype.lanes) fail("reinterpret", "dtype", "has another size than the tensor's");
+  if (old.bits * old.lanes != dtype.bits * dtype.lanes)
+    fail("reinterpret", "dtype", "has another size than the tensor's");
   return tvm::ffi::Tensor::FromNDAllocStrided(Alias{tensor}, tensor.shape(), tensor.strides(), dtype, tensor.device());
 }
 

@@ -19,7 +19,9 @@ def copy_tree(root: pathlib.Path) -> None:
     shutil.rmtree(root, ignore_errors=True)
     for folder in ("cmake", "include", "src/ops", "src/runtime", "src/cpu", "tests/support", "tools"):
         shutil.copytree(ROOT / folder, root / folder)
-    (root / "benchmarks").mkdir()
+    for folder in ("benchmarks", "fuzz"):  # present, empty
+        (root / folder).mkdir()
+        (root / folder / "CMakeLists.txt").touch()
     shutil.copy(ROOT / "CMakeLists.txt", root)
     (root / "tests/CMakeLists.txt").write_text((ROOT / "tests/CMakeLists.txt").read_text().split("add_subdirectory")[0])
 
@@ -29,7 +31,7 @@ def keep_only_the_new_op(root: pathlib.Path) -> None:
         if file.name not in ("backend.cc", "table.cc", "schema.cc", f"{OP}.cc"):
             file.unlink()
     table = root / "src/cpu/levels/table.cc"
-    table.write_text(re.sub(rf'^ *row<\w+>\("(?!{OP}).*\n', "", table.read_text(), flags=re.M))
+    table.write_text(re.sub(rf'^ *row<[\w:]+>\("(?!{OP}).*\n', "", table.read_text(), flags=re.M))
 
 
 def main(root: pathlib.Path) -> None:

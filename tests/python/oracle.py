@@ -6,8 +6,15 @@ from __future__ import annotations
 import numpy as np
 
 
-def rope_pairs(x: np.ndarray, positions: np.ndarray, theta: float = 1e4, scale: float = 1.0, rotary_dim: int | None = None,
-               interleave: bool = False, freqs: np.ndarray | None = None) -> np.ndarray:  # fmt: skip
+def rope_pairs(
+    x: np.ndarray,
+    positions: np.ndarray,
+    theta: float = 1e4,
+    scale: float = 1.0,
+    rotary_dim: int | None = None,
+    interleave: bool = False,
+    freqs: np.ndarray | None = None,
+) -> np.ndarray:
     """x [n, heads, dim] rotated by positions [n]."""
     rd = x.shape[-1] if rotary_dim is None else rotary_dim
     f = theta ** (-2.0 * np.arange(rd // 2) / rd) / scale if freqs is None else freqs
@@ -33,7 +40,9 @@ def attention(
     sinks: np.ndarray | None = None,
     rope: tuple[float, float] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(out [qo_len, heads, dim_vo], lse base 2 [qo_len, heads]) of q [qo_len, heads, dim], k and v [kv_len, kv_heads, ..]."""
+    """(out [qo_len, heads, dim_vo], lse base 2 [qo_len, heads]) of q [qo_len, heads, dim], k and v [kv_len, kv_heads,
+    ..].
+    """
     qo_len, heads, dim = q.shape
     kv_len, group = k.shape[0], heads // k.shape[1]
     if rope is not None:

@@ -19,19 +19,27 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def python(code: str, **env: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **env}, timeout=120, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **env},
+        timeout=400,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
 def test_import_takes_less_than_100_ms_beyond_numpy():
-    code = "import numpy, time; t = time.perf_counter(); import fulmen; print(time.perf_counter() - t)"
+    # CPU time, so that a busy machine changes little; the first run also writes the bytecode
+    code = "import numpy, time; t = time.process_time(); import fulmen; print(time.process_time() - t)"
     assert min(float(python(code)) for _ in range(5)) < 0.1
 
 
 def test_import_loads_neither_torch_nor_the_library():
-    loaded = python("import sys, fulmen; print([m for m in sys.modules if m.split('.')[0] in ('torch', 'tvm_ffi', 'ml_dtypes')])")
+    loaded = python(
+        "import sys, fulmen; print([m for m in sys.modules if m.split('.')[0] in ('torch', 'tvm_ffi', 'ml_dtypes')])"
+    )
     assert loaded == "[]"
 
 
@@ -131,7 +139,9 @@ def test_names_that_are_not_there_say_so():
 
 
 def test_every_public_function_has_a_docstring():
-    missing = [n for n in fulmen.__all__ if callable(getattr(fulmen, n)) and not (getattr(fulmen, n).__doc__ or "").strip()]
+    missing = [
+        n for n in fulmen.__all__ if callable(getattr(fulmen, n)) and not (getattr(fulmen, n).__doc__ or "").strip()
+    ]
     assert missing == []
 
 
@@ -153,7 +163,7 @@ def test_exported_symbols_are_the_listed_functions():
         pytest.skip("nm is not installed")
     from fulmen._ffi import library_path
 
-    symbols = subprocess.run(["nm", "-D", "--defined-only", str(library_path())], capture_output=True, text=True, check=True)
+    symbols = subprocess.run(["nm", "-D", "--defined-only", library_path()], capture_output=True, text=True, check=True)
     exported = set(re.findall(r"\bT __tvm_ffi_(\w+)$", symbols.stdout, re.M))
     assert exported == {f["name"] for f in json.loads(lib.list_functions())}
 
@@ -182,7 +192,9 @@ def test_threads_and_level():
 
 
 def run_cli(*args: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "fulmen", *args], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "fulmen", *args], capture_output=True, text=True, timeout=400, check=False
+    )
 
 
 def test_command_line():

@@ -14,7 +14,7 @@ struct Slot {
 };
 
 // Nowhere for padding, and for indices that point outside: the kernel stays inside its tensors whatever it is given.
-FULMEN_DEVICE Slot slot_of(const Params& p, int64_t token) {
+__device__ __forceinline__ Slot slot_of(const Params& p, int64_t token) {
   const int64_t request = p.batch_indices[token], position = p.positions[token];
   if (request < 0 || request >= p.batch_size || position < 0) return {};
   const int64_t in_table = position / p.page_size, index = p.kv_indptr[request] + in_table;
@@ -24,7 +24,7 @@ FULMEN_DEVICE Slot slot_of(const Params& p, int64_t token) {
 }
 
 template <Key K>
-FULMEN_DEVICE void run(const Params& p) {
+__device__ __forceinline__ void run(const Params& p) {
   using Vector = Bits<K.vec_bytes>;
   const int64_t warp = int64_t(blockIdx.x) * (kThreads / 32) + warp_index();
   const int64_t token = warp / p.parts;

@@ -9,7 +9,7 @@
 namespace fulmen::cuda::layernorm {
 
 template <Key K>
-FULMEN_DEVICE void run(const Params& p) {
+__device__ __forceinline__ void run(const Params& p) {
   using X = type_of<K.x>;
   using W = type_of<K.weight>;
   using Out = type_of<K.out>;

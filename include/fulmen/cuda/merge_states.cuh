@@ -9,13 +9,13 @@
 
 namespace fulmen::cuda::merge_states {
 
-FULMEN_DEVICE float lse_of(const Params& p, int64_t row, int32_t state) {
+__device__ __forceinline__ float lse_of(const Params& p, int64_t row, int32_t state) {
   const float* s = p.rows.row_of<const float>(state == 0 ? p.s : p.s_rest, row);
   return state == 0 ? *s : s[int64_t(state - 1) * p.s_state];
 }
 
 template <Key K>
-FULMEN_DEVICE void run(const Params& p) {
+__device__ __forceinline__ void run(const Params& p) {
   using V = type_of<K.v>;
   using Out = type_of<K.out>;
   constexpr RowShape S = K.shape();

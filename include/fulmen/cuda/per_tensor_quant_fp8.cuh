@@ -11,8 +11,8 @@
 namespace fulmen::cuda::per_tensor_quant_fp8 {
 
 template <class X, int32_t Vec>
-FULMEN_DEVICE void load(const Params& p, const FlatBlock<Vec, kVecsPerThread, kThreads>& mine,
-                        Bits<Vec * int32_t(sizeof(X))> (&x)[kVecsPerThread]) {
+__device__ __forceinline__ void load(const Params& p, const FlatBlock<Vec, kVecsPerThread, kThreads>& mine,
+                                     Bits<Vec * int32_t(sizeof(X))> (&x)[kVecsPerThread]) {
 #pragma unroll
   for (int32_t i = 0; i < kVecsPerThread; ++i) {
     x[i] = Bits<Vec * int32_t(sizeof(X))>{};
@@ -23,7 +23,7 @@ FULMEN_DEVICE void load(const Params& p, const FlatBlock<Vec, kVecsPerThread, kT
 
 // CTAs walk over the blocks, so that few atomics meet at the one address.
 template <Key K>
-FULMEN_DEVICE void find_largest(const Params& p) {
+__device__ __forceinline__ void find_largest(const Params& p) {
   using X = type_of<K.x>;
   __shared__ float scratch[2][kThreads / 32];
   RowReducer<RowShape{1, 1, kThreads}> reducer{scratch};
@@ -46,7 +46,7 @@ FULMEN_DEVICE void find_largest(const Params& p) {
 }
 
 template <Key K>
-FULMEN_DEVICE void quantize(const Params& p) {
+__device__ __forceinline__ void quantize(const Params& p) {
   using X = type_of<K.x>;
   using Out = type_of<K.out>;
   const FlatBlock<K.vec, kVecsPerThread, kThreads> mine(p.rows, p.num_vecs, blockIdx.x);
@@ -65,7 +65,7 @@ FULMEN_DEVICE void quantize(const Params& p) {
 }
 
 template <Key K>
-FULMEN_DEVICE void run(const Params& p) {
+__device__ __forceinline__ void run(const Params& p) {
   wait_for_predecessor();
   allow_successor();
   if constexpr (K.step == Step::kLargest)

@@ -10,7 +10,7 @@
 namespace fulmen::cuda::per_token_group_quant_fp8 {
 
 template <Key K>
-FULMEN_DEVICE void run(const Params& p) {
+__device__ __forceinline__ void run(const Params& p) {
   using X = type_of<K.x>;
   using Out = type_of<K.out>;
   constexpr RowShape S = K.shape();

@@ -13,7 +13,7 @@
 namespace fulmen::cuda::rope {
 
 // Position of a token; false: no request owns it.
-FULMEN_DEVICE bool position_of(const Params& p, int64_t token, int64_t* position) {
+__device__ __forceinline__ bool position_of(const Params& p, int64_t token, int64_t* position) {
   if (p.pos_ids.data != nullptr) return *position = p.pos_ids[token], true;
   if (p.batch_size == 0 || token < p.indptr[0] || token >= p.indptr[p.batch_size]) return false;
   int64_t low = 0, high = p.batch_size;  // the last request that starts at or before the token
@@ -25,7 +25,7 @@ FULMEN_DEVICE bool position_of(const Params& p, int64_t token, int64_t* position
   return true;
 }
 
-FULMEN_DEVICE uint64_t frequency(const Frequencies& f, int32_t i) {
+__device__ __forceinline__ uint64_t frequency(const Frequencies& f, int32_t i) {
   if (i < kTable) return f.table[i];
   constexpr double kTwoPi = 6.283185307179586;
   const double base = exp2(f.step_log2 * double(i));
@@ -40,7 +40,7 @@ FULMEN_DEVICE uint64_t frequency(const Frequencies& f, int32_t i) {
 }
 
 template <Key K>
-FULMEN_DEVICE void angles(const Params& p, int64_t position, int32_t first, SinCos (&out)[K.vec]) {
+__device__ __forceinline__ void angles(const Params& p, int64_t position, int32_t first, SinCos (&out)[K.vec]) {
   if constexpr (K.from_cache) {
     using C = type_of<K.cache>;
     const int64_t row = position < 0 ? 0 : position < p.max_position ? position : p.max_position - 1;
@@ -62,7 +62,7 @@ struct Piece {
   Bits<kBytes> a{}, b{};
   X* out = nullptr;  // null: no such head
 
-  FULMEN_DEVICE void load(const Params& p, int64_t token, int32_t head, int32_t at, int32_t distance) {
+  __device__ __forceinline__ void load(const Params& p, int64_t token, int32_t head, int32_t at, int32_t distance) {
     out = nullptr;
     if (head >= p.q.num_heads + p.k.num_heads) return;
     const Heads& heads = head < p.q.num_heads ? p.q : p.k;
@@ -72,7 +72,7 @@ struct Piece {
     a = load_stream<kBytes>(x);
     if (distance > 0) b = load_stream<kBytes>(x + distance);
   }
-  FULMEN_DEVICE void rotate(const SinCos (&angle)[K.vec], int32_t distance) const {
+  __device__ __forceinline__ void rotate(const SinCos (&angle)[K.vec], int32_t distance) const {
     float x[2 * K.vec];  // a, then b
     float(&low)[K.vec] = reinterpret_cast<float(&)[K.vec]>(x[0]);
     float(&high)[K.vec] = reinterpret_cast<float(&)[K.vec]>(x[K.vec]);
@@ -93,8 +93,8 @@ struct Piece {
 
 // The vectors of one group in heads first_head, first_head + heads_per_pass, … of a token.
 template <Key K>
-FULMEN_DEVICE void turn_group(const Params& p, int64_t token, int64_t position, int32_t group, int32_t first_head,
-                              int32_t heads_per_pass) {
+__device__ __forceinline__ void turn_group(const Params& p, int64_t token, int64_t position, int32_t group,
+                                           int32_t first_head, int32_t heads_per_pass) {
   const int32_t turning = p.num_pairs / K.vec, pair = group * K.vec;
   const bool copies = group >= turning;
   const int32_t at = copies ? 2 * p.num_pairs + (group - turning) * K.vec : K.interleave ? 2 * pair : pair;
@@ -114,7 +114,7 @@ FULMEN_DEVICE void turn_group(const Params& p, int64_t token, int64_t position, 
 }
 
 template <Key K>
-FULMEN_DEVICE void run(const Params& p) {
+__device__ __forceinline__ void run(const Params& p) {
   const int32_t groups = (p.num_pairs + p.num_copied) / K.vec, lanes = groups < kThreads ? groups : kThreads;
   const int32_t heads_per_pass = kThreads / lanes, first_head = int32_t(threadIdx.x) / lanes;
   wait_for_predecessor();

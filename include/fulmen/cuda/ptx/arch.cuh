@@ -4,8 +4,6 @@
 #pragma once
 #include <fulmen/core/portable.h>
 
-#define FULMEN_DEVICE __device__ __forceinline__
-
 namespace fulmen::cuda {
 #if defined(__CUDA_ARCH__)
 inline constexpr int32_t kArch = __CUDA_ARCH__ / 10;  // 10 * major + minor

@@ -9,24 +9,24 @@
 
 namespace fulmen::cuda {
 
-FULMEN_DEVICE float widen(float x) { return x; }
-FULMEN_DEVICE float widen(f16 x) {
+__device__ __forceinline__ float widen(float x) { return x; }
+__device__ __forceinline__ float widen(f16 x) {
   float y;
   asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
   return y;
 }
-FULMEN_DEVICE float widen(bf16 x) { return bit_cast<float>(uint32_t(x.bits) << 16); }
-FULMEN_DEVICE float widen(e4m3 x) {
+__device__ __forceinline__ float widen(bf16 x) { return bit_cast<float>(uint32_t(x.bits) << 16); }
+__device__ __forceinline__ float widen(e4m3 x) {
   if constexpr (kArch < 89) return to_f32(x);
   uint32_t pair;  // two f16
   asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(pair) : "h"(uint16_t(x.bits)));
   return widen(f16{uint16_t(pair)});
 }
-FULMEN_DEVICE float widen(e5m2 x) { return widen(f16{uint16_t(uint16_t(x.bits) << 8)}); }
+__device__ __forceinline__ float widen(e5m2 x) { return widen(f16{uint16_t(uint16_t(x.bits) << 8)}); }
 
 // Two values to one word, the first in the low half.
 template <class T>
-FULMEN_DEVICE uint32_t narrow2(float low, float high) {
+__device__ __forceinline__ uint32_t narrow2(float low, float high) {
   uint32_t word;
   if constexpr (is_same<T, f16> && kArch >= 80) {
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
@@ -45,7 +45,7 @@ FULMEN_DEVICE uint32_t narrow2(float low, float high) {
 
 // Two FP8 values to one half word, the first in the low byte.
 template <class T>
-FULMEN_DEVICE uint16_t narrow2_fp8(float low, float high) {
+__device__ __forceinline__ uint16_t narrow2_fp8(float low, float high) {
   if constexpr (kArch < 89) return uint16_t(from_f32<T>(high).bits << 8 | from_f32<T>(low).bits);
   uint16_t pair;
   if constexpr (is_same<T, e4m3>)
@@ -56,7 +56,7 @@ FULMEN_DEVICE uint16_t narrow2_fp8(float low, float high) {
 }
 
 template <class T>
-FULMEN_DEVICE T narrow(float x) {
+__device__ __forceinline__ T narrow(float x) {
   if constexpr (is_same<T, float>)
     return x;
   else if constexpr (sizeof(T) == 1)

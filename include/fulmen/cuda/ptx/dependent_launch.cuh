@@ -6,11 +6,11 @@
 
 namespace fulmen::cuda {
 
-FULMEN_DEVICE void wait_for_predecessor() {
+__device__ __forceinline__ void wait_for_predecessor() {
   if constexpr (kArch >= 90) asm volatile("griddepcontrol.wait;" ::: "memory");
 }
 // The successor may be scheduled once every CTA has said so or has ended; it still waits for our memory.
-FULMEN_DEVICE void allow_successor() {
+__device__ __forceinline__ void allow_successor() {
   if constexpr (kArch >= 90) asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 

@@ -22,14 +22,14 @@ struct Bits<1> {
 
 // Vectors beyond 16 bytes (f32 beside 16-bit elements) go in pieces of 16.
 template <int32_t N, class F>
-FULMEN_DEVICE void each_piece(F f) {
+__device__ __forceinline__ void each_piece(F f) {
 #pragma unroll
   for (int32_t i = 0; i < N / 16; ++i) f(i);
 }
 
 // One vector that is read once.
 template <int32_t N>
-FULMEN_DEVICE Bits<N> load_stream(const void* p) {
+__device__ __forceinline__ Bits<N> load_stream(const void* p) {
   Bits<N> b;
   if constexpr (N > 16) {
     each_piece<N>([&](int32_t i) {
@@ -54,7 +54,7 @@ FULMEN_DEVICE Bits<N> load_stream(const void* p) {
 
 // One vector that many rows or CTAs read.
 template <int32_t N>
-FULMEN_DEVICE Bits<N> load_shared_by_rows(const void* p) {
+__device__ __forceinline__ Bits<N> load_shared_by_rows(const void* p) {
   Bits<N> b;
   if constexpr (N > 16) {
     each_piece<N>([&](int32_t i) {
@@ -78,7 +78,7 @@ FULMEN_DEVICE Bits<N> load_shared_by_rows(const void* p) {
 }
 
 template <int32_t N>
-FULMEN_DEVICE void store_stream(void* p, const Bits<N>& b) {
+__device__ __forceinline__ void store_stream(void* p, const Bits<N>& b) {
   if constexpr (N > 16) {
     each_piece<N>([&](int32_t i) {
       store_stream<16>(static_cast<char*>(p) + 16 * i,

@@ -7,32 +7,32 @@ namespace fulmen::cuda {
 
 inline constexpr uint32_t kAllLanes = 0xffffffffu;
 
-FULMEN_DEVICE int32_t warp_lane() { return int32_t(threadIdx.x) % 32; }
-FULMEN_DEVICE int32_t warp_index() { return int32_t(threadIdx.x) / 32; }
+__device__ __forceinline__ int32_t warp_lane() { return int32_t(threadIdx.x) % 32; }
+__device__ __forceinline__ int32_t warp_index() { return int32_t(threadIdx.x) / 32; }
 
 // All 32 lanes call.
 template <class T>
-FULMEN_DEVICE T shuffle_xor(T x, int32_t mask) {
+__device__ __forceinline__ T shuffle_xor(T x, int32_t mask) {
   return __shfl_xor_sync(kAllLanes, x, mask);
 }
 template <class T>
-FULMEN_DEVICE T shuffle_up(T x, int32_t distance) {  // lanes below `distance` keep their own
+__device__ __forceinline__ T shuffle_up(T x, int32_t distance) {  // lanes below `distance` keep their own
   return __shfl_up_sync(kAllLanes, x, uint32_t(distance));
 }
 template <class T>
-FULMEN_DEVICE T shuffle_from(T x, int32_t lane) {
+__device__ __forceinline__ T shuffle_from(T x, int32_t lane) {
   return __shfl_sync(kAllLanes, x, lane);
 }
-FULMEN_DEVICE uint32_t ballot(bool predicate) { return __ballot_sync(kAllLanes, predicate); }
-FULMEN_DEVICE void sync_warp() { __syncwarp(); }
+__device__ __forceinline__ uint32_t ballot(bool predicate) { return __ballot_sync(kAllLanes, predicate); }
+__device__ __forceinline__ void sync_warp() { __syncwarp(); }
 
 // All threads of the CTA call; orders their shared and global memory.
-FULMEN_DEVICE void sync_cta() { __syncthreads(); }
+__device__ __forceinline__ void sync_cta() { __syncthreads(); }
 
 // On shared or global memory.
-FULMEN_DEVICE void atomic_add(uint32_t* p, uint32_t x) { atomicAdd(p, x); }
-FULMEN_DEVICE void atomic_add(float* p, float x) { atomicAdd(p, x); }
-FULMEN_DEVICE void atomic_add(unsigned long long* p, unsigned long long x) { atomicAdd(p, x); }
-FULMEN_DEVICE uint32_t atomic_max(uint32_t* p, uint32_t x) { return atomicMax(p, x); }
+__device__ __forceinline__ void atomic_add(uint32_t* p, uint32_t x) { atomicAdd(p, x); }
+__device__ __forceinline__ void atomic_add(float* p, float x) { atomicAdd(p, x); }
+__device__ __forceinline__ void atomic_add(unsigned long long* p, unsigned long long x) { atomicAdd(p, x); }
+__device__ __forceinline__ uint32_t atomic_max(uint32_t* p, uint32_t x) { return atomicMax(p, x); }
 
 }  // namespace fulmen::cuda

@@ -11,7 +11,7 @@ struct SinCos {
 
 // Of turns / 2^32 turns, |error| <= 2e-7: the nearest quarter turn is taken off in integers, two polynomials serve
 // -π/4..π/4. The same polynomials as include/fulmen/cpu/rope_angles.h.
-FULMEN_DEVICE SinCos sin_cos_turns(uint32_t turns) {
+__device__ __forceinline__ SinCos sin_cos_turns(uint32_t turns) {
   const int32_t quarter = int32_t(turns + (1u << 29)) >> 30;
   const float r = float(int32_t(turns - (uint32_t(quarter) << 30))) * 1.46291808e-9f;  // π/2 · 2^-30
   const float z = r * r;

@@ -14,7 +14,7 @@ struct FlatBlock {
   bool inside[Count];
 
   // block: number of the CTA's block; num_vecs: over all rows.
-  FULMEN_DEVICE FlatBlock(const RowCount& rows, int64_t num_vecs, int64_t block) {
+  __device__ __forceinline__ FlatBlock(const RowCount& rows, int64_t num_vecs, int64_t block) {
     const uint32_t vecs_per_row = uint32_t(rows.n / Vec);
     const int64_t first = block * (Count * Threads), first_row = first / vecs_per_row;  // 64 bits once
     const uint32_t start = uint32_t(first - first_row * vecs_per_row);

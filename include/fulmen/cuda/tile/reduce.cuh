@@ -7,17 +7,17 @@
 namespace fulmen::cuda {
 
 struct Sum {
-  FULMEN_DEVICE static float zero() { return 0; }
-  FULMEN_DEVICE static float join(float a, float b) { return a + b; }
+  __device__ __forceinline__ static float zero() { return 0; }
+  __device__ __forceinline__ static float join(float a, float b) { return a + b; }
 };
 struct Max {
-  FULMEN_DEVICE static float zero() { return -kInfinity; }
-  FULMEN_DEVICE static float join(float a, float b) { return fmaxf(a, b); }
+  __device__ __forceinline__ static float zero() { return -kInfinity; }
+  __device__ __forceinline__ static float join(float a, float b) { return fmaxf(a, b); }
 };
 
 // Over groups of `lanes` neighbours of a warp; all 32 lanes call.
 template <class Op>
-FULMEN_DEVICE float reduce_warp(float x, int32_t lanes = 32) {
+__device__ __forceinline__ float reduce_warp(float x, int32_t lanes = 32) {
 #pragma unroll
   for (int32_t mask = 16; mask > 0; mask /= 2)
     if (mask < lanes) x = Op::join(x, shuffle_xor(x, mask));
@@ -33,7 +33,7 @@ struct RowReducer {
   int32_t turn = 0;
 
   template <class Op>
-  FULMEN_DEVICE float reduce(float x) {
+  __device__ __forceinline__ float reduce(float x) {
     x = reduce_warp<Op>(x, S.lanes);
     if constexpr (S.lanes > 32) {
       const int32_t warp = warp_index(), lane = warp_lane();
@@ -44,8 +44,8 @@ struct RowReducer {
     }
     return x;
   }
-  FULMEN_DEVICE float sum(float x) { return reduce<Sum>(x); }
-  FULMEN_DEVICE float max(float x) { return reduce<Max>(x); }
+  __device__ __forceinline__ float sum(float x) { return reduce<Sum>(x); }
+  __device__ __forceinline__ float max(float x) { return reduce<Max>(x); }
 };
 
 }  // namespace fulmen::cuda

@@ -9,7 +9,7 @@
 namespace fulmen::cuda {
 
 template <class T, int32_t N>
-FULMEN_DEVICE void unpack(const Bits<N * int32_t(sizeof(T))>& bits, float (&x)[N]) {
+__device__ __forceinline__ void unpack(const Bits<N * int32_t(sizeof(T))>& bits, float (&x)[N]) {
   using Raw = Bits<N * int32_t(sizeof(T))>;
   struct Elements {
     T v[N];
@@ -21,7 +21,7 @@ FULMEN_DEVICE void unpack(const Bits<N * int32_t(sizeof(T))>& bits, float (&x)[N
 }
 
 template <class T, int32_t N>
-FULMEN_DEVICE Bits<N * int32_t(sizeof(T))> pack(const float (&x)[N]) {
+__device__ __forceinline__ Bits<N * int32_t(sizeof(T))> pack(const float (&x)[N]) {
   Bits<N * int32_t(sizeof(T))> bits;
   if constexpr (is_same<T, float>) {
 #pragma unroll
@@ -50,20 +50,20 @@ struct Row {
   Bits<kBytes> raw[S.vecs];
 
   // The first element of vector i of this lane.
-  FULMEN_DEVICE static int32_t at(int32_t i, int32_t lane) { return (i * S.lanes + lane) * S.vec; }
+  __device__ __forceinline__ static int32_t at(int32_t i, int32_t lane) { return (i * S.lanes + lane) * S.vec; }
 
   // n: elements of the row, a multiple of S.vec; 0 loads nothing.
-  FULMEN_DEVICE void load(const T* row, int32_t n, int32_t lane) {
+  __device__ __forceinline__ void load(const T* row, int32_t n, int32_t lane) {
 #pragma unroll
     for (int32_t i = 0; i < S.vecs; ++i) {
       raw[i] = Bits<kBytes>{};
       if (at(i, lane) < n) raw[i] = load_stream<kBytes>(row + at(i, lane));
     }
   }
-  FULMEN_DEVICE void unpack_to(int32_t i, float (&x)[S.vec]) const { unpack<T, S.vec>(raw[i], x); }
+  __device__ __forceinline__ void unpack_to(int32_t i, float (&x)[S.vec]) const { unpack<T, S.vec>(raw[i], x); }
   // f(i, values) for each vector.
   template <class F>
-  FULMEN_DEVICE void for_each(F f) const {
+  __device__ __forceinline__ void for_each(F f) const {
 #pragma unroll
     for (int32_t i = 0; i < S.vecs; ++i) {
       float x[S.vec];
@@ -73,7 +73,7 @@ struct Row {
   }
   // Between two passes: makes the second one unpack again, where the compiler would hold all of the row as f32, at
   // twice the registers and half the rows in flight.
-  FULMEN_DEVICE void keep_packed() {
+  __device__ __forceinline__ void keep_packed() {
     if constexpr (kBytes >= 4 && sizeof(T) < 4) {
 #pragma unroll
       for (int32_t i = 0; i < S.vecs; ++i)
@@ -81,7 +81,7 @@ struct Row {
         for (int32_t k = 0; k < kBytes / 4; ++k) asm volatile("" : "+r"(raw[i].word[k]));
     }
   }
-  FULMEN_DEVICE static void store(T* row, int32_t n, int32_t lane, int32_t i, const float (&x)[S.vec]) {
+  __device__ __forceinline__ static void store(T* row, int32_t n, int32_t lane, int32_t i, const float (&x)[S.vec]) {
     if (at(i, lane) < n) store_stream<kBytes>(row + at(i, lane), pack<T, S.vec>(x));
   }
 };
@@ -94,20 +94,20 @@ struct RowTable {
   int32_t n, lane;
   Bits<Row<T, S>::kBytes> raw[kResident ? S.vecs : 1];
 
-  FULMEN_DEVICE RowTable(const void* t, int32_t num_elements, int32_t l)
+  __device__ __forceinline__ RowTable(const void* t, int32_t num_elements, int32_t l)
       : table(static_cast<const T*>(t)), n(num_elements), lane(l) {
     if constexpr (kResident) {
 #pragma unroll
       for (int32_t i = 0; i < S.vecs; ++i) raw[i] = fetch(i);
     }
   }
-  FULMEN_DEVICE Bits<Row<T, S>::kBytes> fetch(int32_t i) const {
+  __device__ __forceinline__ Bits<Row<T, S>::kBytes> fetch(int32_t i) const {
     Bits<Row<T, S>::kBytes> bits{};
     const int32_t first = Row<T, S>::at(i, lane);
     if (first < n) bits = load_shared_by_rows<Row<T, S>::kBytes>(table + first);
     return bits;
   }
-  FULMEN_DEVICE void unpack_to(int32_t i, float (&x)[S.vec]) const {
+  __device__ __forceinline__ void unpack_to(int32_t i, float (&x)[S.vec]) const {
     if constexpr (kResident)
       unpack<T, S.vec>(raw[i], x);
     else

@@ -9,7 +9,7 @@ namespace fulmen::cuda {
 
 // Which part of which row a thread holds.
 template <RowShape S>
-FULMEN_DEVICE int32_t lane_of_row() {
+__device__ __forceinline__ int32_t lane_of_row() {
   return int32_t(threadIdx.x) % S.lanes;
 }
 
@@ -17,7 +17,7 @@ FULMEN_DEVICE int32_t lane_of_row() {
 // nothing, but reduce along, as the row's other lanes' warp mates or barriers wait. kAhead: the registers hold two
 // rows.
 template <RowShape S, bool kAhead, class State, class Load, class Body>
-FULMEN_DEVICE void for_rows(int64_t num_rows, Load load, Body body) {
+__device__ __forceinline__ void for_rows(int64_t num_rows, Load load, Body body) {
   const int64_t step = int64_t(gridDim.x) * S.rows_per_cta();
   const int32_t mine = S.lanes > 32 ? 0 : int32_t(threadIdx.x) / S.lanes;
   const auto clip = [&](int64_t row) { return row < num_rows ? row : int64_t(-1); };

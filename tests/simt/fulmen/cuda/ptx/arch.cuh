@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Stands in for include/fulmen/cuda/ptx/arch.cuh when a kernel is compiled for the host: CUDA's words in plain C++, each
+// Stands in for include/fulmen/cuda/ptx/arch.cuh when a kernel is compiled for the host: CUDA in plain C++, each
 // thread a fiber of tests/simt/simt.cc. The folder's other headers stand in for their namesakes in the same way.
 #pragma once
 #include <fulmen/core/portable.h>
@@ -7,13 +7,12 @@
 #include <cmath>
 #include <cstring>
 
-#define FULMEN_DEVICE inline
 #define __device__
 #define __global__
 #define __shared__ static
 #define __launch_bounds__(n)
 #define __grid_constant__
-#define __forceinline__
+#define __forceinline__ inline
 
 namespace fulmen::simt {
 
@@ -31,8 +30,8 @@ struct Runtime {
   void (*sync_warp)();
   void (*sync_cta)();
   void (*sync_cluster)();
-  void* (*warp_slots)();                     // [32][16] bytes, shared by the warp
-  void* (*dynamic_shared)(uint32_t rank);    // of a CTA of the cluster
+  void* (*warp_slots)();                   // [32][16] bytes, shared by the warp
+  void* (*dynamic_shared)(uint32_t rank);  // of a CTA of the cluster
 };
 extern "C" {
 __attribute__((visibility("default"), weak)) const Runtime* fulmen_simt_runtime;

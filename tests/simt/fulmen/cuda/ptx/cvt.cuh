@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <fulmen/cuda/ptx/arch.cuh>
 #include <fulmen/cuda/types.h>
+#include <fulmen/cuda/ptx/arch.cuh>
 
 namespace fulmen::cuda {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fulmen/reference/quant_fp8.h>
+#include <fulmen/reference/per_tensor_quant_fp8.h>
 
 #include <memory>
 
@@ -32,21 +32,6 @@ void add_per_tensor(DType in, DType to, bool dynamic, int64_t num_tokens, int64_
   });
 }
 
-void add_per_group(DType in, DType to, int64_t num_tokens, int64_t hidden_size) {
-  const std::string id = std::string("per_token_group_quant_fp8/") + name_of(in) + "_to_" + name_of(to);
-  bench::add(id, text(num_tokens, hidden_size), [=] {
-    auto p = std::make_shared<Problem>(Problem{{in, {num_tokens, hidden_size}},
-                                               {to, {num_tokens, hidden_size}},
-                                               {DType::kF32, {num_tokens, hidden_size / 128}}});
-    p->input.fill_normal(1);
-    const PerTokenGroupQuantFp8Args args{.input = p->input, .out = p->out, .scales = p->scales};
-    return bench::Subject{
-        .run = [args] { per_token_group_quant_fp8(args); },
-        .check = [args, p] { return testing::within(p->out, reference::per_token_group_quant_fp8(args).out); },
-        .cost = cost(args)};
-  });
-}
-
 }  // namespace
 }  // namespace fulmen
 
@@ -55,8 +40,6 @@ int main(int argc, char** argv) {
   for (int64_t num_tokens : {1, 512}) {
     fulmen::add_per_tensor(DType::kBF16, DType::kE4M3, false, num_tokens, 7168);
     fulmen::add_per_tensor(DType::kBF16, DType::kE4M3, true, num_tokens, 7168);
-    fulmen::add_per_group(DType::kBF16, DType::kE4M3, num_tokens, 7168);
-    fulmen::add_per_group(DType::kBF16, DType::kE5M2, num_tokens, 7168);
   }
-  return fulmen::bench::run(argc, argv, "quant_fp8");
+  return fulmen::bench::run(argc, argv, "per_tensor_quant_fp8");
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// get_batch_indices_positions and get_seq_lens: integers, compared exactly with the formulas.
 #include <fulmen/ops/get_batch_indices_positions.h>
-#include <fulmen/ops/get_seq_lens.h>
+#include <fulmen/reference/get_batch_indices_positions.h>
 
 #include "tests/support/levels.h"
 #include "tests/support/schema_breaker.h"
@@ -33,17 +32,22 @@ TEST(GetBatchIndicesPositions, NumbersEveryTokenAndMarksPadding) {
 }
 
 TEST(GetBatchIndicesPositions, ServesManyRequestsOnSeveralThreads) {
-  std::vector<int64_t> indptr{0}, lens, batch, position;
+  std::vector<int64_t> indptr{3}, lens;  // three tokens belong to nobody
   for (int64_t b = 0; b < 500; ++b) {
-    const int64_t n = b * 7 % 13, len = n + b % 50;
-    for (int64_t i = 0; i < n; ++i) batch.push_back(b), position.push_back(len - n + i);
-    indptr.push_back(indptr.back() + n), lens.push_back(len);
+    const int64_t n = b * 7 % 13;
+    indptr.push_back(indptr.back() + n), lens.push_back(n + b % 50);
   }
   Tensor append_indptr = ints(DType::kI32, indptr), seq_lens = ints(DType::kI32, lens);
-  Tensor batch_indices(DType::kI32, {indptr.back()}), positions(DType::kI32, {indptr.back()});
-  get_batch_indices_positions({append_indptr, seq_lens, batch_indices, positions}, at(CpuLevel::kScalar));
-  EXPECT_EQ(read(batch_indices), batch);
-  EXPECT_EQ(read(positions), position);
+  Tensor batch_indices(DType::kI32, {indptr.back() + 2}), positions(DType::kI32, {indptr.back() + 2});
+  const GetBatchIndicesPositionsArgs a{append_indptr, seq_lens, batch_indices, positions};
+  for (CpuLevel level : levels()) {
+    get_batch_indices_positions(a, at(level));
+    const reference::BatchIndicesPositions expected = reference::get_batch_indices_positions(a);
+    EXPECT_EQ(read(batch_indices), expected.batch_indices);
+    EXPECT_EQ(read(positions), expected.positions);
+  }
+  seq_lens.set(7, double(lens[7] + 1));  // a seeded defect
+  EXPECT_NE(read(positions), reference::get_batch_indices_positions(a).positions);
 }
 
 TEST(GetBatchIndicesPositions, ZeroSizesAreLegal) {
@@ -70,41 +74,6 @@ TEST(GetBatchIndicesPositionsCheck, RefusesEveryBrokenRule) {
   expect_every_break_refused(kGetBatchIndicesPositionsSchema, {append_indptr, seq_lens, batch_indices, positions},
                              [&](const std::vector<TensorView>& t) {
                                check(GetBatchIndicesPositionsArgs{t[0], t[1], t[2], t[3]});
-                             });
-}
-
-TEST(GetSeqLens, CountsFullPagesAndTheLast) {
-  for (DType in : {DType::kI32, DType::kI64})
-    for (DType out : {DType::kI32, DType::kI64})
-      for (CpuLevel level : levels()) {
-        Tensor indptr = ints(in, {3, 4, 4, 9}), last_page_len = ints(in, {1, 77, 16}), seq_lens(out, {3});
-        get_seq_lens({indptr, last_page_len, seq_lens, 16}, at(level));
-        EXPECT_EQ(read(seq_lens), (std::vector<int64_t>{1, 0, 80}));  // no page: 0, whatever last_page_len holds
-      }
-}
-
-TEST(GetSeqLensCheck, NamesWhatIsWrong) {
-  Tensor indptr = ints(DType::kI32, {0, 1, 3}), last_page_len = ints(DType::kI32, {4, 5}), seq_lens(DType::kI32, {2});
-  EXPECT_EQ(error_of([&] {
-              get_seq_lens({indptr, last_page_len, seq_lens, 4});
-            }),
-            "get_seq_lens: last_page_len[1] is 5, expected 1 to page_size 4");
-  EXPECT_EQ(error_of([&] {
-              get_seq_lens({indptr, last_page_len, seq_lens, 0});
-            }),
-            "get_seq_lens: page_size is 0, expected 1 or more");
-  indptr.set(2, 0);
-  EXPECT_EQ(error_of([&] {
-              get_seq_lens({indptr, last_page_len, seq_lens, 8});
-            }).substr(0, 53),
-            "get_seq_lens: kv_indptr[2] is 0, expected 1 to 922337");
-}
-
-TEST(GetSeqLensCheck, RefusesEveryBrokenRule) {
-  Tensor indptr = ints(DType::kI32, {0, 1, 3}), last_page_len = ints(DType::kI32, {4, 5}), seq_lens(DType::kI32, {2});
-  expect_every_break_refused(kGetSeqLensSchema, {indptr, last_page_len, seq_lens},
-                             [&](const std::vector<TensorView>& t) {
-                               check(GetSeqLensArgs{t[0], t[1], t[2], 8});
                              });
 }
 
