@@ -2,7 +2,8 @@
 // act_and_mul, rope, merge_state, merge_states, FP8 quantization on the GPU.
 #include <fulmen/reference/act_and_mul.h>
 #include <fulmen/reference/merge_state.h>
-#include <fulmen/reference/quant_fp8.h>
+#include <fulmen/reference/per_tensor_quant_fp8.h>
+#include <fulmen/reference/per_token_group_quant_fp8.h>
 #include <fulmen/reference/rope.h>
 
 #include "tests/support/gpu_case.h"
