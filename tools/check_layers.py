@@ -44,6 +44,8 @@ SYSTEM = {
     "core": set(),
     "cpu": {"immintrin.h"},
     "src/runtime": {"sched.h", "pthread.h", "cpuid.h", "unistd.h", "sys/syscall.h", "sys/mman.h"},
+    "src/jit": {"dlfcn.h", "fcntl.h", "sys/stat.h", "unistd.h"},
+    "src/cuda": {"sched.h"},
     "runtime": {"omp.h"},
 }
 

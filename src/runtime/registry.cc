@@ -106,13 +106,22 @@ std::string name_of(OpHandle op) {  // a copy: another thread may be adding name
   return r.ops[size_t(op)];
 }
 
-}  // namespace
-
-void launch(OpHandle op, const TensorView& where, const void* args, const Context& context) {
+const KernelRow& row_for(OpHandle op, const TensorView& where, const void* args, const Context& context) {
   const Choice choice = choose(op, where.device_type, where.device_id, args, context);
   if (choice.row == nullptr)
     throw Error(Code::kUnsupported, name_of(op) + ": no kernel serves this call" + choice.refusals);
-  choice.row->launch(args, context);
+  return *choice.row;
+}
+
+}  // namespace
+
+void launch(OpHandle op, const TensorView& where, const void* args, const Context& context) {
+  row_for(op, where, args, context).launch(args, context);
+}
+
+void prepare(OpHandle op, const TensorView& where, const void* args, const Context& context) {
+  const KernelRow& row = row_for(op, where, args, context);
+  if (row.prepare != nullptr) row.prepare(args, context);
 }
 
 }  // namespace fulmen::runtime
