@@ -17,7 +17,7 @@ OP = "scale_rows"
 
 def copy_tree(root: pathlib.Path) -> None:
     shutil.rmtree(root, ignore_errors=True)
-    for folder in ("cmake", "include", "src/ops", "src/runtime", "src/cpu", "tests/support", "tools"):
+    for folder in ("cmake", "include", "src/ops", "src/runtime", "src/cpu", "src/jit", "tests/support", "tools"):
         shutil.copytree(ROOT / folder, root / folder)
     for folder in ("benchmarks", "fuzz"):  # present, empty
         (root / folder).mkdir()
