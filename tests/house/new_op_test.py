@@ -45,7 +45,7 @@ def main(root: pathlib.Path) -> None:
     environment = dict(os.environ, CCACHE_BASEDIR=str(root), CCACHE_NOHASHDIR="1")
     run("cmake", "-S", root, "-B", root / "build", "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Debug", "-DFULMEN_WERROR=ON",
         "-DFULMEN_BUILD_BENCHMARKS=OFF", "-DFULMEN_BUILD_EXAMPLES=OFF", stdout=subprocess.DEVNULL, env=environment)
-    run("cmake", "--build", root / "build", env=environment)
+    run("cmake", "--build", root / "build", "--target", f"{OP}_test", env=environment)
     run("ctest", "--test-dir", root / "build", "--output-on-failure", "--no-tests=error")
 
 
