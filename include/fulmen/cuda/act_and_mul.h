@@ -17,7 +17,7 @@ struct Key {
   Gate gate = Gate::kSilu;
   int32_t vec = 1;
 
-  FULMEN_FN constexpr bool operator==(const Key&) const = default;
+  constexpr bool operator==(const Key&) const = default;
   template <class K, class F>
   static constexpr void for_fields(K& k, F&& f) {
     f("x", k.x), f("gate", k.gate), f("vec", k.vec);

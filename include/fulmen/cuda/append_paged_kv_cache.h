@@ -9,7 +9,7 @@ namespace fulmen::cuda::append_paged_kv_cache {
 struct Key {
   int32_t vec_bytes = 1;
 
-  FULMEN_FN constexpr bool operator==(const Key&) const = default;
+  constexpr bool operator==(const Key&) const = default;
   template <class K, class F>
   static constexpr void for_fields(K& k, F&& f) {
     f("vec_bytes", k.vec_bytes);

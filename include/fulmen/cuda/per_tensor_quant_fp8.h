@@ -19,7 +19,7 @@ struct Key {
   Step step = Step::kQuantize;
   int32_t vec = 1;
 
-  FULMEN_FN constexpr bool operator==(const Key&) const = default;
+  constexpr bool operator==(const Key&) const = default;
   template <class K, class F>
   static constexpr void for_fields(K& k, F&& f) {
     f("x", k.x), f("out", k.out), f("step", k.step), f("vec", k.vec);

@@ -13,7 +13,7 @@ struct Key {
   int32_t vec = 1, vecs = 1, lanes = 32;
 
   FULMEN_FN constexpr RowShape shape() const { return {vec, vecs, lanes}; }
-  FULMEN_FN constexpr bool operator==(const Key&) const = default;
+  constexpr bool operator==(const Key&) const = default;
   template <class K, class F>
   static constexpr void for_fields(K& k, F&& f) {
     f("x", k.x), f("out", k.out), f("vec", k.vec), f("vecs", k.vecs), f("lanes", k.lanes);

@@ -12,7 +12,7 @@ struct Key {
   bool interleave = false;
   int32_t vec = 1;  // pairs per thread
 
-  FULMEN_FN constexpr bool operator==(const Key&) const = default;
+  constexpr bool operator==(const Key&) const = default;
   template <class K, class F>
   static constexpr void for_fields(K& k, F&& f) {
     f("x", k.x), f("cache", k.cache), f("from_cache", k.from_cache), f("interleave", k.interleave), f("vec", k.vec);
