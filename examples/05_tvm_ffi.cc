@@ -18,7 +18,8 @@ struct Matrix {
   std::vector<float> values;
   int64_t shape[2], strides[2];
   DLTensor tensor{};
-  Matrix(int64_t rows, int64_t columns, float value) : values(size_t(rows * columns), value), shape{rows, columns}, strides{columns, 1} {
+  Matrix(int64_t rows, int64_t columns, float value)
+      : values(size_t(rows * columns), value), shape{rows, columns}, strides{columns, 1} {
     tensor.data = values.data();
     tensor.device = {kDLCPU, 0};
     tensor.ndim = 2;
@@ -51,8 +52,6 @@ int main(int argc, char** argv) {
   try {
     rmsnorm(&input.tensor, weight.row(), &out.tensor, nullptr, -1.0, 0.0);
     return 1;
-  } catch (const ffi::Error& error) {
-    std::printf("eps -1: %s: %s\n", error.kind().c_str(), error.message().c_str());
-  }
+  } catch (const ffi::Error& error) { std::printf("eps -1: %s: %s\n", error.kind().c_str(), error.message().c_str()); }
   return std::abs(out.values[15] - 0.5f) < 1e-5f ? 0 : 1;
 }

@@ -14,6 +14,7 @@ Also: links to files of the repository must lead somewhere, and the READMEs in t
 import argparse
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -62,7 +63,8 @@ def check_snippet(language: str, example: str, code: str, name: str, a: argparse
         return [] if is_part else [f"{name}: is not a part of {example}"]
     if language == "cpp":
         return check_cpp(code, name, a)
-    has_package = a.python and subprocess.run([a.python, "-c", "import fulmen"], capture_output=True).returncode == 0
+    has_package = (shutil.which(a.python or "") is not None
+                   and subprocess.run([a.python, "-c", "import fulmen"], capture_output=True).returncode == 0)
     if language == "python" and has_package:
         script = a.scratch / f"{name}.py"
         script.write_text(code)

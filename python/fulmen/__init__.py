@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: F401  names are imported to be this package's
 """Fulmen: kernels for LLM inference, call-compatible with FlashInfer.
 
 Functions take NumPy, PyTorch or other DLPack arrays and answer in the same framework; the device is the arrays'. The
@@ -9,7 +10,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import activation, attention, cascade, decode, norm, page, pod, prefill, quantization, rope, sampling, sparse, topk, utils
+from . import (
+    activation,
+    attention,
+    cascade,
+    decode,
+    norm,
+    page,
+    pod,
+    prefill,
+    quantization,
+    rope,
+    sampling,
+    sparse,
+    topk,
+    utils,
+)
 from ._flashinfer import install_as_flashinfer
 from ._version import __git_version__, __version__
 from .activation import gelu_and_mul, gelu_tanh_and_mul, silu_and_mul

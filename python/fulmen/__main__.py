@@ -90,7 +90,9 @@ def why_not(op: str, device: str) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="fulmen", description="Fulmen: kernels for LLM inference. What runs here, and why not.")
+    parser = argparse.ArgumentParser(
+        prog="fulmen", description="Fulmen: kernels for LLM inference. What runs here, and why not."
+    )
     parser.add_argument("--version", action="version", version=f"fulmen {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     show = commands.add_parser("show-config", help="versions, CPU level, threads, devices, and the kernels of every op")

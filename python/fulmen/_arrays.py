@@ -23,8 +23,8 @@ from ._ffi import lib
 Array = Any  # np.ndarray, torch.Tensor, or anything with __dlpack__
 
 _INTEGER_OF_SIZE = {1: np.uint8, 2: np.uint16}
-_DIRECT = frozenset(np.dtype(n) for n in
-                    ("bool", "int8", "int32", "int64", "uint8", "uint32", "uint64", "float16", "float32", "float64"))  # fmt: skip
+_DIRECT_NAMES = "bool int8 int32 int64 uint8 uint32 uint64 float16 float32 float64".split()
+_DIRECT = frozenset(np.dtype(name) for name in _DIRECT_NAMES)  # what NumPy's DLPack exports and the library knows
 
 
 def is_torch(x: Any) -> bool:
@@ -136,7 +136,9 @@ def host_ints(x: Array | Sequence[int], dtype: str = "int32") -> np.ndarray:
 
 
 def scalar(x: Any, name: str, default: float | None = None) -> float | None:
-    """A Python float of a number or a one-element array; default for None. Raises NotImplementedError on longer arrays."""
+    """A Python float of a number or a one-element array; default for None. Raises NotImplementedError on longer
+    arrays.
+    """
     if x is None:
         return default
     if isinstance(x, (int, float)):
@@ -197,7 +199,12 @@ def takes_dlpack(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         first = args[0] if args else None
-        if first is not None and not isinstance(first, _PLAIN) and not is_torch(first) and not hasattr(first, "__dlpack__"):
+        if (
+            first is not None
+            and not isinstance(first, _PLAIN)
+            and not is_torch(first)
+            and not hasattr(first, "__dlpack__")
+        ):
             first = args[1] if len(args) > 1 else None  # a method: the wrapper object comes first
         if is_native(first):
             return function(*args, **kwargs)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every attention entry point of the package shares: options, masks, outputs, and a planned batch.
 
-The library has one attention op. Wrappers keep FlashInfer's state under FlashInfer's names, because serving engines read
-and write it; `PlannedBatch` turns that state into a plan, and into a new plan when the state has changed since.
+The library has one attention op. Wrappers keep FlashInfer's state under FlashInfer's names, because serving engines
+read and write it; `PlannedBatch` turns that state into a plan, and into a new plan when the state has changed since.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def options(
     """The library's options in its order. None and numbers below 0 turn the soft cap off; lse is base 2."""
     cap = 0.0 if logits_soft_cap is None or logits_soft_cap <= 0 else float(logits_soft_cap)
     return (
-        kv_layout, bool(causal), max(int(window_left), -1), cap, float(sm_scale or 0.0), q_scale, k_scale, v_scale, *rope,
+        kv_layout, bool(causal), max(int(window_left), -1), cap, float(sm_scale or 0.0), q_scale, k_scale, v_scale,
+        *rope,
         "2", int(fixed_split_len), bool(disable_split),
     )  # fmt: skip
 
@@ -153,7 +154,9 @@ class PlannedBatch:
 
     _entry = "batch_attention"
 
-    def _init_state(self, float_workspace_buffer: Array | None, kv_layout: str, use_cuda_graph: bool, backend: str) -> None:
+    def _init_state(
+        self, float_workspace_buffer: Array | None, kv_layout: str, use_cuda_graph: bool, backend: str
+    ) -> None:
         check_kv_layout(kv_layout)
         self._kv_layout = kv_layout
         self._float_workspace_buffer = float_workspace_buffer
@@ -219,7 +222,9 @@ class PlannedBatch:
 
     def _set_split(self, fixed_split_size: int | None, disable_split_kv: bool, page_size: int) -> None:
         """fixed_split_size counts pages; None and -1 are off."""
-        self._fixed_split_len = fixed_split_size * page_size if fixed_split_size is not None and fixed_split_size > 0 else 0
+        self._fixed_split_len = (
+            fixed_split_size * page_size if fixed_split_size is not None and fixed_split_size > 0 else 0
+        )
         self._disable_split = bool(disable_split_kv)
 
     def _state(self) -> tuple[Any, ...]:
@@ -292,7 +297,8 @@ class PlannedBatch:
         for name, x, planned in (("q", q, self._cached_q_data_type), ("kv", k, self._cached_kv_data_type)):
             if dtype_of(x) != planned:
                 raise ValueError(
-                    f"The dtype of {name}, {dtype_of(x)}, does not match {name}_data_type {planned} of the plan function"
+                    f"The dtype of {name}, {dtype_of(x)}, does not match {name}_data_type {planned} of the plan "
+                    "function"
                 )
         shape = (q.shape[0], self._num_qo_heads, self._head_dim_vo)
         out, lse = outputs(q, shape, self._cached_o_data_type, out, lse, return_lse)
@@ -317,7 +323,9 @@ def copy_into(buffer: Array, x: Any, name: str) -> Array:
     """x copied into the head of the caller's buffer; that head. ValueError when it does not fit."""
     x = index(x)
     if x.shape[0] > buffer.shape[0]:
-        raise ValueError(f"The size of {name} should be less than or equal to the allocated buffer: {x.shape[0]} > {buffer.shape[0]}")
+        raise ValueError(
+            f"The size of {name} should be less than or equal to the allocated buffer: {x.shape[0]} > {buffer.shape[0]}"
+        )
     head = buffer[: x.shape[0]]
     head[...] = x if is_torch(x) == is_torch(buffer) else from_numpy(buffer, host_ints(x))
     return head
@@ -328,7 +336,11 @@ def scale_args(args: tuple[Any, ...], q_scale: Any, k_scale: Any, v_scale: Any) 
     if not args:
         return q_scale, k_scale, v_scale
     if len(args) != 3:
-        raise NotImplementedError(f"run: {len(args)} extra positional arguments; only (scale_q, scale_k, scale_v) is implemented")
+        raise NotImplementedError(
+            f"run: {len(args)} extra positional arguments; only (scale_q, scale_k, scale_v) is implemented"
+        )
     given = (q_scale, k_scale, v_scale)
-    products = [scalar(a, n, 1.0) * scalar(g, n, 1.0) for a, g, n in zip(args, given, ("q_scale", "k_scale", "v_scale"))]  # type: ignore[operator]
+    products = [
+        scalar(a, n, 1.0) * scalar(g, n, 1.0) for a, g, n in zip(args, given, ("q_scale", "k_scale", "v_scale"))
+    ]  # type: ignore[operator]
     return products[0], products[1], products[2]

@@ -26,7 +26,9 @@ def only(op: str, default: Any = None, **options: Any) -> None:
 
 def check_backend(op: str, backend: str) -> None:
     if backend not in SERVED_BACKENDS:
-        raise NotImplementedError(f"{op}: backend={backend!r} is not implemented; use one of {', '.join(SERVED_BACKENDS)}")
+        raise NotImplementedError(
+            f"{op}: backend={backend!r} is not implemented; use one of {', '.join(SERVED_BACKENDS)}"
+        )
 
 
 def check_kv_layout(kv_layout: str) -> None:
@@ -51,7 +53,9 @@ def unpack_paged_kv_cache(paged_kv_cache: Array | tuple[Array, Array], kv_layout
             raise KeyError(f"Unrecognized paged_kv_cache: {len(paged_kv_cache)} arrays, expected K and V")
         return _with_page_axis(paged_kv_cache[0], kv_layout), _with_page_axis(paged_kv_cache[1], kv_layout)
     if not hasattr(paged_kv_cache, "shape"):
-        raise KeyError(f"Unrecognized paged_kv_cache type {type(paged_kv_cache)}, expected an array or a pair of arrays")
+        raise KeyError(
+            f"Unrecognized paged_kv_cache type {type(paged_kv_cache)}, expected an array or a pair of arrays"
+        )
     if paged_kv_cache.ndim not in (4, 5) or paged_kv_cache.shape[1] != 2:
         shape = tuple(paged_kv_cache.shape)
         raise ValueError(f"paged_kv_cache has shape {shape}, expected [num_pages, 2, ...] of 5 dimensions")

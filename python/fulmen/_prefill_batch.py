@@ -88,10 +88,10 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
     ) -> None:
         """Plans a batch. qo_indptr: [batch_size + 1] rows of q; the page table as in fulmen.page.
 
-        custom_mask: flat bool, sum of qo_len * kv_len; packed_custom_mask: flat uint8, each request from a byte on, little
-        endian; either replaces causal. seq_lens: kv lengths instead of paged_kv_last_page_len. prefix_len_ptr and the
-        token_pos arguments: multi-item scoring. seq_lens_q, block_tables and the max_ bounds repeat for other backends
-        what the tables say. fixed_split_size counts pages.
+        custom_mask: flat bool, sum of qo_len * kv_len; packed_custom_mask: flat uint8, each request from a byte on,
+        little endian; either replaces causal. seq_lens: kv lengths instead of paged_kv_last_page_len. prefix_len_ptr
+        and the token_pos arguments: multi-item scoring. seq_lens_q, block_tables and the max_ bounds repeat for other
+        backends what the tables say. fixed_split_size counts pages.
         """
         host_qo = host_ints(qo_indptr, "int64")
         self._check_fixed(host_qo)
@@ -108,7 +108,9 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
         multi_item = self._multi_item(
             prefix_len_ptr, token_pos_in_items_ptr, token_pos_in_items_len, max_item_len_ptr, np.diff(host_qo), kv_lens
         )
-        self._set_mask(multi_item if multi_item is not None else custom_mask, packed_custom_mask, np.diff(host_qo), kv_lens)
+        self._set_mask(
+            multi_item if multi_item is not None else custom_mask, packed_custom_mask, np.diff(host_qo), kv_lens
+        )
         self._set_options(
             causal, pos_encoding_mode, window_left, logits_soft_cap, sm_scale, rope_scale, rope_theta,
             use_fp16_qk_reduction,
@@ -144,9 +146,15 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
         """q: [total_q, num_qo_heads, head_dim_qk] of the planned dtype.
 
         paged_kv_cache: [num_pages, 2, page_size, num_kv_heads, head_dim] (NHD; HND has heads first), or a pair without
-        the axis of 2. Returns [total_q, num_qo_heads, head_dim_vo], with return_lse also float32 [total_q, num_qo_heads].
+        the axis of 2. Returns [total_q, num_qo_heads, head_dim_vo], with return_lse also float32 [total_q,
+        num_qo_heads].
         """
-        only("run", None, kv_cache_sf=kv_cache_sf, skip_softmax_threshold_scale_factor=skip_softmax_threshold_scale_factor)
+        only(
+            "run",
+            None,
+            kv_cache_sf=kv_cache_sf,
+            skip_softmax_threshold_scale_factor=skip_softmax_threshold_scale_factor,
+        )
         k, v = unpack_paged_kv_cache(paged_kv_cache, self._kv_layout)
         scales = core.scale_args(args, q_scale, k_scale, v_scale)
         return self._scaled_run(q, k, v, out, lse, return_lse, sinks, *scales, window_left)
@@ -173,7 +181,14 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
     ) -> Array | tuple[Array, Array]:
         """The old run(): these options replace the planned ones."""
         self._forward_options(
-            causal, pos_encoding_mode, use_fp16_qk_reduction, window_left, logits_soft_cap, sm_scale, rope_scale, rope_theta
+            causal,
+            pos_encoding_mode,
+            use_fp16_qk_reduction,
+            window_left,
+            logits_soft_cap,
+            sm_scale,
+            rope_scale,
+            rope_theta,
         )
         return self.run(q, paged_kv_cache, k_scale=k_scale, v_scale=v_scale, return_lse=return_lse)
 
@@ -251,8 +266,8 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
     ) -> None:
         """Plans a batch: qo_indptr and kv_indptr [batch_size + 1] are offsets into q and into k and v.
 
-        Masks as in the paged wrapper. seq_lens, seq_lens_q and the max_ bounds repeat the offsets; v_indptr and o_indptr
-        of their own raise NotImplementedError. fixed_split_size counts tokens.
+        Masks as in the paged wrapper. seq_lens, seq_lens_q and the max_ bounds repeat the offsets; v_indptr and
+        o_indptr of their own raise NotImplementedError. fixed_split_size counts tokens.
         """
         only("plan", None, v_indptr=v_indptr, o_indptr=o_indptr)
         host_qo, host_kv = host_ints(qo_indptr, "int64"), host_ints(kv_indptr, "int64")
@@ -323,7 +338,14 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
     ) -> Array | tuple[Array, Array]:
         """The old run(): these options replace the planned ones."""
         self._forward_options(
-            causal, pos_encoding_mode, use_fp16_qk_reduction, window_left, logits_soft_cap, sm_scale, rope_scale, rope_theta
+            causal,
+            pos_encoding_mode,
+            use_fp16_qk_reduction,
+            window_left,
+            logits_soft_cap,
+            sm_scale,
+            rope_scale,
+            rope_theta,
         )
         return self.run(q, k, v, return_lse=return_lse)
 

@@ -36,7 +36,8 @@ class BatchPrefillWrapper(core.PlannedBatch):
     """Prefill attention of a batch; subclasses say where keys and values are."""
 
     def _init_prefill(
-        self, name: str, float_workspace_buffer: Array | None, kv_layout: str, use_cuda_graph: bool, buffers: dict[str, Any],
+        self, name: str, float_workspace_buffer: Array | None, kv_layout: str, use_cuda_graph: bool,
+        buffers: dict[str, Any],
         custom_mask_buf: Array | None, mask_indptr_buf: Array | None, backend: str, jit_args: Any, jit_kwargs: Any,
     ) -> None:  # fmt: skip
         check_backend(name, backend)
@@ -87,7 +88,9 @@ class BatchPrefillWrapper(core.PlannedBatch):
             return
         if self._mask_buffers[0] is None or self._mask_buffers[1] is None:
             raise ValueError("custom_mask_buf and mask_indptr_buf must be initialized with a buffer in cudagraph mode")
-        for buffer, x, name in zip(self._mask_buffers, (self._custom_mask_buf, self._mask_indptr_buf), ("mask", "mask_indptr")):
+        for buffer, x, name in zip(
+            self._mask_buffers, (self._custom_mask_buf, self._mask_indptr_buf), ("mask", "mask_indptr")
+        ):
             if x.shape[0] > buffer.shape[0]:
                 raise ValueError(f"{name} has {x.shape[0]} elements, its buffer {buffer.shape[0]}")
 

@@ -30,7 +30,9 @@ def _rows(x: Array) -> Array:
         return x[None]
     flat = x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:])
     if math.prod(x.shape) > 0 and not _same_memory(flat, x):
-        raise ValueError(f"an array of shape {tuple(x.shape)} whose leading dimensions cannot be joined; make it contiguous")
+        raise ValueError(
+            f"an array of shape {tuple(x.shape)} whose leading dimensions cannot be joined; make it contiguous"
+        )
     return flat
 
 

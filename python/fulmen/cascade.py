@@ -61,7 +61,9 @@ class MultiLevelCascadeAttentionWrapper:
         for array in arrays:
             if use_cuda_graph and (array is None or len(array) != num_levels):
                 raise ValueError(f"every list of buffers should have {num_levels} entries in cudagraph mode")
-        buffers = [tuple(a[i] for a in arrays) if use_cuda_graph else () for i in range(num_levels)]  # type: ignore[index]
+        buffers: list[tuple[Any, ...]] = [()] * num_levels
+        if use_cuda_graph:
+            buffers = list(zip(*arrays))  # type: ignore[arg-type]
         self._use_cuda_graph, self._num_levels, self._kv_layout = use_cuda_graph, num_levels, kv_layout
         self._batch_prefill_wrappers = [
             BatchPrefillWithPagedKVCacheWrapper(float_workspace_buffer, kv_layout, use_cuda_graph, *b) for b in buffers
@@ -100,7 +102,11 @@ class MultiLevelCascadeAttentionWrapper:
     ) -> None:
         """Plans every level; lists have one entry per level. causal holds at the last level only."""
         levels = zip(
-            self._batch_prefill_wrappers, qo_indptr_arr, paged_kv_indptr_arr, paged_kv_indices_arr, paged_kv_last_page_len
+            self._batch_prefill_wrappers,
+            qo_indptr_arr,
+            paged_kv_indptr_arr,
+            paged_kv_indices_arr,
+            paged_kv_last_page_len,
         )
         for i, (wrapper, *tables) in enumerate(levels):
             wrapper.plan(
@@ -154,7 +160,8 @@ class BatchDecodeWithSharedPrefixPagedKVCacheWrapper:
     ) -> None:
         """Plans the paged part; the table is that of the tokens behind the shared prefix."""
         self._wrapper.plan(
-            unique_kv_indptr, unique_kv_indices, unique_kv_last_page_len, num_qo_heads, num_kv_heads, head_dim, page_size,
+            unique_kv_indptr, unique_kv_indices, unique_kv_last_page_len, num_qo_heads, num_kv_heads, head_dim,
+            page_size,
             data_type=data_type,
         )  # fmt: skip
 
@@ -216,7 +223,13 @@ class BatchPrefillWithSharedPrefixPagedKVCacheWrapper:
             rope_scale=rope_scale, rope_theta=rope_theta, q_data_type=q.dtype, kv_data_type=k_shared.dtype,
         )  # fmt: skip
         out, lse = single_prefill_with_kv_cache_return_lse(
-            q, k_shared, v_shared, kv_layout=self._kv_layout, sm_scale=sm_scale, rope_scale=rope_scale, rope_theta=rope_theta
+            q,
+            k_shared,
+            v_shared,
+            kv_layout=self._kv_layout,
+            sm_scale=sm_scale,
+            rope_scale=rope_scale,
+            rope_theta=rope_theta,
         )
         merge_state_in_place(out, lse, *self._wrapper.run(q, unique_kv_cache, return_lse=True))
         return out

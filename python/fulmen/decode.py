@@ -40,9 +40,9 @@ def single_decode_with_kv_cache(
     """Attention of one query token over one sequence.
 
     q: [num_qo_heads, head_dim]; k: [kv_len, num_kv_heads, head_dim] (NHD) or [num_kv_heads, kv_len, head_dim]; v alike,
-    its head_dim may differ. k and v may be FP8. Returns [num_qo_heads, head_dim_vo] of q's dtype (float16 for an FP8 q),
-    with return_lse also float32 [num_qo_heads]. Raises ValueError on shapes and dtypes that do not fit, KeyError on a
-    layout or position encoding that does not exist.
+    its head_dim may differ. k and v may be FP8. Returns [num_qo_heads, head_dim_vo] of q's dtype (float16 for an FP8
+    q), with return_lse also float32 [num_qo_heads]. Raises ValueError on shapes and dtypes that do not fit, KeyError
+    on a layout or position encoding that does not exist.
     """
     check_kv_layout(kv_layout)
     check_pos_encoding_mode(pos_encoding_mode)
@@ -182,8 +182,8 @@ class BatchDecodeWithPagedKVCacheWrapper(core.PlannedBatch):
                 f"The batch size should be fixed in cudagraph mode, the runtime batch size {batch_size} mismatches the "
                 f"batch size set during initialization {self._fixed_batch_size}"
             )
-        copies = [core.copy_into(b, x, name) for b, x, name in
-                  zip(self._buffers, (indptr, indices, last_page_len), ("indptr", "indices", "last_page_len"))]  # fmt: skip
+        given = {"indptr": indptr, "indices": indices, "last_page_len": last_page_len}
+        copies = [core.copy_into(buffer, x, name) for buffer, (name, x) in zip(self._buffers, given.items())]
         self._paged_kv_indptr_buf, self._paged_kv_indices_buf, self._paged_kv_last_page_len_buf = copies
 
     def _state(self) -> tuple[Any, ...]:
@@ -214,7 +214,12 @@ class BatchDecodeWithPagedKVCacheWrapper(core.PlannedBatch):
         the axis of 2; strides are honoured. Returns like q, with return_lse also float32 [rows, num_qo_heads].
         q_scale and k_scale multiply the logits, v_scale the output. sinks: float32 [num_qo_heads], natural log.
         """
-        only("run", None, skip_softmax_threshold_scale_factor=skip_softmax_threshold_scale_factor, kv_cache_sf=kv_cache_sf)
+        only(
+            "run",
+            None,
+            skip_softmax_threshold_scale_factor=skip_softmax_threshold_scale_factor,
+            kv_cache_sf=kv_cache_sf,
+        )
         if q_len_per_req is not None and q_len_per_req != self._q_len_per_req and q_len_per_req > 1:
             self._q_len_per_req, self._causal = q_len_per_req, True
             self._total_q = self._paged_kv_last_page_len_buf.shape[0] * q_len_per_req
@@ -318,7 +323,8 @@ def fast_decode_plan(
     BatchDecodeWithPagedKVCacheWrapper.plan(
         self, indptr if global_override_indptr_cpu is None else global_override_indptr_cpu, indices, last_page_len,
         num_qo_heads, num_kv_heads, head_dim, page_size, pos_encoding_mode, window_left, logits_soft_cap,
-        q_data_type if q_data_type is not None else dtype_name(data_type), kv_data_type, data_type, sm_scale, rope_scale,
+        q_data_type if q_data_type is not None else dtype_name(data_type), kv_data_type, data_type, sm_scale,
+        rope_scale,
         rope_theta, non_blocking, fixed_split_size=fixed_split_size, disable_split_kv=disable_split_kv,
         q_len_per_req=q_len_per_req,
     )  # fmt: skip
@@ -367,7 +373,8 @@ def trtllm_batch_decode_with_kv_cache(
         "batch_decode", arg(query), arg(k), arg(v), None, None, None, None, arg(core.index(block_tables)),
         arg(core.index(seq_lens)), out_arg(out), None if lse is None else out_arg(lse, "lse"), None, None, None,
         None if sinks is None else core.sinks_arg(sinks), None,
-        *core.options(kv_layout, q_len_per_req > 1, window_left, None, scale, 1.0, 1.0, scalar(bmm2_scale, "bmm2_scale", 1.0)),
+        *core.options(kv_layout, q_len_per_req > 1, window_left, None, scale, 1.0, 1.0, scalar(bmm2_scale,
+            "bmm2_scale", 1.0)),
     )  # fmt: skip
     return (out, lse) if return_lse else out
 
@@ -381,5 +388,6 @@ class BatchDecodeMlaWithPagedKVCacheWrapper:
 
 def cudnn_batch_decode_with_kv_cache(*args: Any, **kwargs: Any) -> Any:
     """Raises NotImplementedError: use BatchDecodeWithPagedKVCacheWrapper."""
-    raise NotImplementedError("cudnn_batch_decode_with_kv_cache is not implemented; use BatchDecodeWithPagedKVCacheWrapper")
-
+    raise NotImplementedError(
+        "cudnn_batch_decode_with_kv_cache is not implemented; use BatchDecodeWithPagedKVCacheWrapper"
+    )

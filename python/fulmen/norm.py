@@ -12,7 +12,9 @@ from ._ffi import lib
 
 
 @takes_dlpack
-def rmsnorm(input: Array, weight: Array, eps: float = 1e-6, out: Array | None = None, enable_pdl: bool | None = None) -> Array:
+def rmsnorm(
+    input: Array, weight: Array, eps: float = 1e-6, out: Array | None = None, enable_pdl: bool | None = None
+) -> Array:
     """input / sqrt(mean(input²) + eps) * weight, per row.
 
     input: [num_tokens, hidden_size] or [num_tokens, num_heads, hidden_size], last axis contiguous.
@@ -58,7 +60,8 @@ def gemma_fused_add_rmsnorm(
 def layernorm(input: Array, gemma: Array, beta: Array, eps: float = 1e-6) -> Array:
     """(input - mean) / sqrt(variance + eps) * gemma + beta, per row.
 
-    input: [num_tokens, hidden_size]; gemma (FlashInfer's name of gamma) and beta: [hidden_size], float32 or input's dtype.
+    input: [num_tokens, hidden_size]; gemma (FlashInfer's name of gamma) and beta: [hidden_size], float32 or input's
+    dtype.
     """
     out = empty_like(input)
     lib.layernorm(arg(input), arg(gemma), arg(beta), arg(out), None, eps)
@@ -75,7 +78,9 @@ def _scale_array(scale: Any, like: Array) -> Array:
 def rmsnorm_quant(
     out: Array, input: Array, weight: Array, scale: Any, eps: float = 1e-6, enable_pdl: bool | None = None
 ) -> None:
-    """out = fp8(rmsnorm(input) / scale), saturating. out: like input, float8_e4m3fn or float8_e5m2; scale: float32 [1]."""
+    """out = fp8(rmsnorm(input) / scale), saturating. out: like input, float8_e4m3fn or float8_e5m2; scale: float32
+    [1].
+    """
     lib.rmsnorm(arg(input), arg(weight), out_arg(out), arg(_scale_array(scale, input)), eps, 0.0)
 
 

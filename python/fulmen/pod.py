@@ -59,7 +59,8 @@ class PODWithPagedKVCacheWrapper:
     ) -> None:
         """Plans the decodes, as BatchDecodeWithPagedKVCacheWrapper.plan."""
         self._decode.plan(
-            indptr, indices, last_page_len, num_qo_heads, num_kv_heads, head_dim, page_size, pos_encoding_mode, window_left,
+            indptr, indices, last_page_len, num_qo_heads, num_kv_heads, head_dim, page_size, pos_encoding_mode,
+            window_left,
             None, q_data_type, kv_data_type, data_type, sm_scale, rope_scale, rope_theta, non_blocking,
         )  # fmt: skip
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attention of several query tokens per request: over one sequence, a ragged batch, or a batch with a paged cache.
 
-Queries are the last qo_len positions of their sequence: causal keeps key j of query i where j + qo_len <= kv_len + i, so
-appending to a cache is the same call. Layouts, log-sum-exp and empty rows as in fulmen.decode.
+Queries are the last qo_len positions of their sequence: causal keeps key j of query i where j + qo_len <= kv_len + i,
+so appending to a cache is the same call. Layouts, log-sum-exp and empty rows as in fulmen.decode.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def single_prefill_with_kv_cache(
 
     q: [qo_len, num_qo_heads, head_dim_qk]; k: [kv_len, num_kv_heads, head_dim_qk], v: [.., head_dim_vo] (NHD; HND has
     heads first). custom_mask: bool [qo_len, kv_len], True keeps, replaces causal; packed_custom_mask: its bits, little
-    endian, wins over custom_mask. scale_q, scale_k, scale_v: one number each; per-head tensors raise NotImplementedError.
-    Returns [qo_len, num_qo_heads, head_dim_vo] of o_dtype (None: q's, float16 for FP8), with return_lse also float32
-    [qo_len, num_qo_heads].
+    endian, wins over custom_mask. scale_q, scale_k, scale_v: one number each; per-head tensors raise
+    NotImplementedError. Returns [qo_len, num_qo_heads, head_dim_vo] of o_dtype (None: q's, float16 for FP8), with
+    return_lse also float32 [qo_len, num_qo_heads].
     """
     op = "single_prefill_with_kv_cache"
     check_kv_layout(kv_layout)
@@ -79,7 +79,8 @@ def single_prefill_with_kv_cache(
         "single_prefill", arg(q), arg(k), arg(v), None, None, None, None, None, None, arg(out), arg(lse),
         arg(packed_custom_mask), None, core.alibi_of(pos_encoding_mode, q.shape[1]), None, None,
         *core.options(
-            kv_layout, causal, window_left, logits_soft_cap, sm_scale, scalar(scale_q, "scale_q", 1.0), k_factor, v_factor,
+            kv_layout, causal, window_left, logits_soft_cap, sm_scale, scalar(scale_q, "scale_q", 1.0), k_factor,
+            v_factor,
             core.rope_of(pos_encoding_mode, rope_scale, rope_theta),
         ),
     )  # fmt: skip
@@ -132,7 +133,8 @@ def trtllm_batch_context_with_kv_cache(
     out, lse = core.outputs(query, (*query.shape[:-1], v.shape[-1]), dtype, out, lse, return_lse)
     lib.attention(
         "batch_prefill_paged", arg(query), arg(k), arg(v), arg(core.index(cum_seq_lens_q)), None, None, None,
-        arg(core.index(block_tables)), arg(core.index(seq_lens)), out_arg(out), None if lse is None else out_arg(lse, "lse"),
+        arg(core.index(block_tables)), arg(core.index(seq_lens)), out_arg(out), None if lse is None else out_arg(lse,
+        "lse"),
         None, None, None, None if sinks is None else core.sinks_arg(sinks), None,
         *core.options(
             kv_layout, causal, window_left, None, scalar(bmm1_scale, "bmm1_scale", 1.0), 1.0, 1.0,

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rotary position embedding. Angles in float32 from 64-bit positions, error of sin and cos at most 1e-6 to position 10M.
+"""Rotary position embedding. Angles in float32 from 64-bit positions, error of sin and cos at most 1e-6 to position
+10M.
 
 q: [nnz, num_qo_heads, head_dim], k: [nnz, num_kv_heads, head_dim], float32, float16 or bfloat16, last axis contiguous.
 Positions: pos_ids [nnz], or indptr [batch_size + 1] and offsets [batch_size], where token t of request b is at

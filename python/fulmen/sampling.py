@@ -3,12 +3,13 @@
 
 Filters keep tokens in one order: value descending, then index ascending. A row's token depends on its seed and offset,
 never on the number of threads. Randomness comes from `seed` and `offset` (numbers, or integer arrays [batch_size] or
-[1]), else from `generator` (numpy.random.Generator or torch.Generator, which advances), else from the framework's global
-state (torch.manual_seed or numpy.random.seed). `deterministic` is accepted: every call is.
+[1]), else from `generator` (numpy.random.Generator or torch.Generator, which advances), else from the framework's
+global state (torch.manual_seed or numpy.random.seed). `deterministic` is accepted: every call is.
 
 probs, logits: [num_rows, vocab_size] float32, float16 or bfloat16. indices: int32 or int64 [batch_size], the row that
-each output row draws from; None: each its own. top_k, top_p, min_p: a number, or an array [batch_size]. Tokens are int32,
-or indices' dtype. A row without positive mass or with NaN yields token 0 and valid False; other rows do not notice.
+each output row draws from; None: each its own. top_k, top_p, min_p: a number, or an array [batch_size]. Tokens are
+int32, or indices' dtype. A row without positive mass or with NaN yields token 0 and valid False; other rows do not
+notice.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ def _random(like: Array, increment: int, generator: Any, seed: Any, offset: Any)
     for value in (seed, 0 if offset is None else offset):
         is_array = hasattr(value, "shape") and value.ndim > 0
         numbers.append(0 if is_array else _signed(int(value)))
-        arrays.append(arg(value if dtype_of(value) in ("int64", "uint64") else cast(value, "int64")) if is_array else None)
+        arrays.append(
+            arg(value if dtype_of(value) in ("int64", "uint64") else cast(value, "int64")) if is_array else None
+        )
     return numbers[0], numbers[1], arrays[0], arrays[1]
 
 
@@ -221,7 +224,9 @@ def top_k_top_p_sampling_from_logits(
     seed: Any = None,
     offset: Any = None,
 ) -> Array:
-    """One token per row of logits; top_p is a share of what top_k left ("top_k_first") or of the whole row ("joint")."""
+    """One token per row of logits; top_p is a share of what top_k left ("top_k_first") or of the whole row
+    ("joint").
+    """
     return _sample(
         logits, "logits", indices, 32, generator, check_nan, seed, offset, False, top_k, top_p, None, filter_apply_order
     )
@@ -291,9 +296,10 @@ def chain_speculative_sampling(
 ) -> tuple[Array, Array, Array]:
     """Verifies drafted tokens: (tokens [batch_size, n + 1], accepted [batch_size], emitted [batch_size]), all int32.
 
-    draft_probs: [batch_size, n, vocab_size] float32; draft_token_ids: [batch_size, n]; target_probs: [batch_size, n + 1,
-    vocab_size] float32. tokens: the accepted prefix, one token of the target's own, then -1. emitted counts the prefix;
-    accepted counts drafted tokens that pass on their own. The two arrays, where given, are added to and returned.
+    draft_probs: [batch_size, n, vocab_size] float32; draft_token_ids: [batch_size, n]; target_probs: [batch_size, n +
+    1, vocab_size] float32. tokens: the accepted prefix, one token of the target's own, then -1. emitted counts the
+    prefix; accepted counts drafted tokens that pass on their own. The two arrays, where given, are added to and
+    returned.
     """
     batch_size, n = draft_token_ids.shape
     out = empty(draft_token_ids, (batch_size, n + 1))

@@ -98,7 +98,9 @@ class BlockSparseAttentionWrapper:
         return_lse: bool = False,
         enable_pdl: bool | None = None,
     ) -> Array | tuple[Array, Array]:
-        """q: [M, num_qo_heads, head_dim]; k, v: [N, num_kv_heads, head_dim]. Returns like q, and lse float32 [M, heads]."""
+        """q: [M, num_qo_heads, head_dim]; k, v: [N, num_kv_heads, head_dim]. Returns like q, and lse float32 [M,
+        heads].
+        """
         cache = tuple(x.reshape(self._shape[1] // self._block[1], self._block[1], *x.shape[1:]) for x in (k, v))
         scales = scale_args((), scale_q, scale_k, scale_v)
         names = dict(zip(("q_scale", "k_scale", "v_scale"), scales))
@@ -159,10 +161,11 @@ class VariableBlockSparseAttentionWrapper:
         q_data_type: Any = "float16",
         kv_data_type: Any = None,
     ) -> None:
-        """block_mask_map: bool [num_kv_heads, MB, NB]; block_row_sz: [num_kv_heads, MB]; block_col_sz: [num_kv_heads, NB].
+        """block_mask_map: bool [num_kv_heads, MB, NB]; block_row_sz: [num_kv_heads, MB]; block_col_sz: [num_kv_heads,
+        NB].
 
-        Each row of sizes sums to the number of queries or keys. A (head, row of blocks) becomes a request of one KV head
-        whose pages are single keys.
+        Each row of sizes sums to the number of queries or keys. A (head, row of blocks) becomes a request of one KV
+        head whose pages are single keys.
         """
         kept = host_ints(block_mask_map, "int64") != 0
         rows, cols = host_ints(block_row_sz, "int64"), host_ints(block_col_sz, "int64")
@@ -177,8 +180,10 @@ class VariableBlockSparseAttentionWrapper:
         self._num_kv_heads, self._group = num_kv_heads, num_qo_heads // num_kv_heads
         indptr = [np.concatenate([[0], np.cumsum(x)]).astype(np.int32) for x in (rows.reshape(-1), page_counts)]
         self._wrapper.plan(
-            indptr[0], indptr[1], np.concatenate(pages).astype(np.int32), np.ones(len(page_counts), np.int32), self._group, 1,
-            head_dim, 1, causal=causal, pos_encoding_mode=pos_encoding_mode, use_fp16_qk_reduction=use_fp16_qk_reduction,
+            indptr[0], indptr[1], np.concatenate(pages).astype(np.int32), np.ones(len(page_counts), np.int32),
+            self._group, 1,
+            head_dim, 1, causal=causal, pos_encoding_mode=pos_encoding_mode,
+            use_fp16_qk_reduction=use_fp16_qk_reduction,
             sm_scale=sm_scale, logits_soft_cap=logits_soft_cap, rope_scale=rope_scale, rope_theta=rope_theta,
             q_data_type=q_data_type, kv_data_type=kv_data_type,
         )  # fmt: skip
@@ -196,7 +201,9 @@ class VariableBlockSparseAttentionWrapper:
         return_lse: bool = False,
         enable_pdl: bool | None = None,
     ) -> Array | tuple[Array, Array]:
-        """q: [num_qo_heads, M, head_dim]; k, v: [num_kv_heads, N, head_dim]. Returns like q, and lse [num_qo_heads, M]."""
+        """q: [num_qo_heads, M, head_dim]; k, v: [num_kv_heads, N, head_dim]. Returns like q, and lse [num_qo_heads,
+        M].
+        """
         heads, group, qo_len, dim = self._num_kv_heads, self._group, q.shape[1], q.shape[2]
         rows = q.reshape(heads, group, qo_len, dim).swapaxes(1, 2).reshape(heads * qo_len, group, dim)
         cache = tuple(x.reshape(heads * x.shape[1], 1, 1, x.shape[2]) for x in (k, v))

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention takes more arguments than a typed signature reads well with: one list, by position, serves every entry point
-// (kArguments), with None for tensors that are not given. A plan is an object that holds the tables it was made from.
+// Attention takes more arguments than a typed signature reads well with: one list, by position, serves every entry
+// point (kArguments), with None for tensors that are not given. A plan is an object that holds the tables it was made
+// from.
 #include <fulmen/attention/call.h>
 
 #include "src/ffi/convert.h"
@@ -12,15 +13,18 @@ using tvm::ffi::AnyView;
 using tvm::ffi::PackedArgs;
 
 // In the order of AttentionArgs and AttentionOptions.
-#define FULMEN_FFI_ATTENTION_ARGUMENTS                                                                                       \
-  "q, k, v, qo_indptr, kv_indptr, kv_indices, last_page_len, block_tables, seq_lens, out, lse, custom_mask, mask_indptr, " \
-  "alibi_slopes, sinks, workspace, kv_layout, causal, window_left, logits_soft_cap, sm_scale, q_scale, k_scale, v_scale, " \
+#define FULMEN_FFI_ATTENTION_ARGUMENTS                                                                            \
+  "q, k, v, qo_indptr, kv_indptr, kv_indices, last_page_len, block_tables, seq_lens, out, lse, custom_mask, "     \
+  "mask_indptr, "                                                                                                 \
+  "alibi_slopes, sinks, workspace, kv_layout, causal, window_left, logits_soft_cap, sm_scale, q_scale, k_scale, " \
+  "v_scale, "                                                                                                     \
   "rope_theta, rope_scale, lse_base, fixed_split_len, disable_split"
 constexpr int32_t kNumArguments = 29;
 
 void expect(const PackedArgs& args, int32_t n, const char* function) {
   if (args.size() != n)
-    TVM_FFI_THROW(TypeError) << function << ": got " << args.size() << " arguments, expected " << n << "; docs/ffi.md lists them";
+    TVM_FFI_THROW(TypeError) << function << ": got " << args.size() << " arguments, expected " << n
+                             << "; docs/ffi.md lists them";
 }
 
 TensorView tensor(AnyView arg) { return view(arg.cast<MaybeTensor>()); }
@@ -39,9 +43,12 @@ LogBase parse_base(AnyView arg) {
 AttentionEntry parse_entry(AnyView arg) {
   const std::string text = arg.cast<std::string>();
   static constexpr std::pair<const char*, AttentionEntry> kEntries[] = {
-      {"batch_attention", AttentionEntry::kBatchAttention},        {"single_prefill", AttentionEntry::kSinglePrefill},
-      {"single_decode", AttentionEntry::kSingleDecode},            {"batch_prefill_paged", AttentionEntry::kBatchPrefillPaged},
-      {"batch_prefill_ragged", AttentionEntry::kBatchPrefillRagged}, {"batch_decode", AttentionEntry::kBatchDecode}};
+      {"batch_attention", AttentionEntry::kBatchAttention},
+      {"single_prefill", AttentionEntry::kSinglePrefill},
+      {"single_decode", AttentionEntry::kSingleDecode},
+      {"batch_prefill_paged", AttentionEntry::kBatchPrefillPaged},
+      {"batch_prefill_ragged", AttentionEntry::kBatchPrefillRagged},
+      {"batch_decode", AttentionEntry::kBatchDecode}};
   for (const auto& [name, entry] : kEntries)
     if (text == name) return entry;
   fail("attention", "entry", "is \"" + text + "\", which is no attention op");
@@ -145,9 +152,10 @@ String attention_plan_text_(Plan plan) { return attention::to_string(plan->batch
 
 }  // namespace fulmen::ffi
 
-FULMEN_FFI_EXPORT_PACKED(attention, "entry, " FULMEN_FFI_ATTENTION_ARGUMENTS, 30,
-                         "softmax attention; entry: batch_attention, single_prefill, single_decode, batch_prefill_paged, "
-                         "batch_prefill_ragged or batch_decode; kv_layout: NHD or HND; lse_base: e or 2");
+FULMEN_FFI_EXPORT_PACKED(
+    attention, "entry, " FULMEN_FFI_ATTENTION_ARGUMENTS, 30,
+    "softmax attention; entry: batch_attention, single_prefill, single_decode, batch_prefill_paged, "
+    "batch_prefill_ragged or batch_decode; kv_layout: NHD or HND; lse_base: e or 2");
 FULMEN_FFI_EXPORT_PACKED(attention_plan, "entry, " FULMEN_FFI_ATTENTION_ARGUMENTS, 30,
                          "returns a plan for batches of these lengths; q, k, v and out lend only shapes and dtypes");
 FULMEN_FFI_EXPORT(attention_run, "plan, q, k, v, out, lse, sinks, workspace, q_scale, k_scale, v_scale",

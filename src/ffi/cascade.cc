@@ -15,7 +15,8 @@ LogBase parse_base(const char* op, const String& name) {
 
 }  // namespace
 
-void merge_state_(Tensor v_a, Tensor s_a, Tensor v_b, Tensor s_b, Tensor out, Tensor lse, MaybeTensor mask, String lse_base) {
+void merge_state_(Tensor v_a, Tensor s_a, Tensor v_b, Tensor s_b, Tensor out, Tensor lse, MaybeTensor mask,
+                  String lse_base) {
   const TensorView v = view(v_a);
   merge_state({.v_a = v,
                .s_a = view(s_a),
@@ -30,16 +31,15 @@ void merge_state_(Tensor v_a, Tensor s_a, Tensor v_b, Tensor s_b, Tensor out, Te
 
 void merge_states_(Tensor v, Tensor s, Tensor out, Tensor lse, String lse_base) {
   const TensorView values = view(v);
-  merge_states({.v = values,
-                .s = view(s),
-                .out = view(out),
-                .lse = view(lse),
-                .lse_base = parse_base("merge_states", lse_base)},
-               context_of(values));
+  merge_states(
+      {.v = values, .s = view(s), .out = view(out), .lse = view(lse), .lse_base = parse_base("merge_states", lse_base)},
+      context_of(values));
 }
 
 }  // namespace fulmen::ffi
 
-FULMEN_FFI_EXPORT(merge_state, "v_a, s_a, v_b, s_b, out, lse, mask, lse_base",
-                  "attention over two disjoint sets of keys from the results over each; out and lse may be v_a and s_a");
-FULMEN_FFI_EXPORT(merge_states, "v, s, out, lse, lse_base", "the same for many sets: v [num_tokens, num_states, heads, dim]");
+FULMEN_FFI_EXPORT(
+    merge_state, "v_a, s_a, v_b, s_b, out, lse, mask, lse_base",
+    "attention over two disjoint sets of keys from the results over each; out and lse may be v_a and s_a");
+FULMEN_FFI_EXPORT(merge_states, "v, s, out, lse, lse_base",
+                  "the same for many sets: v [num_tokens, num_states, heads, dim]");

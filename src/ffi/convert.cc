@@ -31,7 +31,8 @@ bool parse(DLDataType t, DType* out) {
 TensorView view(const Tensor& tensor) {
   TensorView v;
   if (!parse(tensor.dtype(), &v.dtype))
-    fail("tensor", "dtype", "is " + std::string(tvm::ffi::DLDataTypeToString(tensor.dtype())) + ", which no operator knows");
+    fail("tensor", "dtype",
+         "is " + std::string(tvm::ffi::DLDataTypeToString(tensor.dtype())) + ", which no operator knows");
   require(tensor.ndim() <= TensorView::kMaxRank, "tensor", "rank", tensor.ndim(), "at most 6");
   v.data = static_cast<char*>(tensor.data_ptr()) + tensor.byte_offset();
   v.rank = tensor.ndim();
@@ -79,7 +80,8 @@ struct Alias {
 // How NumPy, whose DLPack knows neither bfloat16 nor FP8, passes them.
 tvm::ffi::Tensor reinterpret_(tvm::ffi::Tensor tensor, DLDataType dtype) {
   const DLDataType old = tensor.dtype();
-  if (old.bits * old.lanes != dtype.bits * dtype.lanes) fail("reinterpret", "dtype", "has another size than the tensor's");
+  if (old.bits * old.lanes != dtype.bits * dtype.lanes)
+    fail("reinterpret", "dtype", "has another size than the tensor's");
   return tvm::ffi::Tensor::FromNDAllocStrided(Alias{tensor}, tensor.shape(), tensor.strides(), dtype, tensor.device());
 }
 

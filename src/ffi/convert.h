@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What every file of this folder is written with: TVM-FFI's tensors as fulmen::TensorView, fulmen::Error as the FFI's typed
-// errors, and one macro that exports a function and lists it for docs/ffi.md.
+// What every file of this folder is written with: TVM-FFI's tensors as fulmen::TensorView, fulmen::Error as the FFI's
+// typed errors, and one macro that exports a function and lists it for docs/ffi.md.
 #pragma once
 #include <fulmen/core/context.h>
 #include <fulmen/core/error.h>
@@ -17,8 +17,8 @@
 
 namespace fulmen::ffi {
 
-using Tensor = tvm::ffi::TensorView;                 // borrowed for the call
-using MaybeTensor = tvm::ffi::Optional<Tensor>;      // None: the op's optional tensor is not given
+using Tensor = tvm::ffi::TensorView;             // borrowed for the call
+using MaybeTensor = tvm::ffi::Optional<Tensor>;  // None: the op's optional tensor is not given
 using String = tvm::ffi::String;
 
 // An op's view of a tensor. Throws kInvalidArgument on a dtype, rank or device that no TensorView can name.
@@ -30,8 +30,8 @@ Context context_of(const TensorView& tensor);
 
 // FFI integers are 64 bits wide: no silent truncation on the way to a 32-bit field.
 inline int32_t to_i32(const char* op, const char* argument, int64_t value) {
-  require(value >= std::numeric_limits<int32_t>::min() && value <= std::numeric_limits<int32_t>::max(), op, argument, value,
-          "an integer of 32 bits");
+  require(value >= std::numeric_limits<int32_t>::min() && value <= std::numeric_limits<int32_t>::max(), op, argument,
+          value, "an integer of 32 bits");
   return int32_t(value);
 }
 
@@ -44,9 +44,7 @@ struct Guarded<kFunction> {
   static R call(A... args) {
     try {
       return kFunction(args...);
-    } catch (const Error& error) {
-      throw_ffi_error(error);
-    }
+    } catch (const Error& error) { throw_ffi_error(error); }
   }
 };
 
@@ -56,9 +54,7 @@ int call_packed(const TVMFFIAny* args, int32_t num_args, TVMFFIAny* result) {
   try {
     kFunction(tvm::ffi::PackedArgs(reinterpret_cast<const tvm::ffi::AnyView*>(args), num_args),
               reinterpret_cast<tvm::ffi::Any*>(result));
-  } catch (const Error& error) {
-    throw_ffi_error(error);
-  }
+  } catch (const Error& error) { throw_ffi_error(error); }
   TVM_FFI_SAFE_CALL_END();
 }
 
@@ -80,13 +76,15 @@ bool add_export(R (*)(A...), const char* name, const char* arguments, const char
 }  // namespace fulmen::ffi
 
 // Exports fulmen::ffi::name_ as the module's function `name`. arguments: the names of all, in order, comma separated.
-#define FULMEN_FFI_EXPORT(name, arguments, doc)                                                                          \
-  TVM_FFI_DLL_EXPORT_TYPED_FUNC(name, &::fulmen::ffi::Guarded<&::fulmen::ffi::name##_>::call)                            \
-  [[maybe_unused]] static const bool kExported_##name = ::fulmen::ffi::add_export(&::fulmen::ffi::name##_, #name, arguments, doc)
+#define FULMEN_FFI_EXPORT(name, arguments, doc)                                               \
+  TVM_FFI_DLL_EXPORT_TYPED_FUNC(name, &::fulmen::ffi::Guarded<&::fulmen::ffi::name##_>::call) \
+  [[maybe_unused]] static const bool kExported_##name =                                       \
+      ::fulmen::ffi::add_export(&::fulmen::ffi::name##_, #name, arguments, doc)
 
 // The same for a function of PackedArgs: more arguments than a typed signature reads well with.
-#define FULMEN_FFI_EXPORT_PACKED(name, arguments, num_arguments, doc)                                                    \
-  extern "C" TVM_FFI_DLL_EXPORT int __tvm_ffi_##name(void*, const TVMFFIAny* args, int32_t num_args, TVMFFIAny* result) { \
-    return ::fulmen::ffi::call_packed<&::fulmen::ffi::name##_>(args, num_args, result);                                  \
-  }                                                                                                                      \
+#define FULMEN_FFI_EXPORT_PACKED(name, arguments, num_arguments, doc)                                \
+  extern "C" TVM_FFI_DLL_EXPORT int __tvm_ffi_##name(void*, const TVMFFIAny* args, int32_t num_args, \
+                                                     TVMFFIAny* result) {                            \
+    return ::fulmen::ffi::call_packed<&::fulmen::ffi::name##_>(args, num_args, result);              \
+  }                                                                                                  \
   [[maybe_unused]] static const bool kExported_##name = ::fulmen::ffi::add_export(#name, arguments, doc, num_arguments)

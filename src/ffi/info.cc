@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the module says about itself: functions, ops, kernels, devices, threads. JSON text, so that any language reads it.
+// What the module says about itself: functions, ops, kernels, devices, threads. JSON text, so that any language reads
+// it.
 #include <fulmen/runtime/cpu_level.h>
 #include <fulmen/runtime/registry.h>
 #include <fulmen/runtime/thread_pool.h>
@@ -69,8 +70,14 @@ std::string schema_of(const OpSchema& schema) {
 
 // One kernel on the backend's first device: refusal is empty where it runs.
 std::string kernel_of(const runtime::KernelRow& row, const runtime::Backend& backend) {
-  const std::string refusal = backend.num_devices() == 0 ? "no device" : row.refuses(nullptr, backend.device_info(0, {}));
-  return Object().text("op", row.op).text("kernel", row.kernel).text("backend", backend.name).text("refusal", refusal).end();
+  const std::string refusal =
+      backend.num_devices() == 0 ? "no device" : row.refuses(nullptr, backend.device_info(0, {}));
+  return Object()
+      .text("op", row.op)
+      .text("kernel", row.kernel)
+      .text("backend", backend.name)
+      .text("refusal", refusal)
+      .end();
 }
 
 }  // namespace
@@ -92,7 +99,8 @@ String list_functions_() {
 String list_schemas_() {
   std::vector<std::string> all;
   for (const OpSchema* schema : kSchemas) all.push_back(schema_of(*schema));
-  for (const auto& [entry, paged] : kAttentionSchemas) all.push_back(schema_of(attention_schema(entry, KvLayout::kNHD, paged)));
+  for (const auto& [entry, paged] : kAttentionSchemas)
+    all.push_back(schema_of(attention_schema(entry, KvLayout::kNHD, paged)));
   return list(all);
 }
 
@@ -137,10 +145,12 @@ String why_not_(String op, int64_t device_type, int64_t device_id) {
 FULMEN_FFI_EXPORT(version, "", "the library's version");
 FULMEN_FFI_EXPORT(list_functions, "", "JSON: every function of this module with its arguments in order");
 FULMEN_FFI_EXPORT(list_schemas, "", "JSON: every op's tensors with shapes and dtypes");
-FULMEN_FFI_EXPORT(list_kernels, "", "JSON: every kernel of every backend; refusal is empty where it runs on this machine");
+FULMEN_FFI_EXPORT(list_kernels, "",
+                  "JSON: every kernel of every backend; refusal is empty where it runs on this machine");
 FULMEN_FFI_EXPORT(list_devices, "", "JSON: every device; arch is the CPU level or 10 * CUDA major + minor");
 FULMEN_FFI_EXPORT(cpu_level, "", "the instruction set that CPU kernels run with: detected, capped by FULMEN_CPU_LEVEL");
 FULMEN_FFI_EXPORT(detected_cpu_level, "", "the instruction set that the machine has");
 FULMEN_FFI_EXPORT(num_threads, "", "threads of the CPU backend's pool");
 FULMEN_FFI_EXPORT(set_num_threads, "n", "sets the threads of the CPU backend's pool");
-FULMEN_FFI_EXPORT(why_not, "op, device_type, device_id", "empty where a kernel of the op runs on the device, else every refusal");
+FULMEN_FFI_EXPORT(why_not, "op, device_type, device_id",
+                  "empty where a kernel of the op runs on the device, else every refusal");

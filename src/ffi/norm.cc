@@ -44,8 +44,9 @@ void layernorm_(Tensor input, Tensor gamma, Tensor beta, Tensor out, MaybeTensor
 
 }  // namespace fulmen::ffi
 
-FULMEN_FFI_EXPORT(rmsnorm, "input, weight, out, out_scale, eps, weight_bias",
-                  "out = input / sqrt(mean(input²) + eps) * (weight_bias + weight), per row; weight_bias is 1 for Gemma");
+FULMEN_FFI_EXPORT(
+    rmsnorm, "input, weight, out, out_scale, eps, weight_bias",
+    "out = input / sqrt(mean(input²) + eps) * (weight_bias + weight), per row; weight_bias is 1 for Gemma");
 FULMEN_FFI_EXPORT(fused_add_rmsnorm, "input, residual, weight, out, out_scale, eps, weight_bias",
                   "residual += input; out = rmsnorm(residual)");
 FULMEN_FFI_EXPORT(layernorm, "input, gamma, beta, out, out_scale, eps",

@@ -8,8 +8,9 @@
 
 namespace fulmen::ffi {
 
-void append_paged_kv_cache_(Tensor append_key, Tensor append_value, Tensor batch_indices, Tensor positions, Tensor k_cache,
-                            Tensor v_cache, Tensor kv_indices, Tensor kv_indptr, MaybeTensor last_page_len) {
+void append_paged_kv_cache_(Tensor append_key, Tensor append_value, Tensor batch_indices, Tensor positions,
+                            Tensor k_cache, Tensor v_cache, Tensor kv_indices, Tensor kv_indptr,
+                            MaybeTensor last_page_len) {
   const TensorView cache = view(k_cache);
   append_paged_kv_cache({.append_key = view(append_key),
                          .append_value = view(append_value),
@@ -50,18 +51,22 @@ void get_batch_indices_positions_(Tensor append_indptr, Tensor seq_lens, Tensor 
 
 void get_seq_lens_(Tensor kv_indptr, Tensor last_page_len, Tensor seq_lens, int64_t page_size) {
   const TensorView out = view(seq_lens);
-  get_seq_lens({.kv_indptr = view(kv_indptr), .last_page_len = view(last_page_len), .seq_lens = out, .page_size = page_size},
-               context_of(out));
+  get_seq_lens(
+      {.kv_indptr = view(kv_indptr), .last_page_len = view(last_page_len), .seq_lens = out, .page_size = page_size},
+      context_of(out));
 }
 
 }  // namespace fulmen::ffi
 
-FULMEN_FFI_EXPORT(append_paged_kv_cache,
-                  "append_key, append_value, batch_indices, positions, k_cache, v_cache, kv_indices, kv_indptr, last_page_len",
-                  "writes new tokens into their pages; caches are [num_pages, page_size, num_kv_heads, head_dim] views");
-FULMEN_FFI_EXPORT(append_paged_mla_kv_cache,
-                  "append_ckv, append_kpe, batch_indices, positions, ckv_cache, kpe_cache, kv_indices, kv_indptr, last_page_len",
-                  "writes new tokens into the pages of an MLA cache");
+FULMEN_FFI_EXPORT(
+    append_paged_kv_cache,
+    "append_key, append_value, batch_indices, positions, k_cache, v_cache, kv_indices, kv_indptr, last_page_len",
+    "writes new tokens into their pages; caches are [num_pages, page_size, num_kv_heads, head_dim] views");
+FULMEN_FFI_EXPORT(
+    append_paged_mla_kv_cache,
+    "append_ckv, append_kpe, batch_indices, positions, ckv_cache, kpe_cache, kv_indices, kv_indptr, last_page_len",
+    "writes new tokens into the pages of an MLA cache");
 FULMEN_FFI_EXPORT(get_batch_indices_positions, "append_indptr, seq_lens, batch_indices, positions",
                   "request and position of every appended token; request -1 where none owns it");
-FULMEN_FFI_EXPORT(get_seq_lens, "kv_indptr, last_page_len, seq_lens, page_size", "kv lengths in tokens from a page table");
+FULMEN_FFI_EXPORT(get_seq_lens, "kv_indptr, last_page_len, seq_lens, page_size",
+                  "kv lengths in tokens from a page table");

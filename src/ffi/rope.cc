@@ -29,7 +29,8 @@ void rope_(Tensor q, MaybeTensor k, Tensor q_out, MaybeTensor k_out, MaybeTensor
 
 }  // namespace fulmen::ffi
 
-FULMEN_FFI_EXPORT(rope,
-                  "q, k, q_out, k_out, pos_ids, indptr, offsets, cos_sin_cache, rotary_dim, interleave, rope_scale, rope_theta, "
-                  "low_freq_factor, high_freq_factor, old_context_len",
-                  "rotates q and k by position; pos_ids, or indptr and offsets; rotary_dim 0: all; old_context_len > 0: Llama 3.1");
+FULMEN_FFI_EXPORT(
+    rope,
+    "q, k, q_out, k_out, pos_ids, indptr, offsets, cos_sin_cache, rotary_dim, interleave, rope_scale, rope_theta, "
+    "low_freq_factor, high_freq_factor, old_context_len",
+    "rotates q and k by position; pos_ids, or indptr and offsets; rotary_dim 0: all; old_context_len > 0: Llama 3.1");

@@ -17,8 +17,8 @@ TokenValues parse_values(const char* op, const String& name) {
   fail(op, "values", "is \"" + std::string(text) + "\", expected probs or logits");
 }
 
-TokenFilter filter_of(int64_t top_k, double top_p, double min_p, const MaybeTensor& top_k_arr, const MaybeTensor& top_p_arr,
-                      const MaybeTensor& min_p_arr, bool joint, bool keep_ties) {
+TokenFilter filter_of(int64_t top_k, double top_p, double min_p, const MaybeTensor& top_k_arr,
+                      const MaybeTensor& top_p_arr, const MaybeTensor& min_p_arr, bool joint, bool keep_ties) {
   return {.top_k = top_k,
           .top_p = float(top_p),
           .min_p = float(min_p),
@@ -31,15 +31,16 @@ TokenFilter filter_of(int64_t top_k, double top_p, double min_p, const MaybeTens
 
 // FFI integers are signed; a seed is its 64 bits.
 RandomSource random_of(int64_t seed, int64_t offset, const MaybeTensor& seed_arr, const MaybeTensor& offset_arr) {
-  return {.seed = uint64_t(seed), .offset = uint64_t(offset), .seed_arr = view(seed_arr), .offset_arr = view(offset_arr)};
+  return {
+      .seed = uint64_t(seed), .offset = uint64_t(offset), .seed_arr = view(seed_arr), .offset_arr = view(offset_arr)};
 }
 
 }  // namespace
 
-void sample_(Tensor input, MaybeTensor indices, Tensor out, MaybeTensor valid, MaybeTensor status, int64_t top_k, double top_p,
-             double min_p, MaybeTensor top_k_arr, MaybeTensor top_p_arr, MaybeTensor min_p_arr, bool joint, bool keep_ties,
-             int64_t seed, int64_t offset, MaybeTensor seed_arr, MaybeTensor offset_arr, String values, double temperature,
-             MaybeTensor temperature_arr) {
+void sample_(Tensor input, MaybeTensor indices, Tensor out, MaybeTensor valid, MaybeTensor status, int64_t top_k,
+             double top_p, double min_p, MaybeTensor top_k_arr, MaybeTensor top_p_arr, MaybeTensor min_p_arr,
+             bool joint, bool keep_ties, int64_t seed, int64_t offset, MaybeTensor seed_arr, MaybeTensor offset_arr,
+             String values, double temperature, MaybeTensor temperature_arr) {
   const TensorView x = view(input);
   sample({.input = x,
           .indices = view(indices),
@@ -103,16 +104,19 @@ void chain_speculative_sampling_(Tensor draft_probs, Tensor draft_token_ids, Ten
 
 }  // namespace fulmen::ffi
 
-FULMEN_FFI_EXPORT(sample,
-                  "input, indices, out, valid, status, top_k, top_p, min_p, top_k_arr, top_p_arr, min_p_arr, joint, keep_ties, "
-                  "seed, offset, seed_arr, offset_arr, values, temperature, temperature_arr",
-                  "one token per row from what the filter leaves; values: probs or logits; status: RowStatus per row");
+FULMEN_FFI_EXPORT(
+    sample,
+    "input, indices, out, valid, status, top_k, top_p, min_p, top_k_arr, top_p_arr, min_p_arr, joint, keep_ties, "
+    "seed, offset, seed_arr, offset_arr, values, temperature, temperature_arr",
+    "one token per row from what the filter leaves; values: probs or logits; status: RowStatus per row");
 FULMEN_FFI_EXPORT(token_filter,
                   "input, out, status, top_k, top_p, min_p, top_k_arr, top_p_arr, min_p_arr, joint, keep_ties, values",
                   "keeps the likeliest tokens: renormalises probs, or sets the other logits to -inf");
 FULMEN_FFI_EXPORT(softmax, "logits, out, status, temperature, temperature_arr", "probabilities of each row of logits");
-FULMEN_FFI_EXPORT(top_k, "input, values, indices, sorted, large_index_first", "the k largest values of each row and their indices");
-FULMEN_FFI_EXPORT(chain_speculative_sampling,
-                  "draft_probs, draft_token_ids, target_probs, out, accepted_num, emitted_num, status, seed, offset, seed_arr, "
-                  "offset_arr",
-                  "verifies drafted tokens; accepted_num and emitted_num are added to");
+FULMEN_FFI_EXPORT(top_k, "input, values, indices, sorted, large_index_first",
+                  "the k largest values of each row and their indices");
+FULMEN_FFI_EXPORT(
+    chain_speculative_sampling,
+    "draft_probs, draft_token_ids, target_probs, out, accepted_num, emitted_num, status, seed, offset, seed_arr, "
+    "offset_arr",
+    "verifies drafted tokens; accepted_num and emitted_num are added to");

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arrays of each framework for tests, and comparison with float64.
 
-`xp` runs a test on NumPy always and on PyTorch where it can be imported. `xp.array(values, "bfloat16")` makes an array of
-float64 values rounded to a dtype; `f64(x)` reads any of them back. Oracles are NumPy in float64, from the formula.
+`xp` runs a test on NumPy always and on PyTorch where it can be imported. `xp.array(values, "bfloat16")` makes an array
+of float64 values rounded to a dtype; `f64(x)` reads any of them back. Oracles are NumPy in float64, from the formula.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ try:
 except ImportError:
     torch = None
 
-NUMPY_DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float8_e4m3fn": ml_dtypes.float8_e4m3fn, "float8_e5m2": ml_dtypes.float8_e5m2}
+NUMPY_DTYPES = {
+    "bfloat16": ml_dtypes.bfloat16,
+    "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
+    "float8_e5m2": ml_dtypes.float8_e5m2,
+}
 EPS = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7, "float8_e4m3fn": 2.0**-3, "float8_e5m2": 2.0**-2}
 FLOATS = ("float32", "float16", "bfloat16")
 
@@ -87,7 +91,9 @@ def assert_near(got: Any, expected: np.ndarray, ulps: float = 2.0, scale: float 
     eps = EPS[dtype_name(got)]
     values = f64(got)
     assert values.shape == expected.shape
-    room = ulps * eps * np.maximum(np.abs(expected), (np.abs(expected).max(initial=0) * 1e-2 if scale is None else scale))
+    room = (
+        ulps * eps * np.maximum(np.abs(expected), (np.abs(expected).max(initial=0) * 1e-2 if scale is None else scale))
+    )
     with np.errstate(invalid="ignore"):
         distance = np.abs(values - expected)
     same = (values == expected) | (np.isnan(values) & np.isnan(expected))

@@ -4,8 +4,8 @@
 import numpy as np
 import pytest
 from conftest import FLOATS, assert_near, dtype_name, f64
-from oracle import attention
-from test_attention import Paged, near
+from numpy_oracle import attention, gather
+from paged import Paged, near
 
 import fulmen
 
@@ -32,7 +32,9 @@ def test_merge_state(xp, rng, dtype):
     assert_near(out, expected[0], 4, scale=1.0)
     assert_near(lse, expected[1], 16, scale=1.0)
     assert (f64(out)[0] == f64(v[0])[0]).all() and (f64(lse)[1] == -np.inf).all() and (f64(out)[1] == 0).all()
-    many = fulmen.merge_states(*(xp.array(np.stack([f64(x) for x in xs], 1), t) for xs, t in ((v, dtype), (s, "float32"))))
+    many = fulmen.merge_states(
+        *(xp.array(np.stack([f64(x) for x in xs], 1), t) for xs, t in ((v, dtype), (s, "float32")))
+    )
     expected = merged(np.stack([f64(x) for x in v]), np.stack([f64(x) for x in s]))
     assert_near(many[0], expected[0], 4, scale=1.0)
     assert_near(many[1], expected[1], 16, scale=1.0)
@@ -55,7 +57,8 @@ def test_multi_level_cascade_equals_one_level(xp, rng, layout):
     unique_indptr = np.concatenate([[0], np.cumsum([len(u) for u in unique])]).astype(np.int32)
     w = fulmen.MultiLevelCascadeAttentionWrapper(2, xp.empty((1 << 22,), "uint8"), layout)
     i32 = lambda x: xp.array(x, "int32")  # noqa: E731
-    w.plan([i32([0, 9]), i32(p.qo_indptr)], [i32([0, 2]), i32(unique_indptr)], [i32(shared), i32(np.concatenate(unique))],
+    w.plan([i32([0, 9]), i32(p.qo_indptr)], [i32([0, 2]), i32(unique_indptr)], [i32(shared),
+           i32(np.concatenate(unique))],
            [i32([4]), i32(p.last)], 4, 2, 64, 4, causal=True, q_data_type="float16")  # fmt: skip
     out = w.run(p.q, (p.k, p.v))
     assert xp.owns(out)
@@ -68,8 +71,8 @@ def test_shared_prefix_wrappers(xp, rng):
     k, v = (xp.array(rng.normal(size=(6, 2, 64)), "float16") for _ in range(2))
     expected = []
     for b in range(2):
-        keys, values = (np.concatenate([f64(s), f64(x)[p.indices[p.indptr[b] : p.indptr[b + 1]]].reshape(-1, 2, 64)[: p.kv_lens[b]]])
-                        for s, x in ((k, p.k), (v, p.v)))  # fmt: skip
+        own = [gather(f64(x), p.indices, p.indptr, p.kv_lens, b) for x in (p.k, p.v)]
+        keys, values = (np.concatenate([f64(s), x]) for s, x in zip((k, v), own))
         expected.append(attention(f64(p.q)[b : b + 1], keys, values)[0])
     w = fulmen.BatchDecodeWithSharedPrefixPagedKVCacheWrapper(None)
     w.begin_forward(*p.ints("indptr", "indices", "last"), 4, 2, 64, 4)

@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 from conftest import FLOATS, assert_near, dtype_name, f64
-from oracle import rope_pairs
+from numpy_oracle import rope_pairs
 
 import fulmen
 
-erf = np.vectorize(math.erf)
+erf = np.vectorize(math.erf, otypes=[float])
 ACTIVATIONS = [
     (fulmen.silu_and_mul, lambda x: x / (1 + np.exp(-x))),
     (fulmen.gelu_and_mul, lambda x: x * (1 + erf(x / 2**0.5)) / 2),
@@ -67,7 +67,10 @@ def test_rope_family(xp, rng, copy, inplace, by_ids, by_ids_inplace, is_llama, r
     freqs = llama31(rd) if is_llama else None
     expected = [rope_pairs(f64(x), positions, rotary_dim=rd, interleave=interleave, freqs=freqs) for x in (q, k)]
     tables = xp.array(indptr, "int32"), xp.array(offsets, "int32")
-    for got in (copy(q, k, *tables, rotary_dim, interleave), by_ids(q, k, xp.array(positions, "int32"), rotary_dim, interleave)):
+    for got in (
+        copy(q, k, *tables, rotary_dim, interleave),
+        by_ids(q, k, xp.array(positions, "int32"), rotary_dim, interleave),
+    ):
         assert isinstance(got, tuple) and all(xp.owns(x) for x in got)
         for x, e in zip(got, expected):
             assert_near(x, e, ulps=16 if dtype == "float32" else 2, scale=1.0)
@@ -181,7 +184,9 @@ def test_fp8_quantization(xp, rng, fp8, largest):
     out, scales = fulmen.quantization.per_token_group_quant_8bit(x, 64, dst_dtype=fp8)
     groups = f64(x).reshape(4, 4, 64)
     assert_near(scales, np.abs(groups).max(-1) / largest, 4)
-    assert_near(out, (groups / (np.abs(groups).max(-1, keepdims=True) / largest)).reshape(4, 256), ulps=1, scale=2.0**-6)
+    assert_near(
+        out, (groups / (np.abs(groups).max(-1, keepdims=True) / largest)).reshape(4, 256), ulps=1, scale=2.0**-6
+    )
     _, major = fulmen.quantization.per_token_group_quant_8bit(x, 64, dst_dtype=fp8, column_major_scales=True)
     assert (f64(major) == f64(scales)).all()
     with pytest.raises(NotImplementedError):

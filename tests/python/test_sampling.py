@@ -31,7 +31,11 @@ def kept_top_p(p, top_p):
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_softmax(xp, rng, dtype):
     x = xp.array(rng.normal(size=(5, 1000)) * 4, dtype)
-    for given, t in ((None, 1.0), (0.7, 0.7), (xp.array([0.5, 1, 2, 3, 0.1], "float32"), np.array([0.5, 1, 2, 3, 0.1])[:, None])):
+    for given, t in (
+        (None, 1.0),
+        (0.7, 0.7),
+        (xp.array([0.5, 1, 2, 3, 0.1], "float32"), np.array([0.5, 1, 2, 3, 0.1])[:, None]),
+    ):
         got = fulmen.softmax(x, given)
         assert xp.owns(got) and dtype_name(got) == "float32"
         assert_near(got, softmax64(f64(x), t), 64)
