@@ -136,8 +136,13 @@ void set_num_threads_(int64_t n) { runtime::set_num_threads(to_i32("set_num_thre
 String why_not_(String op, int64_t device_type, int64_t device_id) {
   const runtime::OpHandle handle = runtime::op_handle(std::string_view(op.data(), op.size()));
   const DeviceType type = DeviceType(to_i32("why_not", "device_type", device_type));
-  const runtime::Choice choice = runtime::choose(handle, type, to_i32("why_not", "device_id", device_id), nullptr, {});
-  return choice.row != nullptr ? std::string() : choice.refusals;
+  const int32_t id = to_i32("why_not", "device_id", device_id);
+  try {
+    const runtime::Choice choice = runtime::choose(handle, type, id, nullptr, {});
+    return choice.row != nullptr ? std::string() : choice.refusals;
+  } catch (const Error& error) {
+    return "\n  " + error.message;  // a device that cannot be asked: no driver, no such number
+  }
 }
 
 }  // namespace fulmen::ffi
