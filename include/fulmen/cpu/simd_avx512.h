@@ -75,7 +75,8 @@ inline __m256i narrow_in_integers(F32 x) {
 // The instruction flushes subnormals, so a register that holds one goes the long way.
 inline __m256i narrow(F32 x, bf16) {
   constexpr int kSubnormal = 0x20;
-  if (_mm512_fpclass_ps_mask(x.v, kSubnormal) != 0) [[unlikely]] return narrow_in_integers(x);
+  if (_mm512_fpclass_ps_mask(x.v, kSubnormal) != 0) [[unlikely]]
+    return narrow_in_integers(x);
   return (__m256i)_mm512_cvtneps_pbh(x.v);
 }
 #else

@@ -24,7 +24,7 @@
 
 FULMEN_CPU_BEGIN
 
-inline constexpr int32_t kChunk = 64;  // tokens; a multiple of kLanes and of 2
+inline constexpr int32_t kChunk = 64;                        // tokens; a multiple of kLanes and of 2
 inline constexpr int32_t kMaxRowGroup = kLanes < 8 ? 4 : 8;  // rows that share one pass; fewer are padded to 1, 2 or 4
 
 struct FewRowsScratch {
@@ -70,10 +70,12 @@ inline void dot_keys(const Q* q, int32_t q_stride, const T* const* keys, int64_t
   };
   int32_t at = 0;
   for (; at + kStep <= head_dim; at += kStep) {
-    step(at, [&](const T* p) __attribute__((always_inline)) { return load_row<kDot>(p); });
+    step(
+        at, [&](const T* p) __attribute__((always_inline)) { return load_row<kDot>(p); });
   }
   if (at < head_dim) {
-    step(at, [&](const T* p) __attribute__((always_inline)) { return load_row_part<kDot>(p, head_dim - at); });
+    step(
+        at, [&](const T* p) __attribute__((always_inline)) { return load_row_part<kDot>(p, head_dim - at); });
   }
   store(s, reduce_add_each(acc));
 }
