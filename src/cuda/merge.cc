@@ -17,18 +17,20 @@ RowTensor scalars(const TensorView& t, int64_t token_stride, int64_t head_stride
   return {t.data, token_stride, head_stride};
 }
 
-// lanes 0: too long for one warp.
-RowShape shape_for(int64_t n, int32_t vec) {
+// Two states: two vectors of each per lane, so that a lane has four loads in flight. lanes 0: too long for one warp.
+RowShape shape_for(int64_t n, int32_t vec, bool two) {
   const int64_t num_vecs = math::ceil_div(n, vec);
   int32_t lanes = 4;
-  while (lanes < 32 && lanes < num_vecs) lanes *= 2;
+  while (lanes < 32 && lanes * (two ? 2 : 1) < num_vecs) lanes *= 2;
   for (int32_t vecs = 1; vecs <= kMostVecs; vecs *= 2)
     if (int64_t(vecs) * lanes >= num_vecs) return {vec, vecs, lanes};
   return {vec, 0, 0};
 }
 
+int32_t batch_for(const RowShape& s, bool two) { return two ? 2 : s.vecs <= 4 ? 4 : 1; }
+
 std::string refuses_shape(int64_t n, int32_t vec, int64_t num_rows) {
-  if (shape_for(n, vec).lanes == 0)
+  if (shape_for(n, vec, true).lanes == 0)
     return "head_dim " + std::to_string(n) + " exceeds " + std::to_string(int64_t(vec) * 32 * kMostVecs) +
            ", the most at this alignment";
   return num_rows > kMostRows ? "more than 2147483647 pairs of token and head" : "";
@@ -50,8 +52,9 @@ int32_t vec_of(const MergeStatesArgs& a) {
 }
 
 Work<merge_states::Key, merge_states::Params> work_of(const merge_states::Params& p, DType v, DType out, int32_t vec) {
-  const RowShape s = shape_for(p.rows.n, vec);
-  return {.key = {.v = v, .out = out, .vec = s.vec, .vecs = s.vecs, .lanes = s.lanes},
+  const bool two = p.num_states == 2;
+  const RowShape s = shape_for(p.rows.n, vec, two);
+  return {.key = {.v = v, .out = out, .vec = s.vec, .vecs = s.vecs, .lanes = s.lanes, .batch = batch_for(s, two)},
           .params = p,
           .shape = launch_shape(p.rows.num_rows, s),
           .persistent = false};
@@ -109,10 +112,12 @@ std::vector<merge_states::Key> MergeStates::common_keys() {
   std::vector<Key> keys;
   for (DType t : {DType::kBF16, DType::kF16, DType::kF32})
     for (int64_t n : {64, 128, 256, 512})
-      for (DType out : {t, DType::kBF16}) {
-        const RowShape s = shape_for(n, 16 / size_of(t));
-        keys.push_back({.v = t, .out = out, .vec = s.vec, .vecs = s.vecs, .lanes = s.lanes});
-      }
+      for (DType out : {t, DType::kBF16})
+        for (bool two : {true, false}) {
+          const RowShape s = shape_for(n, 16 / size_of(t), two);
+          keys.push_back(
+              {.v = t, .out = out, .vec = s.vec, .vecs = s.vecs, .lanes = s.lanes, .batch = batch_for(s, two)});
+        }
   return keys;
 }
 

@@ -76,6 +76,8 @@ bool same_place(const TensorView& x, const TensorView& out) {
 
 }  // namespace
 
+static_assert(rope::kMostPairs == kMaxRotaryDim / 2);
+
 Work<rope::Key, rope::Params> Rope::work(const Args& a, const Device&) {
   const RopeDims d = check(a);
   const int64_t half = d.rotary_dim / 2, rest = d.head_dim - d.rotary_dim;

@@ -45,6 +45,7 @@ bool load(const DynamicLibrary& lib, Api* api) {
 struct Loaded {
   Nvrtc info;
   Api api;
+  bool has_own_cache = false;  // since 12.9, where a driver is
 };
 
 Loaded open() {
@@ -61,6 +62,7 @@ Loaded open() {
   } else {
     loaded.info.version = "nvrtc " + std::to_string(major) + "." + std::to_string(minor);
     loaded.info.path = lib.path();
+    loaded.has_own_cache = major > 12 || (major == 12 && minor >= 9);
   }
   return loaded;
 }
@@ -85,7 +87,7 @@ std::string text_of(Program program, Result (*size)(Program, size_t*), Result (*
   return get(program, text.data()) == 0 ? text : std::string();
 }
 
-std::vector<const char*> options(const std::string& arch) {
+std::vector<const char*> options(const std::string& arch, bool has_own_cache) {
   static const std::vector<std::string> flags = [] {
     std::vector<std::string> all;
     std::istringstream words{std::string(compile_flags())};
@@ -94,6 +96,7 @@ std::vector<const char*> options(const std::string& arch) {
   }();
   std::vector<const char*> all = {arch.c_str()};
   for (const std::string& flag : flags) all.push_back(flag.c_str());
+  if (has_own_cache) all.push_back("--no-cache");  // NVRTC's: a hit in it leaves the log empty, and we have our own
   if (arch.find("=compute_") == arch.npos) all.push_back("--ptxas-options=-v");  // resources, into the log
   return all;
 }
@@ -106,7 +109,8 @@ const Nvrtc& nvrtc() { return loaded().info; }
 std::string_view compile_flags() { return "--std=c++20 --device-as-default-execution-space"; }
 
 void compile(Kernel* k) {
-  const auto& [info, api] = loaded();
+  const Nvrtc& info = loaded().info;
+  const Api& api = loaded().api;
   if (info.version.empty())
     throw Error(Code::kUnsupported, k->key + ": must be compiled for " + k->arch + ", but " + info.problem);
   std::vector<const char*> texts, names;
@@ -117,7 +121,7 @@ void compile(Kernel* k) {
   Result result = api.create(&program, k->source.c_str(), "kernel.cu", int(texts.size()), texts.data(), names.data());
   if (result != 0) throw Error(Code::kInternal, k->key + ": NVRTC: " + api.error_string(result));
   const std::string arch = "--gpu-architecture=" + k->arch;
-  const std::vector<const char*> flags = options(arch);
+  const std::vector<const char*> flags = options(arch, loaded().has_own_cache);
   result = api.compile(program, int(flags.size()), flags.data());
   k->log = text_of(program, api.log_size, api.log);
   while (!k->log.empty() && k->log.back() == '\0') k->log.pop_back();

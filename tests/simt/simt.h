@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs the CUDA backend where there is no GPU: a driver whose device compiles each printed unit with the host's
-// C++ compiler and executes it with one fiber per thread. The same launch code, keys, kernels and tests as on a GPU;
+// Runs the CUDA backend where there is no GPU: a driver whose device compiles each printed unit with the host's C++
+// compiler and executes it with one fiber per thread. The same launch code, keys, kernels and tests as on a GPU;
 // what it cannot show is PTX, races and speed.
 #pragma once
 #include <string>

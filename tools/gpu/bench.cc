@@ -9,6 +9,8 @@
 #include <ctime>
 #include <fstream>
 
+#include "src/cuda/quantization.h"
+#include "src/cuda/table.h"
 #include "tools/gpu/suite.h"
 #include "tools/gpu/timing.h"
 
@@ -35,6 +37,20 @@ double host_ns(Timer& timer, const Problem& p) {
   return best;
 }
 
+// The same for the driver's part alone: one more launch of a kernel that is loaded.
+double launch_ns(Timer& timer) {
+  const cuda::Device& device = cuda::device(0);
+  const std::optional<jit::Unit> unit =
+      cuda::unit_from("per_tensor_quant_fp8 x=bfloat16 out=float8_e4m3fn step=scale vec=1");
+  const cuda::Function f = cuda::load(*unit, device, {});
+  const Memory scale(4);
+  cuda::per_tensor_quant_fp8::Params params{};
+  params.scale = reinterpret_cast<float*>(scale.data());
+  const cuda::Shape shape{.grid = 1, .num_threads = 32};
+  const Problem p{.launch = [&](int32_t, const Context&) { cuda::launch("scale", f, shape, &params, timer.stream()); }};
+  return host_ns(timer, p);
+}
+
 Result measure(Timer& timer, const Row& row) {
   Result r{.id = row.id, .shape = row.shape};
   try {
@@ -52,7 +68,7 @@ std::string text_or(const char* variable, const char* otherwise) {
 }
 
 struct Ceilings {
-  double copy = 0, event_us = 0, host_ns = 0;
+  double copy = 0, event_us = 0, host_ns = 0, launch_ns = 0;
 };
 
 void write_json(const std::string& path, const std::vector<Result>& results, const Ceilings& c) {
@@ -66,7 +82,7 @@ void write_json(const std::string& path, const std::vector<Result>& results, con
       << version % 1000 / 10 << "\", \"commit\": \"" << text_or("FULMEN_COMMIT", "unknown") << "\", \"date\": \""
       << date << "\", \"suite\": \"gpu-memory\",\n"
       << " \"ceilings\": {\"copy_bytes_per_second\": " << c.copy << ", \"event_us\": " << c.event_us
-      << ", \"host_ns_per_call\": " << c.host_ns << "},\n \"rows\": [\n";
+      << ", \"host_ns_per_call\": " << c.host_ns << ", \"launch_ns\": " << c.launch_ns << "},\n \"rows\": [\n";
   for (size_t i = 0; i < results.size(); ++i) {
     const Result& r = results[i];
     out << "  {\"id\": \"" << r.id << "\", \"shape\": \"" << r.shape << "\"";
@@ -92,10 +108,11 @@ int run(const std::string& path) {
     std::fprintf(stderr, "%s %.1f us %s\n", row.id.c_str(), results.back().timing.us, results.back().problem.c_str());
   }
   ceilings.host_ns = host_ns(timer, suite().front().make());
+  ceilings.launch_ns = launch_ns(timer);
   write_json(path, results, ceilings);
 
-  std::printf("%s: copy %.2f TB/s, events alone %.1f us, host %.0f ns per call of N1\n", device.name.c_str(),
-              ceilings.copy / 1e12, ceilings.event_us, ceilings.host_ns);
+  std::printf("%s: copy %.2f TB/s, events alone %.1f us, host %.0f ns per call of N1, %.0f ns of it cuLaunchKernelEx\n",
+              device.name.c_str(), ceilings.copy / 1e12, ceilings.event_us, ceilings.host_ns, ceilings.launch_ns);
   std::printf("%-30s %9s %9s %9s %8s %8s  %s\n", "id", "us", "graph us", "floor us", "% floor", "% graph", "shape");
   int32_t failed = 0;
   for (const Result& r : results) {

@@ -37,7 +37,8 @@ step() {
   printf '\n=== %s\n' "$name" >>"$out/$log"
   timeout "$limit" "$@" >>"$out/$log" 2>&1
   rc=$?
-  local counts=$(tail -40 "$out/$log" | grep -aE '^\[  (PASSED|FAILED)  \] [0-9]+|ERROR SUMMARY' | tr '\n' ' ')
+  local counts
+  counts=$(tail -40 "$out/$log" | grep -aE '^\[  (PASSED|FAILED)  \] [0-9]+|ERROR SUMMARY' | tr '\n' ' ')
   note "$(printf '%-34s rc %3d  %4d s  %s' "$name" "$rc" $((SECONDS - start)) "$counts")"
 }
 

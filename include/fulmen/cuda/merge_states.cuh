@@ -19,7 +19,7 @@ __device__ __forceinline__ void run(const Params& p) {
   using V = type_of<K.v>;
   using Out = type_of<K.out>;
   constexpr RowShape S = K.shape();
-  constexpr int32_t kBatch = batch_of(K);
+  constexpr int32_t kBatch = K.batch;
   static_assert(S.lanes <= 32, "a row is a warp's, so that it may write lse over s");
   const int32_t lane = int32_t(threadIdx.x) % S.lanes, n = p.rows.n;
   const int64_t row = int64_t(blockIdx.x) * S.rows_per_cta() + int32_t(threadIdx.x) / S.lanes;
@@ -29,22 +29,26 @@ __device__ __forceinline__ void run(const Params& p) {
   if (p.mask != nullptr && p.mask[row / p.rows.num_heads] == 0) return;
 
   float top = -kInfinity, sum = 0, acc[S.vecs][S.vec] = {};
-  for (int32_t first = 0; first < p.num_states; first += kBatch) {
+  const int32_t num_states = kBatch == 2 ? 2 : p.num_states;
+  for (int32_t first = 0; first < num_states; first += kBatch) {
     Row<V, S> v[kBatch];
+    float s[kBatch];
 #pragma unroll
     for (int32_t i = 0; i < kBatch; ++i) {
       const int32_t state = first + i;
-      const V* from =
-          p.rows.row_of<const V>(state == 0 ? p.v : p.v_rest, row) + (state == 0 ? 0 : (state - 1) * p.v_state);
-      v[i].load(from, state < p.num_states ? n : 0, lane);
+      s[i] = state < num_states ? lse_of(p, row, state) : -kInfinity;
+      const V* from = p.rows.row_of<const V>(state == 0 ? p.v : p.v_rest, row);
+      v[i].load(from + (state == 0 ? 0 : (state - 1) * p.v_state), state < num_states ? n : 0, lane);
     }
-    if (first == 0)
-      for (int32_t i = 0; i < p.num_states; ++i) top = fmaxf(top, lse_of(p, row, i));
+    if (first == 0) {
+#pragma unroll
+      for (int32_t i = 0; i < kBatch; ++i) top = fmaxf(top, s[i]);
+      for (int32_t i = kBatch; i < num_states; ++i) top = fmaxf(top, lse_of(p, row, i));
+    }
 #pragma unroll
     for (int32_t i = 0; i < kBatch; ++i) {
-      const float s = first + i < p.num_states ? lse_of(p, row, first + i) : -kInfinity;
-      if (s == -kInfinity) continue;  // neutral, whatever its v holds
-      const float w = expf((s - top) * p.to_natural);
+      if (s[i] == -kInfinity) continue;  // neutral, whatever its v holds
+      const float w = expf((s[i] - top) * p.to_natural);
       sum += w;
       v[i].for_each([&](int32_t k, const float(&x)[S.vec]) {
 #pragma unroll

@@ -11,17 +11,16 @@ namespace fulmen::cuda::merge_states {
 struct Key {
   DType v = DType::kF32, out = DType::kF32;
   int32_t vec = 1, vecs = 1, lanes = 32;
+  int32_t batch = 4;  // states whose vectors are in flight together; 2: there are two, merge_state
 
   FULMEN_FN constexpr RowShape shape() const { return {vec, vecs, lanes}; }
   constexpr bool operator==(const Key&) const = default;
   template <class K, class F>
   static constexpr void for_fields(K& k, F&& f) {
-    f("v", k.v), f("out", k.out), f("vec", k.vec), f("vecs", k.vecs), f("lanes", k.lanes);
+    f("v", k.v), f("out", k.out), f("vec", k.vec), f("vecs", k.vecs), f("lanes", k.lanes), f("batch", k.batch);
   }
 };
 
-// States whose vectors are in flight together.
-FULMEN_FN constexpr int32_t batch_of(const Key& k) { return k.vecs <= 4 ? 4 : 1; }
 FULMEN_FN constexpr int32_t num_threads(const Key& k) { return k.shape().num_threads(); }
 
 struct Params {

@@ -7,6 +7,7 @@
 #pragma once
 #include <fulmen/cuda/rope.h>
 #include <fulmen/cuda/ptx/dependent_launch.cuh>
+#include <fulmen/cuda/ptx/warp.cuh>
 #include <fulmen/cuda/tile/angles.cuh>
 #include <fulmen/cuda/tile/row.cuh>
 
@@ -39,18 +40,16 @@ __device__ __forceinline__ uint64_t frequency(const Frequencies& f, int32_t i) {
   return uint64_t((fraction - floor(fraction)) * 18446744073709551616.0);
 }
 
+// sin and cos of pair i at a position.
 template <Key K>
-__device__ __forceinline__ void angles(const Params& p, int64_t position, int32_t first, SinCos (&out)[K.vec]) {
+__device__ __forceinline__ SinCos angle_of(const Params& p, int64_t position, int32_t i) {
   if constexpr (K.from_cache) {
     using C = type_of<K.cache>;
     const int64_t row = position < 0 ? 0 : position < p.max_position ? position : p.max_position - 1;
-    const C* cos = static_cast<const C*>(p.cache) + row * p.cache_stride + first;
-#pragma unroll
-    for (int32_t j = 0; j < K.vec; ++j) out[j] = {widen(cos[p.num_pairs + j]), widen(cos[j])};
+    const C* cos = static_cast<const C*>(p.cache) + row * p.cache_stride;
+    return {widen(cos[p.num_pairs + i]), widen(cos[i])};
   } else {
-#pragma unroll
-    for (int32_t j = 0; j < K.vec; ++j)
-      out[j] = sin_cos_turns(uint32_t(uint64_t(position) * frequency(p.frequencies, first + j) >> 32));
+    return sin_cos_turns(uint32_t(uint64_t(position) * frequency(p.frequencies, i) >> 32));
   }
 }
 
@@ -91,40 +90,68 @@ struct Piece {
   }
 };
 
-// The vectors of one group in heads first_head, first_head + heads_per_pass, … of a token.
+// Where a group of threads works: the vectors `at` and `at + distance` of every head; distance 0: one vector is copied.
 template <Key K>
-__device__ __forceinline__ void turn_group(const Params& p, int64_t token, int64_t position, int32_t group,
-                                           int32_t first_head, int32_t heads_per_pass) {
-  const int32_t turning = p.num_pairs / K.vec, pair = group * K.vec;
-  const bool copies = group >= turning;
-  const int32_t at = copies ? 2 * p.num_pairs + (group - turning) * K.vec : K.interleave ? 2 * pair : pair;
-  const int32_t distance = copies ? 0 : K.interleave ? K.vec : p.num_pairs;
-  SinCos angle[K.vec];
-  if (!copies) angles<K>(p, position, pair, angle);
-  for (int32_t head = first_head; head < p.q.num_heads + p.k.num_heads; head += kHeadsAtOnce * heads_per_pass) {
-    Piece<K> piece[kHeadsAtOnce];
-#pragma unroll
-    for (int32_t i = 0; i < kHeadsAtOnce; ++i) piece[i].load(p, token, head + i * heads_per_pass, at, distance);
-#pragma unroll
-    for (int32_t i = 0; i < kHeadsAtOnce; ++i) {
-      if (piece[i].out == nullptr) continue;
-      copies ? store_stream<Piece<K>::kBytes>(piece[i].out, piece[i].a) : piece[i].rotate(angle, distance);
-    }
+struct Group {
+  int32_t pair, at, distance;
+
+  __device__ __forceinline__ Group(const Params& p, int32_t group) {
+    const int32_t turning = p.num_pairs / K.vec;
+    const bool copies = group >= turning;
+    pair = group * K.vec;
+    at = copies ? 2 * p.num_pairs + (group - turning) * K.vec : K.interleave ? 2 * pair : pair;
+    distance = copies ? 0 : K.interleave ? K.vec : p.num_pairs;
   }
+};
+
+template <Key K>
+__device__ __forceinline__ void load_pieces(Piece<K> (&piece)[kHeadsAtOnce], const Params& p, int64_t token,
+                                            const Group<K>& group, int32_t head, int32_t heads_per_pass) {
+#pragma unroll
+  for (int32_t i = 0; i < kHeadsAtOnce; ++i)
+    piece[i].load(p, token, head + i * heads_per_pass, group.at, group.distance);
 }
 
 template <Key K>
+__device__ __forceinline__ void turn_pieces(const Piece<K> (&piece)[kHeadsAtOnce], const Group<K>& group,
+                                            const SinCos* table) {
+  SinCos angle[K.vec];
+#pragma unroll
+  for (int32_t j = 0; j < K.vec; ++j) angle[j] = group.distance == 0 ? SinCos{} : table[group.pair + j];
+#pragma unroll
+  for (int32_t i = 0; i < kHeadsAtOnce; ++i) {
+    if (piece[i].out == nullptr) continue;
+    if (group.distance == 0)
+      store_stream<Piece<K>::kBytes>(piece[i].out, piece[i].a);
+    else
+      piece[i].rotate(angle, group.distance);
+  }
+}
+
+// A token's first heads are on their way while its angles are computed, each pair's once for the CTA.
+template <Key K>
 __device__ __forceinline__ void run(const Params& p) {
+  __shared__ SinCos table[kMostPairs];
   const int32_t groups = (p.num_pairs + p.num_copied) / K.vec, lanes = groups < kThreads ? groups : kThreads;
-  const int32_t heads_per_pass = kThreads / lanes, first_head = int32_t(threadIdx.x) / lanes;
+  const int32_t heads_per_pass = kThreads / lanes, num_heads = p.q.num_heads + p.k.num_heads;
+  const int32_t mine = int32_t(threadIdx.x) / lanes, first_head = mine < heads_per_pass ? mine : num_heads;
+  const int32_t first_group = int32_t(threadIdx.x) % lanes;
   wait_for_predecessor();
   allow_successor();
-  if (first_head >= heads_per_pass) return;
   for (int64_t token = blockIdx.x; token < p.nnz; token += gridDim.x) {
+    Piece<K> piece[kHeadsAtOnce];
+    load_pieces<K>(piece, p, token, Group<K>(p, first_group), first_head, heads_per_pass);
     int64_t position = 0;
-    if (!position_of(p, token, &position)) continue;
-    for (int32_t group = int32_t(threadIdx.x) % lanes; group < groups; group += lanes)
-      turn_group<K>(p, token, position, group, first_head, heads_per_pass);
+    const bool owned = position_of(p, token, &position);
+    for (int32_t i = int32_t(threadIdx.x); i < p.num_pairs; i += kThreads) table[i] = angle_of<K>(p, position, i);
+    sync_cta();
+    for (int32_t g = first_group; g < groups && owned; g += lanes)
+      for (int32_t head = first_head; head < num_heads; head += kHeadsAtOnce * heads_per_pass) {
+        const Group<K> group(p, g);
+        if (g != first_group || head != first_head) load_pieces<K>(piece, p, token, group, head, heads_per_pass);
+        turn_pieces<K>(piece, group, table);
+      }
+    if (token + gridDim.x < p.nnz) sync_cta();  // the table is about to be written again
   }
 }
 

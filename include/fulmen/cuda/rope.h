@@ -20,6 +20,7 @@ struct Key {
 };
 
 inline constexpr int32_t kThreads = 256, kHeadsAtOnce = 2, kTable = 128;
+inline constexpr int32_t kMostPairs = 512;  // kMaxRotaryDim / 2
 FULMEN_FN constexpr int32_t num_threads(const Key&) { return kThreads; }
 
 struct Heads {
