@@ -20,14 +20,10 @@ namespace {
 const Loops& loops() {
 #if defined(__x86_64__)
   switch (runtime::cpu_level()) {
-    case CpuLevel::kScalar:
-      return cpu::scalar::kLoops;
-    case CpuLevel::kAvx2:
-      return cpu::avx2::kLoops;
-    case CpuLevel::kAvx512:
-      return cpu::avx512::kLoops;
-    default:
-      return cpu::avx512_bf16::kLoops;
+    case CpuLevel::kScalar: return cpu::scalar::kLoops;
+    case CpuLevel::kAvx2: return cpu::avx2::kLoops;
+    case CpuLevel::kAvx512: return cpu::avx512::kLoops;
+    default: return cpu::avx512_bf16::kLoops;
   }
 #else
   return cpu::scalar::kLoops;

@@ -50,7 +50,7 @@ class ForeignCpu {
   double share() const {
     const double wall = std::chrono::duration<double>(Clock::now() - start_).count();
     const double cpus = double(std::max(1l, sysconf(_SC_NPROCESSORS_ONLN)));
-    return std::max(0.0, (busy() - busy_) - (own() - own_)) / std::max(wall * cpus, 1e-9);
+    return std::clamp(((busy() - busy_) - (own() - own_)) / std::max(wall * cpus, 0.1), 0.0, 1.0);  // ticks of 10 ms
   }
 
  private:

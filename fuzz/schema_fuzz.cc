@@ -12,11 +12,13 @@ alignas(64) char memory[64];  // checks look at pointers, never behind them
 
 void check_rmsnorm(Input& in) {
   RmsNormArgs a{.input = in.tensor(memory), .weight = in.tensor(memory), .out = in.tensor(memory)};
+  if (in.below(4) == 0) a.out_scale = in.tensor(memory);
   a.eps = in.take<float>();
   accepts([&] {
     const RmsNormDims d = check(a);
     expect(d.num_tokens >= 0 && d.num_heads >= 0 && d.hidden_size == a.input.shape[a.input.rank - 1]);
-    expect(a.out.dtype == a.input.dtype && a.weight.shape[0] == d.hidden_size);
+    const bool is_fp8 = a.out.dtype == DType::kE4M3 || a.out.dtype == DType::kE5M2;
+    expect((a.out.dtype == a.input.dtype || is_fp8) && a.weight.shape[0] == d.hidden_size);
   });
 }
 

@@ -24,34 +24,16 @@ const std::vector<Lens> kLens = {
 const std::vector<std::pair<int64_t, int64_t>> kDims = {{64, 64},   {128, 128}, {8, 8},    {40, 72},
                                                         {192, 128}, {256, 256}, {576, 512}};
 
+// Parameters of the covering set.
+// clang-format off
+enum {
+  kKv, kQ, kOut, kDim, kGroup, kHeads, kPage, kTable, kLayout, kWide, kOne, kLen, kCausal, kWindow, kCap, kAlibi, kMask,
+  kSink, kRope, kScale, kBase, kSplit, kPadding, kNum
+};
+// clang-format on
+
 std::vector<AttentionCase> cases() {
   const std::vector<DType> floats = {DType::kF32, DType::kF16, DType::kBF16, DType::kE4M3, DType::kE5M2};
-  enum {
-    kKv,
-    kQ,
-    kOut,
-    kDim,
-    kGroup,
-    kHeads,
-    kPage,
-    kTable,
-    kLayout,
-    kWide,
-    kOne,
-    kLen,
-    kCausal,
-    kWindow,
-    kCap,
-    kAlibi,
-    kMask,
-    kSink,
-    kRope,
-    kScale,
-    kBase,
-    kSplit,
-    kPadding,
-    kNum
-  };
   std::vector<int32_t> counts(kNum, 2);
   counts[kKv] = 5, counts[kQ] = 4, counts[kOut] = 3, counts[kDim] = 7, counts[kGroup] = 5, counts[kHeads] = 3,
   counts[kPage] = 4;

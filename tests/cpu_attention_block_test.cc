@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// attend_block against attention in double, at the level that FULMEN_CPU_LEVEL_ID names: element types, head dims, group
-// sizes, page sizes, tails, masks, transforms, rotation, splits. Every slot that the request does not own is NaN.
+// attend_block against attention in double, at the level that FULMEN_CPU_LEVEL_ID names: element types, head dims,
+// group sizes, page sizes, tails, masks, transforms, rotation, splits. Every slot that the request does not own is NaN.
 #include <fulmen/attention/variants.h>
 #include <fulmen/cpu/attention/block.h>
 #include <gtest/gtest.h>
@@ -35,8 +35,8 @@ template <class T>
 struct Problem {
   Shape shape;
   std::vector<Row> rows;
-  std::vector<float> q;      // [rows][padded]
-  std::vector<T> k, v;       // two kv heads, NHD, the second is ours
+  std::vector<float> q;  // [rows][padded]
+  std::vector<T> k, v;   // two kv heads, NHD, the second is ours
   std::vector<int32_t> ids;
   std::vector<int64_t> wide_ids;
   level::KvRows<T> k_rows, v_rows;
@@ -98,7 +98,8 @@ Result run(const Problem<T>& p, const V& variant, KvRange kv, const level::KeyRo
   Aligned scratch(bytes);
   std::fill_n(static_cast<uint8_t*>(scratch.p), bytes + 64, uint8_t(0xff));
   level::attend_block(variant, p.block, p.k_rows, p.v_rows, kv, rope, scratch.p, {r.state.data(), r.o.data(), r.width});
-  for (int64_t i = bytes; i < bytes + 64; ++i) EXPECT_EQ(static_cast<uint8_t*>(scratch.p)[i], 0xff) << "scratch overrun";
+  for (int64_t i = bytes; i < bytes + 64; ++i)
+    EXPECT_EQ(static_cast<uint8_t*>(scratch.p)[i], 0xff) << "scratch overrun";
   for (size_t i = p.rows.size() * size_t(r.width); i < r.o.size(); ++i) EXPECT_EQ(r.o[i], -77.f) << "output overrun";
   return r;
 }
@@ -122,7 +123,8 @@ void check(const Problem<T>& p, const V& variant, KvRange kv, const Result& got,
         k[size_t(i)] = x * c - y * sn, k[size_t(i + half)] = y * c + x * sn;
       }
       double dot = 0;
-      for (int32_t d = 0; d < s.head_dim_qk; ++d) dot += double(p.q[r * size_t(p.block.q_stride) + size_t(d)]) * k[size_t(d)];
+      for (int32_t d = 0; d < s.head_dim_qk; ++d)
+        dot += double(p.q[r * size_t(p.block.q_stride) + size_t(d)]) * k[size_t(d)];
       z.push_back(variant.logit(row, j, dot) * double(variant.scale_log2()));
       seen.push_back(j);
     }
@@ -149,9 +151,9 @@ void check(const Problem<T>& p, const V& variant, KvRange kv, const Result& got,
 }
 
 std::string text(const Shape& s) {
-  return "qo " + std::to_string(s.qo_len) + " kv " + std::to_string(s.kv_len) + " group " + std::to_string(s.group_size) +
-         " d " + std::to_string(s.head_dim_qk) + "/" + std::to_string(s.head_dim_vo) + " page " +
-         std::to_string(s.page_size);
+  return "qo " + std::to_string(s.qo_len) + " kv " + std::to_string(s.kv_len) + " group " +
+         std::to_string(s.group_size) + " d " + std::to_string(s.head_dim_qk) + "/" + std::to_string(s.head_dim_vo) +
+         " page " + std::to_string(s.page_size);
 }
 
 Standard plain(const Shape& s) {
@@ -177,7 +179,8 @@ template <class T>
 void shapes_of_type() {
   for (int32_t head_dim : {8, 40, 64, 72, 80, 96, 128, 192, 256, 576}) {
     for (int32_t group : {1, 3, 4, 5, 8, 17}) {
-      Problem<T> p({1 + (head_dim + group) % 4, 77 + head_dim % 61, group, head_dim, head_dim == 576 ? 512 : head_dim, 16});
+      Problem<T> p(
+          {1 + (head_dim + group) % 4, 77 + head_dim % 61, group, head_dim, head_dim == 576 ? 512 : head_dim, 16});
       Standard v = plain(p.shape);
       v.causal = group % 2 == 0;
       expect_right(p, v);
@@ -229,7 +232,8 @@ TEST(AttendBlock, TransformsAndMask) {
     std::mt19937 random(5);
     std::vector<uint8_t> bits(size_t(qo_len * p.shape.kv_len + 7) / 8 + 3);
     for (uint8_t& b : bits) b = uint8_t(random());
-    for (int32_t j = 0; j < p.shape.kv_len; ++j) bits[size_t(3 + j / 8)] &= uint8_t(~(1u << j % 8));  // row 0 sees nothing
+    for (int32_t j = 0; j < p.shape.kv_len; ++j)
+      bits[size_t(3 + j / 8)] &= uint8_t(~(1u << j % 8));  // row 0 sees nothing
     const int32_t indptr[] = {3, int32_t(bits.size())};
     v.custom_mask = bits.data(), v.mask_indptr = indptr;
     expect_right(p, v);
@@ -304,7 +308,8 @@ TEST(AttendBlock, SplitsMerge) {
       const Result part = run(p, v, {begin, std::min(begin + 170, 500)});
       for (size_t r = 0; r < p.rows.size(); ++r) {
         const auto factors = sum.state[r].merge(part.state[r]);
-        for (size_t d = 0; d < 128; ++d) sum.o[r * 128 + d] = factors.keep * sum.o[r * 128 + d] + factors.add * part.o[r * 128 + d];
+        for (size_t d = 0; d < 128; ++d)
+          sum.o[r * 128 + d] = factors.keep * sum.o[r * 128 + d] + factors.add * part.o[r * 128 + d];
       }
     }
     check(p, v, {0, 500}, sum, 2e-5);

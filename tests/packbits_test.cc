@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fulmen/ops/packbits.h>
-#include <fulmen/ops/segment_packbits.h>
 #include <fulmen/reference/packbits.h>
 
 #include "tests/support/levels.h"
@@ -59,53 +58,6 @@ TEST(PackBitsCheck, RefusesEveryBrokenRule) {
   expect_every_break_refused(kPackBitsSchema, {x, out}, [&](const std::vector<TensorView>& t) {
     check(PackBitsArgs{t[0], t[1]});
   });
-}
-
-TEST(SegmentPackBits, EqualsTheReferenceAtEveryLevel) {
-  for (DType ids : {DType::kI32, DType::kI64})
-    for (BitOrder order : kOrders)
-      for (CpuLevel level : levels()) {
-        const std::vector<int64_t> bounds{0, 1, 1, 9, 17, 80, 145, 700, 20000};
-        Tensor x = random_bits(DType::kBool, 20003), indptr(ids, {9}), out_indptr(ids, {9}),
-               out(DType::kU8, {20003 / 8 + 8});
-        indptr.fill([&](int64_t b) { return double(bounds[size_t(b)]); });
-        segment_packbits({x, indptr, out, out_indptr, order}, at(level));
-        const reference::SegmentPackBits expected = reference::segment_packbits({x, indptr, out, out_indptr, order});
-        std::vector<uint8_t> padded = expected.out;
-        padded.resize(20003 / 8 + 8, 0xff);  // what the tensor held before
-        EXPECT_EQ(bytes_of(out), padded);
-        for (int64_t b = 0; b < 9; ++b)
-          EXPECT_EQ(reference::element(out_indptr, b), double(expected.out_indptr[size_t(b)]));
-      }
-}
-
-TEST(SegmentPackBits, NoSegmentsAreLegal) {
-  Tensor x(DType::kBool, {0}), indptr(DType::kI32, {1}), out(DType::kU8, {0}), out_indptr(DType::kI32, {1});
-  indptr.set(0, 0);
-  segment_packbits({x, indptr, out, out_indptr});
-  EXPECT_EQ(reference::element(out_indptr, 0), 0);
-}
-
-TEST(SegmentPackBitsCheck, NamesWhatIsWrong) {
-  Tensor x(DType::kBool, {20}), indptr(DType::kI32, {3}), out(DType::kU8, {2}), out_indptr(DType::kI32, {3});
-  indptr.set(0, 0), indptr.set(1, 9), indptr.set(2, 20);
-  EXPECT_EQ(error_of([&] {
-              segment_packbits({x, indptr, out, out_indptr});
-            }),
-            "segment_packbits: out dim 0 (num_bytes) is 2, expected 4 or more");
-  indptr.set(2, 21);
-  EXPECT_EQ(error_of([&] {
-              segment_packbits({x, indptr, out, out_indptr});
-            }),
-            "segment_packbits: indptr[2] is 21, expected 9 to 20");
-}
-
-TEST(SegmentPackBitsCheck, RefusesEveryBrokenRule) {
-  Tensor x(DType::kBool, {20}), indptr(DType::kI32, {3}), out(DType::kU8, {4}), out_indptr(DType::kI32, {3});
-  expect_every_break_refused(kSegmentPackBitsSchema, {x, indptr, out, out_indptr},
-                             [&](const std::vector<TensorView>& t) {
-                               check(SegmentPackBitsArgs{t[0], t[1], t[2], t[3]});
-                             });
 }
 
 }  // namespace

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles and runs every snippet of the docs: check_docs.py --python PYTHON --compiler CXX --build BUILD --scratch DIR.
+"""Compiles and runs every snippet of the docs.
+
+  check_docs.py --python PYTHON --compiler CXX --build BUILD --scratch DIR
 
   ```cpp        a whole program if it has main(), else statements that are put into one; compiled, linked and run
   ```python     a script; run with the package of .venv if it is there (else skipped)
   ```cpp file   `file` names an example; the block must be a part of it, line for line, and ctest runs the example
   ```sh, ```text and others are not checked
 
-Also: links to files of the repository must lead somewhere.
+Also: links to files of the repository must lead somewhere, and the READMEs in two languages show the same code.
 """
 
 import argparse
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -29,6 +32,12 @@ def check_links(file: pathlib.Path) -> list[str]:
     targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text)
     return [f"{file.relative_to(ROOT)}: links to {t}, which does not exist" for t in targets
             if not re.match(r"\w+:", t) and not (file.parent / t).exists()]
+
+
+def check_languages() -> list[str]:
+    names = ("README.md", "README.zh-CN.md")
+    code = [[b[2] for b in FENCE.findall((ROOT / f).read_text()) if b[0] != "sh"] for f in names]
+    return [] if code[0] == code[1] else ["README.zh-CN.md: its code differs from README.md's"]
 
 
 def run(command: list, name: str, **more) -> list[str]:
@@ -54,7 +63,8 @@ def check_snippet(language: str, example: str, code: str, name: str, a: argparse
         return [] if is_part else [f"{name}: is not a part of {example}"]
     if language == "cpp":
         return check_cpp(code, name, a)
-    has_package = a.python and subprocess.run([a.python, "-c", "import fulmen"], capture_output=True).returncode == 0
+    has_package = (shutil.which(a.python or "") is not None
+                   and subprocess.run([a.python, "-c", "import fulmen"], capture_output=True).returncode == 0)
     if language == "python" and has_package:
         script = a.scratch / f"{name}.py"
         script.write_text(code)
@@ -72,7 +82,7 @@ def main() -> int:
     parser.add_argument("--scratch", type=pathlib.Path, required=True)
     a = parser.parse_args()
     a.scratch.mkdir(parents=True, exist_ok=True)
-    errors, num_snippets = [], 0
+    errors, num_snippets = check_languages(), 0
     for file in documents():
         errors += check_links(file)
         for i, (language, example, code) in enumerate(FENCE.findall(file.read_text()), 1):

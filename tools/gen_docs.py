@@ -78,16 +78,29 @@ def dtypes_text(dtypes: list[str]) -> str:
     return ", ".join(dtypes) if len(dtypes) < 13 else "any"
 
 
+def tensor_rows(schema: dict) -> list[str]:
+    rows = []
+    for t in schema["tensors"]:
+        how = t["access"] + (", optional" if t["optional"] else "")
+        shape = ", ".join(t["shape"].split())
+        rows.append(f"| `{t['name']}` | `[{shape}]` | {dtypes_text(t['dtypes'])} | {how} | {t['doc']} |")
+    return rows
+
+
 def page(op: str, contracts: dict) -> str:
     header = OPS / f"{op}.h"
     out = [MADE.format(f"include/fulmen/ops/{op}.h"), f"# {op}\n", to_markdown(opening_comment(header)), ""]
+    first: list[str] = []
     for schema in (s for s in contracts["schemas"] if s["header"] == op):
-        out += [f"## Tensors of `{schema['op']}`\n", "| name | shape | dtypes | | |", "| --- | --- | --- | --- | --- |"]
-        for t in schema["tensors"]:
-            how = t["access"] + (", optional" if t["optional"] else "")
-            shape = ", ".join(t["shape"].split())
-            out.append(f"| `{t['name']}` | `[{shape}]` | {dtypes_text(t['dtypes'])} | {how} | {t['doc']} |")
-        out.append("")
+        rows = tensor_rows(schema)
+        is_like_first = len(set(rows) & set(first)) > len(rows) / 2
+        out.append(f"## Tensors of `{schema['op']}`\n")
+        if is_like_first:
+            rows = [r for r in rows if r not in first]
+            out.append("The same" + (", except:\n" if rows else ".\n"))
+        if rows:
+            out += ["| name | shape | dtypes | | |", "| --- | --- | --- | --- | --- |", *rows, ""]
+        first = first or rows
     if options := option_rows(header.read_text()):
         out += ["## Other arguments\n", "| field | type | meaning |", "| --- | --- | --- |", *options, ""]
     reference = ROOT / f"include/fulmen/reference/{op}.h"
@@ -110,7 +123,8 @@ def support_matrix(contracts: dict) -> str:
         kernels.setdefault(row["op"], []).append(row["kernel"])
     for op in sorted(kernels):
         header, dtypes = first.get(op, (op, ""))
-        functions = re.findall(r"^void (\w+)\(", (OPS / f"{header}.h").read_text(), re.M)
+        text = (OPS / f"{header}.h").read_text()
+        functions = re.findall(r"^void (\w+)\(const \w+Args& \w+, const Context&", text, re.M)
         out.append(f"| [{op}]({{ops}}{header}.md) | {', '.join(functions)} | {dtypes} | "
                    f"{', '.join(dict.fromkeys(kernels[op]))} |")
     return "\n".join(out) + "\n"

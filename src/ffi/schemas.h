@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every op's schema: the list behind list_schemas, `fulmen show-config` and the support matrix.
 #pragma once
-#include <fulmen/attention/schemas.h>
 #include <fulmen/ops/act_and_mul.h>
 #include <fulmen/ops/append_paged_kv_cache.h>
 #include <fulmen/ops/append_paged_mla_kv_cache.h>
@@ -33,12 +32,6 @@ inline constexpr std::array kSchemas{
     &kAppendPagedKvCacheSchema,
     &kAppendPagedMlaKvCacheSchema,
     &kChainSpeculativeSamplingSchema,
-    &attention::schemas::kPaged.nhd,
-    &attention::schemas::kSinglePrefill.nhd,
-    &attention::schemas::kSingleDecode.nhd,
-    &attention::schemas::kPrefillPaged.nhd,
-    &attention::schemas::kPrefillRagged.nhd,
-    &attention::schemas::kBatchDecode.nhd,
     &kFusedAddRmsNormSchema,
     &kGetBatchIndicesPositionsSchema,
     &kGetSeqLensSchema,

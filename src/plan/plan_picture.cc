@@ -3,6 +3,7 @@
 #include <fulmen/attention/plan.h>
 
 #include <algorithm>
+#include <cstdarg>
 #include <cstdio>
 
 namespace fulmen::attention {
@@ -12,10 +13,13 @@ int64_t cost_of(const PlanConfig& c, const PlanItem& i) {
   return (int64_t(i.kv_end) - i.kv_begin + 32) * (c.key_cost + int64_t(i.num_rows) * c.row_cost) * i.num_kv_heads;
 }
 
-template <class... Args>
-void print(std::string& out, const char* format, Args... args) {
+// A C function, so that the compiler compares the format with its arguments.
+__attribute__((format(printf, 2, 3))) void print(std::string& out, const char* format, ...) {
   char line[512];
-  std::snprintf(line, sizeof line, format, args...);
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(line, sizeof line, format, arguments);
+  va_end(arguments);
   out += line;
 }
 
@@ -63,7 +67,7 @@ std::string to_svg(const PlanView& p) {
           kLeft + double(*lane) * scale, kTop + int32_t(lane - busy.begin()) * kLane, double(cost) * scale, kLane - 2,
           int32_t(int64_t(i.request_idx) * 137 % 360), i.slot >= 0 ? 75 : 55);
     print(out, "<title>request %d, kv heads %d+%d, rows %d+%d, keys %d..%d%s</title></rect>\n", i.request_idx,
-          i.kv_head, i.row_begin, i.num_rows, i.kv_begin, i.kv_end, i.slot >= 0 ? ", partial" : "");
+          i.kv_head, i.num_kv_heads, i.row_begin, i.num_rows, i.kv_begin, i.kv_end, i.slot >= 0 ? ", partial" : "");
     *lane += cost;
   }
   for (int32_t w = 0; w < lanes; ++w) print(out, "<text x=\"4\" y=\"%d\">worker %d</text>\n", kTop + w * kLane + 13, w);

@@ -98,11 +98,30 @@ Choice choose(OpHandle op, DeviceType type, int32_t device_id, const void* args,
   return choice;
 }
 
-void launch(OpHandle op, const TensorView& where, const void* args, const Context& context) {
+namespace {
+
+std::string name_of(OpHandle op) {  // a copy: another thread may be adding names
+  Registry& r = registry();
+  const std::shared_lock lock(r.mutex);
+  return r.ops[size_t(op)];
+}
+
+const KernelRow& row_for(OpHandle op, const TensorView& where, const void* args, const Context& context) {
   const Choice choice = choose(op, where.device_type, where.device_id, args, context);
   if (choice.row == nullptr)
-    throw Error(Code::kUnsupported, registry().ops[size_t(op)] + ": no kernel serves this call" + choice.refusals);
-  choice.row->launch(args, context);
+    throw Error(Code::kUnsupported, name_of(op) + ": no kernel serves this call" + choice.refusals);
+  return *choice.row;
+}
+
+}  // namespace
+
+void launch(OpHandle op, const TensorView& where, const void* args, const Context& context) {
+  row_for(op, where, args, context).launch(args, context);
+}
+
+void prepare(OpHandle op, const TensorView& where, const void* args, const Context& context) {
+  const KernelRow& row = row_for(op, where, args, context);
+  if (row.prepare != nullptr) row.prepare(args, context);
 }
 
 }  // namespace fulmen::runtime

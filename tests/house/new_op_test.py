@@ -17,9 +17,11 @@ OP = "scale_rows"
 
 def copy_tree(root: pathlib.Path) -> None:
     shutil.rmtree(root, ignore_errors=True)
-    for folder in ("cmake", "include", "src/ops", "src/runtime", "src/cpu", "tests/support", "tools"):
+    for folder in ("cmake", "include", "src/ops", "src/runtime", "src/cpu", "src/jit", "tests/support", "tools"):
         shutil.copytree(ROOT / folder, root / folder)
-    (root / "benchmarks").mkdir()
+    for folder in ("benchmarks", "fuzz"):  # present, empty
+        (root / folder).mkdir()
+        (root / folder / "CMakeLists.txt").touch()
     shutil.copy(ROOT / "CMakeLists.txt", root)
     (root / "tests/CMakeLists.txt").write_text((ROOT / "tests/CMakeLists.txt").read_text().split("add_subdirectory")[0])
 
@@ -29,7 +31,7 @@ def keep_only_the_new_op(root: pathlib.Path) -> None:
         if file.name not in ("backend.cc", "table.cc", "schema.cc", f"{OP}.cc"):
             file.unlink()
     table = root / "src/cpu/levels/table.cc"
-    table.write_text(re.sub(rf'^ *row<\w+>\("(?!{OP}).*\n', "", table.read_text(), flags=re.M))
+    table.write_text(re.sub(rf'^ *row<[\w:]+>\("(?!{OP}).*\n', "", table.read_text(), flags=re.M))
 
 
 def main(root: pathlib.Path) -> None:
@@ -43,7 +45,7 @@ def main(root: pathlib.Path) -> None:
     environment = dict(os.environ, CCACHE_BASEDIR=str(root), CCACHE_NOHASHDIR="1")
     run("cmake", "-S", root, "-B", root / "build", "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Debug", "-DFULMEN_WERROR=ON",
         "-DFULMEN_BUILD_BENCHMARKS=OFF", "-DFULMEN_BUILD_EXAMPLES=OFF", stdout=subprocess.DEVNULL, env=environment)
-    run("cmake", "--build", root / "build", env=environment)
+    run("cmake", "--build", root / "build", "--target", f"{OP}_test", env=environment)
     run("ctest", "--test-dir", root / "build", "--output-on-failure", "--no-tests=error")
 
 

@@ -33,7 +33,8 @@ def compilers(first: str) -> list[str]:
 def build_project(way: str, a: argparse.Namespace, *options: str) -> None:
     launcher = ["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []
     run("cmake", "-S", USES / way, "-B", a.scratch / way, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release",
-        f"-DCMAKE_CXX_COMPILER={a.compiler}", *launcher, *options)
+        f"-DCMAKE_CXX_COMPILER={a.compiler}", *launcher, *options,
+        "-DCMAKE_CXX_FLAGS_RELEASE=-O2 -DNDEBUG")  # the flags of our own build, so that ccache knows the objects
     run("cmake", "--build", a.scratch / way, "--target", "use")
     print(run(a.scratch / way / "use"))
 
@@ -59,7 +60,7 @@ def header_only(a: argparse.Namespace) -> None:
     for compiler in compilers(a.compiler):
         for flags in (["-march=native"], ["-DFULMEN_CPU_LEVEL_ID=0"]):
             program = a.scratch / "header_only"
-            run(compiler, *WARNINGS, "-O2", *flags, f"-I{ROOT / 'include'}", USES / "header_only/main.cc", "-o", program)
+            run(compiler, *WARNINGS, "-O2", *flags, f"-I{ROOT}/include", USES / "header_only/main.cc", "-o", program)
             print(compiler, *flags, run(program).strip())
 
 

@@ -3,7 +3,7 @@
 
 import numpy as np
 from conftest import assert_near, f64
-from oracle import attention, gather
+from numpy_oracle import attention, gather
 
 ULPS = 8.0  # of the output's dtype, relative to the largest value: sums of thousands of products
 

@@ -8,7 +8,7 @@ import functools
 import numpy as np
 import pytest
 from conftest import assert_near, dtype_name, f64
-from oracle import attention
+from numpy_oracle import attention
 from paged import Paged, near
 
 import fulmen

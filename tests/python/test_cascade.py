@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 from conftest import FLOATS, assert_near, dtype_name, f64
-from oracle import attention, gather
+from numpy_oracle import attention, gather
 from paged import Paged, near
 
 import fulmen

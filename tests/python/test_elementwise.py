@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 from conftest import FLOATS, assert_near, dtype_name, f64
-from oracle import rope_pairs
+from numpy_oracle import rope_pairs
 
 import fulmen
 

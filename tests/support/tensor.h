@@ -38,7 +38,7 @@ class Tensor {
     std::vector<uint8_t> content(bytes_.begin() + int64_t(offset), bytes_.begin() + int64_t(offset + num_bytes_));
     std::fill(bytes_.begin(), bytes_.end(), kGuardByte);
     align();
-    std::memcpy(view_.data, content.data(), num_bytes_);
+    if (num_bytes_ > 0) std::memcpy(view_.data, content.data(), num_bytes_);
     return *this;
   }
 
@@ -62,43 +62,19 @@ class Tensor {
     for (int32_t i = view_.rank - 1; i >= 0; --i)
       at += flat % view_.shape[i] * view_.strides[i], flat /= view_.shape[i];
     switch (view_.dtype) {
-      case DType::kF32:
-        data<float>()[at] = float(value);
-        break;
-      case DType::kF16:
-        data<f16>()[at] = to_f16(float(value));
-        break;
-      case DType::kBF16:
-        data<bf16>()[at] = to_bf16(float(value));
-        break;
-      case DType::kE4M3:
-        data<e4m3>()[at] = to_e4m3(float(value));
-        break;
-      case DType::kE5M2:
-        data<e5m2>()[at] = to_e5m2(float(value));
-        break;
-      case DType::kF64:
-        data<double>()[at] = value;
-        break;
-      case DType::kI8:
-        data<int8_t>()[at] = int8_t(value);
-        break;
+      case DType::kF32: data<float>()[at] = float(value); break;
+      case DType::kF16: data<f16>()[at] = to_f16(float(value)); break;
+      case DType::kBF16: data<bf16>()[at] = to_bf16(float(value)); break;
+      case DType::kE4M3: data<e4m3>()[at] = to_e4m3(float(value)); break;
+      case DType::kE5M2: data<e5m2>()[at] = to_e5m2(float(value)); break;
+      case DType::kF64: data<double>()[at] = value; break;
+      case DType::kI8: data<int8_t>()[at] = int8_t(value); break;
       case DType::kU8:
-      case DType::kBool:
-        data<uint8_t>()[at] = uint8_t(value);
-        break;
-      case DType::kI32:
-        data<int32_t>()[at] = int32_t(value);
-        break;
-      case DType::kU32:
-        data<uint32_t>()[at] = uint32_t(value);
-        break;
-      case DType::kI64:
-        data<int64_t>()[at] = int64_t(value);
-        break;
-      case DType::kU64:
-        data<uint64_t>()[at] = uint64_t(value);
-        break;
+      case DType::kBool: data<uint8_t>()[at] = uint8_t(value); break;
+      case DType::kI32: data<int32_t>()[at] = int32_t(value); break;
+      case DType::kU32: data<uint32_t>()[at] = uint32_t(value); break;
+      case DType::kI64: data<int64_t>()[at] = int64_t(value); break;
+      case DType::kU64: data<uint64_t>()[at] = uint64_t(value); break;
     }
   }
   template <class F>

@@ -2,10 +2,10 @@
 // The plan of a varlen attention: which worker does what. Lengths go in, a balanced work list comes out; a plan knows
 // no pointer, no dtype and no device, so that it can be made once per batch shape, printed, saved and replayed.
 //
-//   tile    up to tile_q packed rows of one (request, kv head); packed row = query token * group_size + head of the
-//   group item    a tile and a range of its keys, done by one worker; the longest come first, workers take the next
-//   when free slot    where an item leaves a partial result (o, m, d per row) because others share its tile merge   the
-//   slots of one tile, combined in the order of their keys
+//   tile    up to tile_q packed rows of a (request, kv head); packed row = query token * group_size + head in group
+//   item    a tile and a range of its keys; where rows are few, of several kv heads; the longest come first
+//   slot    where an item leaves a partial result (o, m, d per row) because others share its tile
+//   merge   the slots of one tile, combined in the order of their keys
 //
 //   keys →    0        L       2L       3L                      An item without a slot that spans several splits of
 //   tile 0    [item 0 → slot 0][item 1 → slot 1]  merge 0       length L folds them one after the other, exactly as a

@@ -16,51 +16,34 @@ FULMEN_FN constexpr int32_t size_of(DType t) {
     case DType::kE5M2:
     case DType::kI8:
     case DType::kU8:
-    case DType::kBool:
-      return 1;
+    case DType::kBool: return 1;
     case DType::kF16:
-    case DType::kBF16:
-      return 2;
+    case DType::kBF16: return 2;
     case DType::kF32:
     case DType::kI32:
-    case DType::kU32:
-      return 4;
+    case DType::kU32: return 4;
     case DType::kF64:
     case DType::kI64:
-    case DType::kU64:
-      return 8;
+    case DType::kU64: return 8;
   }
   return 0;
 }
 
 FULMEN_FN constexpr const char* name_of(DType t) {
   switch (t) {
-    case DType::kF32:
-      return "float32";
-    case DType::kF16:
-      return "float16";
-    case DType::kBF16:
-      return "bfloat16";
-    case DType::kE4M3:
-      return "float8_e4m3fn";
-    case DType::kE5M2:
-      return "float8_e5m2";
-    case DType::kF64:
-      return "float64";
-    case DType::kI8:
-      return "int8";
-    case DType::kU8:
-      return "uint8";
-    case DType::kI32:
-      return "int32";
-    case DType::kU32:
-      return "uint32";
-    case DType::kI64:
-      return "int64";
-    case DType::kU64:
-      return "uint64";
-    case DType::kBool:
-      return "bool";
+    case DType::kF32: return "float32";
+    case DType::kF16: return "float16";
+    case DType::kBF16: return "bfloat16";
+    case DType::kE4M3: return "float8_e4m3fn";
+    case DType::kE5M2: return "float8_e5m2";
+    case DType::kF64: return "float64";
+    case DType::kI8: return "int8";
+    case DType::kU8: return "uint8";
+    case DType::kI32: return "int32";
+    case DType::kU32: return "uint32";
+    case DType::kI64: return "int64";
+    case DType::kU64: return "uint64";
+    case DType::kBool: return "bool";
   }
   return "?";
 }
@@ -68,20 +51,13 @@ FULMEN_FN constexpr const char* name_of(DType t) {
 // Distance from 1 to the next number above: rounding to nearest errs by at most half of it, relatively.
 FULMEN_FN constexpr double epsilon_of(DType t) {
   switch (t) {
-    case DType::kF32:
-      return 0x1p-23;
-    case DType::kF16:
-      return 0x1p-10;
-    case DType::kBF16:
-      return 0x1p-7;
-    case DType::kE4M3:
-      return 0x1p-3;
-    case DType::kE5M2:
-      return 0x1p-2;
-    case DType::kF64:
-      return 0x1p-52;
-    default:
-      return 0;
+    case DType::kF32: return 0x1p-23;
+    case DType::kF16: return 0x1p-10;
+    case DType::kBF16: return 0x1p-7;
+    case DType::kE4M3: return 0x1p-3;
+    case DType::kE5M2: return 0x1p-2;
+    case DType::kF64: return 0x1p-52;
+    default: return 0;
   }
 }
 

@@ -156,8 +156,8 @@ inline void transpose(F32 (&x)[kLanes]) {
   __m256 y[8];
   for (int32_t i = 0; i < 8; i += 4) {
     const __m256 a = _mm256_shuffle_ps(x[i].v, x[i + 1].v, 0x44), b = _mm256_shuffle_ps(x[i].v, x[i + 1].v, 0xee);
-    const __m256 c = _mm256_shuffle_ps(x[i + 2].v, x[i + 3].v, 0x44),
-                 d = _mm256_shuffle_ps(x[i + 2].v, x[i + 3].v, 0xee);
+    const __m256 c = _mm256_shuffle_ps(x[i + 2].v, x[i + 3].v, 0x44);
+    const __m256 d = _mm256_shuffle_ps(x[i + 2].v, x[i + 3].v, 0xee);
     y[i] = _mm256_shuffle_ps(a, c, 0x88), y[i + 1] = _mm256_shuffle_ps(a, c, 0xdd);
     y[i + 2] = _mm256_shuffle_ps(b, d, 0x88), y[i + 3] = _mm256_shuffle_ps(b, d, 0xdd);
   }
@@ -208,7 +208,6 @@ inline uint32_t bits_from_mask(Mask m) { return uint32_t(_mm256_movemask_ps(_mm2
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 inline void prefetch_l2(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 
-inline I32 load_i(const int32_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
 // Lane numbers of the set bits, in order: each bit spreads over a byte, which picks its number out of 0..7.
 inline __m256i lanes_of(uint32_t bits) {
   const uint64_t bytes = _pdep_u64(bits, 0x0101010101010101u) * 0xffu;

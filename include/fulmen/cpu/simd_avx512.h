@@ -75,7 +75,8 @@ inline __m256i narrow_in_integers(F32 x) {
 // The instruction flushes subnormals, so a register that holds one goes the long way.
 inline __m256i narrow(F32 x, bf16) {
   constexpr int kSubnormal = 0x20;
-  if (_mm512_fpclass_ps_mask(x.v, kSubnormal) != 0) [[unlikely]] return narrow_in_integers(x);
+  if (_mm512_fpclass_ps_mask(x.v, kSubnormal) != 0) [[unlikely]]
+    return narrow_in_integers(x);
   return (__m256i)_mm512_cvtneps_pbh(x.v);
 }
 #else
@@ -174,8 +175,8 @@ inline void transpose(F32 (&x)[kLanes]) {
   __m512 y[16], z[16];
   for (int32_t i = 0; i < 16; i += 4) {
     const __m512 a = _mm512_shuffle_ps(x[i].v, x[i + 1].v, 0x44), b = _mm512_shuffle_ps(x[i].v, x[i + 1].v, 0xee);
-    const __m512 c = _mm512_shuffle_ps(x[i + 2].v, x[i + 3].v, 0x44),
-                 d = _mm512_shuffle_ps(x[i + 2].v, x[i + 3].v, 0xee);
+    const __m512 c = _mm512_shuffle_ps(x[i + 2].v, x[i + 3].v, 0x44);
+    const __m512 d = _mm512_shuffle_ps(x[i + 2].v, x[i + 3].v, 0xee);
     y[i] = _mm512_shuffle_ps(a, c, 0x88), y[i + 1] = _mm512_shuffle_ps(a, c, 0xdd);
     y[i + 2] = _mm512_shuffle_ps(b, d, 0x88), y[i + 3] = _mm512_shuffle_ps(b, d, 0xdd);
   }
@@ -231,7 +232,6 @@ inline uint32_t bits_from_mask(Mask m) { return m.v; }
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 inline void prefetch_l2(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 
-inline I32 load_i(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 // Through a register: storing compressed lanes directly is microcode on Zen 4.
 inline int32_t compress(float* p, F32 x, uint32_t bits) {
   _mm512_storeu_ps(p, _mm512_maskz_compress_ps(__mmask16(bits), x.v));

@@ -15,6 +15,7 @@ struct PairedRows {
 
 #if FULMEN_CPU_LEVEL_ID == 3
 inline constexpr bool kHasBf16Dot = true;
+inline bool is_amd() { return __builtin_cpu_is("amd"); }
 inline F32 dot_pairs(F32 a, F32 b, F32 c) {
   return {_mm512_dpbf16_ps(c.v, (__m512bh)_mm512_castps_si512(a.v), (__m512bh)_mm512_castps_si512(b.v))};
 }
@@ -30,6 +31,7 @@ inline PairedRows pair_rows(F32 a, F32 b) {
 inline F32 pair_up(F32 lo, F32 hi) { return {_mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(hi.v, lo.v))}; }
 #else
 inline constexpr bool kHasBf16Dot = false;
+inline bool is_amd() { return false; }
 inline F32 dot_pairs(F32, F32, F32 c) { return c; }
 inline PairedRows pair_rows(F32 a, F32 b) { return {a, b}; }
 inline F32 pair_up(F32 lo, F32) { return lo; }

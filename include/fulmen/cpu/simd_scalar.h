@@ -167,9 +167,6 @@ inline uint32_t bits_from_mask(Mask m) {
 inline void prefetch(const void* p) { __builtin_prefetch(p); }
 inline void prefetch_l2(const void* p) { __builtin_prefetch(p, 0, 2); }
 
-inline I32 load_i(const int32_t* p) {
-  return each<I32>([&](int32_t i) { return p[i]; });
-}
 inline int32_t compress(float* p, F32 x, uint32_t bits) {
   int32_t n = 0;
   for (int32_t i = 0; i < kLanes; ++i)

@@ -101,14 +101,12 @@ inline void keep_tokens(const TokenRow& row, const RowFilter& f, RowScratch& s) 
                 [&](const auto& weight) { row_mass = sum_blocks(row.x, row.n, weight, s.sums.get()); });
     low = std::max(low, top_p_bound(row, f, row_mass));
   }
-  const int64_t num_chunks = (row.n + kChunk - 1) / kChunk;
-  if (f.top_k != TokenFilter::kAll) low = std::max(low, kth_chunk_max(s, num_chunks, f.top_k, s.sub));
   const bool early_min_p = f.min_p > 0 && (mass_of_row || !(f.top_p < 1));
   // a list that holds all tokens down to the shortest of the prefixes is enough; margin: logits' weights are rounded
   if (early_min_p)
     low = std::max(
         low, row.values == TokenValues::kProbs ? min_p_bound(row, f) : std::nextafter(min_p_bound(row, f), -kInf));
-  gather(row.x, row.n, s.chunk_max, low, s.list);
+  gather_top_k(row.x, row.n, f.top_k, low, s);
   const auto cut = [&](const Goal& goal, double list_mass, bool weights) {
     Cut at = cut_at(s.list, goal, list_mass, s.sub);
     if (f.keep_ties && at.tie_end != INT64_MAX) at.tie_end = s.list.n;

@@ -74,7 +74,7 @@ inline void narrow(Open& open, const float* low, const float* high, TokenList& t
   int64_t num = 0;
   for (int64_t i = 0; i < from.n; i += kLanes) {
     const F32 x = load(from.x + i), w = mass ? load(from.w + i) : zeros();
-    const I32 position = open.position != nullptr ? load_i(open.position + i) : iota(int32_t(i));
+    const I32 position = open.position != nullptr ? load_ints(open.position + i) : iota(int32_t(i));
     uint32_t bits = first_bits(from.n - i);
     if (low != nullptr) bits &= bits_from_mask(splat(*low) < x);
     if (high != nullptr) bits &= ~bits_from_mask(splat(*high) < x);
@@ -170,7 +170,7 @@ inline void keep(TokenList& list, const Cut& cut, bool weights) {
   const F32 value = splat(cut.value);
   for (int64_t i = 0; i < list.n; i += kLanes) {
     const F32 x = load(list.x + i), w = weights ? load(list.w + i) : zeros();
-    const I32 idx = load_i(list.idx + i);
+    const I32 idx = load_ints(list.idx + i);
     const uint32_t ties = ~bits_from_mask(x < value) & first_bits(cut.tie_end - i);
     const uint32_t bits = (bits_from_mask(value < x) | ties) & first_bits(list.n - i);
     if (bits == 0) continue;
@@ -186,7 +186,7 @@ inline void keep_heavy(TokenList& list, float least) {
   int64_t num = 0;
   for (int64_t i = 0; i < list.n; i += kLanes) {
     const F32 x = load(list.x + i), w = load(list.w + i);
-    const I32 idx = load_i(list.idx + i);
+    const I32 idx = load_ints(list.idx + i);
     const uint32_t bits = ~bits_from_mask(w < splat(least)) & first_bits(list.n - i);
     compress(list.w + num, w, bits);
     compress(list.idx + num, idx, bits);
@@ -195,12 +195,19 @@ inline void keep_heavy(TokenList& list, float least) {
   list.n = num;
 }
 
-// The k-th largest of the chunks' largest values: at least k tokens reach it. -inf where there are fewer chunks.
-inline float kth_chunk_max(const RowScratch& s, int64_t num_chunks, int64_t k, TokenList& sub) {
-  if (k > num_chunks) return -kInf;
+// A value that at least k tokens reach: the k-th largest of the chunks' largest values. Where there are fewer chunks, a
+// guess: the least of them, which most of the chunks' tokens may still fall short of.
+inline float top_k_bound(const RowScratch& s, int64_t num_chunks, int64_t k, TokenList& sub) {
+  if (k >= num_chunks) return *std::min_element(s.chunk_max, s.chunk_max + num_chunks);
   const TokenList chunks{s.chunk_max, nullptr, nullptr, num_chunks};
-  if (k == num_chunks) return *std::min_element(s.chunk_max, s.chunk_max + num_chunks);
   return cut_at(chunks, {k}, 0, sub).value;
+}
+
+// s.list = the tokens with x >= low; where k <= n, of these at least the k largest but not many more.
+inline void gather_top_k(const float* x, int64_t n, int64_t k, float low, RowScratch& s) {
+  const float bound = k > n ? low : std::max(low, top_k_bound(s, (n + kChunk - 1) / kChunk, k, s.sub));
+  gather(x, n, s.chunk_max, bound, s.list);
+  if (s.list.n < k && bound > low) gather(x, n, s.chunk_max, low, s.list);  // the guess was too high
 }
 
 FULMEN_CPU_END

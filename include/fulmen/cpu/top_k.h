@@ -11,8 +11,7 @@ FULMEN_CPU_BEGIN
 
 // s.list = the k largest of the row, in index order. No NaN in the row.
 inline void keep_top_k(const RowScan& scan, int64_t n, int64_t k, TieBreak tie_break, RowScratch& s) {
-  const float low = kth_chunk_max(s, (n + kChunk - 1) / kChunk, k, s.sub);
-  gather(scan.x, n, s.chunk_max, low, s.list);
+  gather_top_k(scan.x, n, k, -kInf, s);
   if (s.list.n == k) return;
   const Cut cut = cut_at(s.list, {k}, 0, s.sub);
   if (tie_break == TieBreak::kSmallIndex) return keep(s.list, cut, false);

@@ -19,7 +19,7 @@ struct ChainSpeculativeSamplingArgs {
   TensorView accepted_num;     // [batch_size] i32; optional, added to: drafted tokens that pass their own test
   TensorView emitted_num;      // [batch_size] i32; optional, added to: drafted tokens in out
   TensorView status;           // [batch_size] i32, RowStatus; optional, written
-  RandomSource random;
+  RandomSource random;         // position i uses offset + i
 };
 
 inline constexpr OpSchema kChainSpeculativeSamplingSchema{

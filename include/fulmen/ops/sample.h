@@ -20,16 +20,16 @@ struct RandomSource {
 };
 
 struct SampleArgs {
-  TensorView input;    // [num_rows, vocab_size] f32, f16, bf16
-  TensorView indices;  // [batch_size] i32, i64: input row of each output row; optional: batch_size = num_rows
-  TensorView out;      // [batch_size] i32, i64, written
-  TensorView valid;    // [batch_size] bool, u8; optional, written: status is kOk or kInfinite
-  TensorView status;   // [batch_size] i32, RowStatus; optional, written
-  TokenFilter filter;  // its arrays are per output row
-  RandomSource random;
-  TokenValues values = TokenValues::kProbs;
-  float temperature = 1;       // logits only
-  TensorView temperature_arr;  // [batch_size] f32, instead of temperature
+  TensorView input;     // [num_rows, vocab_size] f32, f16, bf16
+  TensorView indices;   // [batch_size] i32, i64: input row of each output row; optional: batch_size = num_rows
+  TensorView out;       // [batch_size] i32, i64, written
+  TensorView valid;     // [batch_size] bool, u8; optional, written: status is kOk or kInfinite
+  TensorView status;    // [batch_size] i32, RowStatus; optional, written
+  TokenFilter filter;   // its arrays are per output row
+  RandomSource random;  // seed 0, offset 0 by default
+  TokenValues values = TokenValues::kProbs;  // or kLogits: what the input holds
+  float temperature = 1;                     // logits only
+  TensorView temperature_arr;                // [batch_size] f32, instead of temperature
 };
 
 inline constexpr DTypes kSeeds = of(DType::kI64, DType::kU64);

@@ -5,8 +5,8 @@
 // One order for every filter: value descending, then index ascending. Each filter keeps a prefix of that order, so any
 // combination of filters does too:
 //   top_k  the first k
-//   top_p  the shortest prefix whose mass reaches top_p of the row's (of the top_k tokens' with kTopKFirst); at least
-//   one min_p  every token whose probability is at least min_p times the largest; the mass of top_p is taken before it
+//   top_p  the shortest prefix, of one token or more, with that share of the row's mass (kTopKFirst: of top_k's)
+//   min_p  tokens of at least min_p times the largest probability; the mass that top_p speaks of is taken before it
 // Probabilities need not sum to 1; those that are 0 or negative are never kept. Masses of logits are softmax's.
 #pragma once
 #include <fulmen/core/context.h>
@@ -44,11 +44,11 @@ struct TokenFilter {
 };
 
 struct TokenFilterArgs {
-  TensorView input;   // [batch_size, vocab_size] f32, f16, bf16
-  TensorView out;     // like input, written; may be input itself
-  TensorView status;  // [batch_size] i32, RowStatus; optional, written
-  TokenFilter filter;
-  TokenValues values = TokenValues::kProbs;
+  TensorView input;                          // [batch_size, vocab_size] f32, f16, bf16
+  TensorView out;                            // like input, written; may be input itself
+  TensorView status;                         // [batch_size] i32, RowStatus; optional, written
+  TokenFilter filter;                        // its arrays are per row
+  TokenValues values = TokenValues::kProbs;  // or kLogits: what the input holds
 };
 
 inline constexpr OpSchema kTokenFilterSchema{

@@ -10,12 +10,9 @@ namespace fulmen::reference {
 
 inline double activate(Activation activation, double x) {
   switch (activation) {
-    case Activation::kSilu:
-      return x / (1 + std::exp(-x));
-    case Activation::kGelu:
-      return x * std::erfc(-x / std::sqrt(2.0)) / 2;
-    case Activation::kGeluTanh:
-      return x / (1 + std::exp(-1.5957691216057308 * (x + 0.044715 * x * x * x)));
+    case Activation::kSilu: return x / (1 + std::exp(-x));
+    case Activation::kGelu: return x * std::erfc(-x / std::sqrt(2.0)) / 2;
+    case Activation::kGeluTanh: return x / (1 + std::exp(-1.5957691216057308 * (x + 0.044715 * x * x * x)));
   }
   return 0;
 }

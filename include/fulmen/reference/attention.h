@@ -7,9 +7,12 @@
 //            its slope times that and a few roundings; subtracting the maximum M rounds by u |s_j - M|, and as the
 //            running maximum only rises, all rescalings of a term together round no more than that
 //   weight   E_j = ln 2 · (error of s_j + u |s_j - M|) + 2u for exp2 + 3u per rescaling
+//            where q and k are bf16 a backend may round the weights of V, not those of the denominator, to bf16:
+//            R = 2^-8 more in the numerator; and it may take subnormals for 0
 //   sums     A = sum_error(n), of numerator and denominator each, in any order
 //   out_c    errors of a weight act on both sums: Σ_j p_j E_j |v_jc - out_c| + A (Σ_j p_j |v_jc| + |out_c|) + 4u
-//   |out_c| lse      Σ_j p_j E_j + A + u (2 ln d + 4 |lse|)
+//            |out_c| + R Σ_j p_j |v_jc|
+//   lse      Σ_j p_j E_j + A + u (2 ln d + 4 |lse|)
 #pragma once
 #include <fulmen/attention/variant.h>
 #include <fulmen/ops/attention.h>
@@ -101,6 +104,13 @@ struct Term {
   int64_t j;
 };
 
+// The relative error that rounding a weight to the input dtype may add; 0 where weights stay in f32.
+inline double weight_rounding(const AttentionArgs& a) {
+  const DType q = a.q.dtype;
+  const bool fits = q == DType::kBF16 || q == DType::kE4M3 || q == DType::kE5M2;
+  return fits && a.k.dtype == DType::kBF16 && a.options.rope_theta <= 0 ? epsilon_of(DType::kBF16) / 2 : 0;
+}
+
 // Softmax of one row's terms and its bound.
 inline void finish_row(const AttentionArgs& a, std::vector<Term>& terms, const Vectors& v, int64_t d_vo,
                        const double* sink, Bounded* out, Bounded* lse) {
@@ -122,7 +132,7 @@ inline void finish_row(const AttentionArgs& a, std::vector<Term>& terms, const V
     worst = std::max(worst, t.error);
     spread += t.weight * t.error;
   }
-  const double second_order = std::exp(4 * worst);
+  const double second_order = std::exp(4 * worst), R = weight_rounding(a);
   for (int64_t c = 0; c < d_vo; ++c) {
     double value = 0, magnitude = 0, bound = 0;
     for (const Term& t : terms) value += t.weight * v.x[size_t(t.j * d_vo + c)];
@@ -133,6 +143,7 @@ inline void finish_row(const AttentionArgs& a, std::vector<Term>& terms, const V
     }
     bound += sink_weight / std::max(d, 1e-300) * sink_error * std::abs(value);
     bound += A * (magnitude + std::abs(value)) + 4 * u * std::abs(value) + 0x1p-126 * n * magnitude;
+    bound += R > 0 ? R * magnitude + 0x1p-126 : 0;
     out[c] = rounded_to({value * out_scale, bound * std::abs(out_scale) * second_order}, a.out.dtype);
   }
   const double scale = a.options.lse_base == LogBase::k2 ? kLog2e : 1, natural = top * kLn2 + std::log(d);
@@ -185,6 +196,7 @@ AttentionValues attention(const AttentionArgs& a, const M& model, bool add_sinks
               error += std::abs(qc) * k.error[size_t(j * p.d_qk + c)] + std::abs(kc) * q_error[size_t(c)];
             }
             error += sum_error(double(p.d_qk)) * magnitude;
+            if (weight_rounding(a) > 0) error += 0x1p-120 * double(p.d_qk);  // subnormal inputs times what is not huge
             const double z = model.logit(row, j, x);
             const double slope =
                 std::max(std::abs(model.logit(row, j, x + error) - z), std::abs(model.logit(row, j, x - error) - z));

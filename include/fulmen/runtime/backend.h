@@ -31,6 +31,8 @@ struct KernelRow {
   Refusal (*refuses)(const void* args, const DeviceInfo& device);
   // Arguments were checked by the op. Must not throw anything but Error.
   void (*launch)(const void* args, const Context& context);
+  // Optional: everything slow that a first launch would do (compile, load), so that a launch can be captured or timed.
+  void (*prepare)(const void* args, const Context& context) = nullptr;
 };
 
 struct Backend {

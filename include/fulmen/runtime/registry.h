@@ -19,6 +19,10 @@ OpHandle op_handle(std::string_view op);
 // Runs the first row of the device's backend that accepts; else throws kUnsupported with every row's refusal.
 void launch(OpHandle op, const TensorView& where, const void* args, const Context& context);
 
+// Chooses like launch, and does what its first run would do besides running: compiling, loading. Reads no tensor's
+// data.
+void prepare(OpHandle op, const TensorView& where, const void* args, const Context& context);
+
 // The same question without running: the kernel that would run, or every refusal.
 struct Choice {
   const KernelRow* row = nullptr;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fulmen/cpu/append_paged_kv_cache.h>
+#include <fulmen/cpu/append_paged_mla_kv_cache.h>
 
 #include "src/cpu/levels/kernels.h"
 
@@ -7,8 +7,7 @@ namespace fulmen::cpu::FULMEN_CPU_NS {
 
 void launch(const AppendPagedMlaKvCacheArgs& args, const Context& context) {
   check(args);
-  const AppendPagedKvCacheArgs copy = as_kv_cache(args);
-  append_paged_kv_cache("append_paged_mla_kv_cache", copy, executor_of(context));
+  append_paged_mla_kv_cache(args, executor_of(context));
 }
 
 }  // namespace fulmen::cpu::FULMEN_CPU_NS

@@ -4,14 +4,17 @@
 //   s_mj = scale_log2 * logit(row_m, j, q_m . k_j)     j in kv, visible(row_m) and keep(row_m, j)
 //   state[m] = (max_j s_mj, sum_j exp2(s_mj - max))    o[m] = sum_j exp2(s_mj - max) v_j        (not normalised)
 //
-// so results of different key ranges merge with attention::State::merge. A row that sees no key gets (-inf, 0) and o = 0.
-// Variants with kSoftmax == false use weight(row, j, z) for exp2(..); their state is (0, 1) where the row sees a key, and
-// partial results simply add. Sinks are not applied here. All arithmetic is f32, in an order that depends on the block's
-// shape only. K and V are read inside the visible range of the block's rows only; nothing else in memory has influence.
+// so results of different key ranges merge with attention::State::merge. A row that sees no key: (-inf, 0), o = 0.
+// Variants with kSoftmax == false use weight(row, j, z) for exp2(..); their state is (0, 1) where the row sees a
+// key, and partial results simply add. Sinks are not applied here. All arithmetic is f32, in an order that depends on
+// the block's shape only. K and V are read inside the visible range of the block's rows only; nothing else in memory
+// has influence.
 #pragma once
 #include <fulmen/cpu/attention/few_rows.h>
 #include <fulmen/cpu/attention/many_rows.h>
 #include <fulmen/cpu/attention/query_block.h>
+
+#include <type_traits>
 
 FULMEN_CPU_BEGIN
 

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention of a few rows (decode): K and V stream from memory once, as they lie in the cache, for all rows together.
 //
-//   per chunk of kChunk tokens:   S = Q K^T   each key row against kRows query rows, 16 sums reduced by one transposing tree
-//                                 P = softmax step: of all rows at once, or row by row where a mask or transform asks
-//                                 O += P V    kRows x kVecs registers of O, one pass over the chunk per block of columns
+//   per chunk of kChunk tokens:
+//     S = Q K^T    each key row against kRows query rows; kLanes sums are reduced by one transposing tree
+//     P            softmax step: of all rows at once, or row by row where a mask or transform asks
+//     O += P V     kRows x kVecs registers of O, one pass over the chunk per block of columns
 //
-// S and P are held as they come out of the tree: register t / kKeys, lane r * kKeys + t % kKeys, with kKeys = kLanes / kRows;
-// maxima and sums of the softmax are held in the same lanes.
+// S and P are held as they come out of the tree: register t / kKeys, lane r * kKeys + t % kKeys, with kKeys = kLanes /
+// kRows; maxima and sums of the softmax are held in the same lanes.
 //
 // A block may span several kv heads: each chunk is then worked on head by head. Meanwhile the next chunk's rows of the
-// same head are prefetched through the page table, one row per step, and into L2 only: rows that lie a power of two apart
-// (all tokens of a head in a token-major cache) share so few sets of L1 that they would evict each other there.
+// same head are prefetched through the page table, one row per step, and into L2 only: rows that lie a power of two
+// apart (all tokens of a head in a token-major cache) share so few sets of L1 that they would evict each other there.
 #pragma once
 #include <fulmen/cpu/attention/query_block.h>
 #include <fulmen/cpu/attention/row_load.h>
@@ -23,7 +24,7 @@
 
 FULMEN_CPU_BEGIN
 
-inline constexpr int32_t kChunk = 64;         // tokens; a multiple of kLanes and of 2
+inline constexpr int32_t kChunk = 64;                        // tokens; a multiple of kLanes and of 2
 inline constexpr int32_t kMaxRowGroup = kLanes < 8 ? 4 : 8;  // rows that share one pass; fewer are padded to 1, 2 or 4
 
 struct FewRowsScratch {
@@ -69,10 +70,12 @@ inline void dot_keys(const Q* q, int32_t q_stride, const T* const* keys, int64_t
   };
   int32_t at = 0;
   for (; at + kStep <= head_dim; at += kStep) {
-    step(at, [&](const T* p) __attribute__((always_inline)) { return load_row<kDot>(p); });
+    step(
+        at, [&](const T* p) __attribute__((always_inline)) { return load_row<kDot>(p); });
   }
   if (at < head_dim) {
-    step(at, [&](const T* p) __attribute__((always_inline)) { return load_row_part<kDot>(p, head_dim - at); });
+    step(
+        at, [&](const T* p) __attribute__((always_inline)) { return load_row_part<kDot>(p, head_dim - at); });
   }
   store(s, reduce_add_each(acc));
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The multiplication inside attention over many rows: C (rows x kPanel) (+)= A (rows x depth) B (depth x kPanel), where B
-// is a packed panel [depth][kPanel] and C, A are row-major. One A element is 32 bits: a float, or with kDot a bf16 pair
-// that meets the pairs of B in dot_pairs (then depth counts pairs). A tile of C lives in registers for the whole depth.
+// The multiplication inside attention over many rows: C (rows x kPanel) (+)= A (rows x depth) B (depth x kPanel), where
+// B is a packed panel [depth][kPanel] and C, A are row-major. One A element is 32 bits: a float, or with kDot a bf16
+// pair that meets the pairs of B in dot_pairs (then depth counts pairs). A tile of C lives in registers for the whole
+// depth.
 #pragma once
 #include <fulmen/cpu/simd.h>
 #include <fulmen/cpu/simd_bf16_dot.h>
@@ -9,8 +10,8 @@
 
 FULMEN_CPU_BEGIN
 
-inline constexpr int32_t kPanel = 2 * kLanes;                                           // columns of a packed panel
-inline constexpr int32_t kTileRows = kLanes == 16 ? 12 : kLanes == 8 ? 6 : 4;           // rows of a register tile
+inline constexpr int32_t kPanel = 2 * kLanes;                                  // columns of a packed panel
+inline constexpr int32_t kTileRows = kLanes == 16 ? 12 : kLanes == 8 ? 6 : 4;  // rows of a register tile
 
 template <bool kDot, int kRows>
 inline void gemm_tile(const float* a, int64_t lda, const float* b, int32_t depth, float* c, int64_t ldc,

@@ -16,7 +16,7 @@
 FULMEN_CPU_BEGIN
 
 inline constexpr int32_t kStripTiles = 4, kStripRows = kStripTiles * kTileRows;
-inline constexpr int32_t kScoreStride = kKeyBlock + 16;  // floats; not a power of two, so that rows spread over L1's sets
+inline constexpr int32_t kScoreStride = kKeyBlock + 16;  // floats; no power of two: rows spread over L1's sets
 
 struct ManyRowsScratch {
   float *zero_row, *keys, *values, *s, *rotated;

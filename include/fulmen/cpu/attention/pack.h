@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Packing of a block of K and V rows for gemm_tile.h. Rows past the last token must be given as rows of zeros.
 //   keys:    panel p = keys p * kPanel ..:     out[p][i][kPanel],  i < head_dim    (kDot: bf16 pairs, i < head_dim / 2)
-//   values:  panel p = columns p * kPanel ..:  out[p][t][kPanel],  t < kKeyBlock   (kDot: token pairs, t < kKeyBlock / 2)
+//   values:  panel p = columns p * kPanel ..:  out[p][t][kPanel],  t < kKeyBlock   (kDot: token pairs, half as many)
 #pragma once
 #include <fulmen/cpu/attention/gemm_tile.h>
 #include <fulmen/cpu/attention/query_block.h>
@@ -49,7 +49,9 @@ inline void pack_values(const T* const* rows, int32_t n, int32_t head_dim, float
       } else {
         for (int32_t i = 0; i < kPanel; i += kLanes) {
           const T* const a = rows[t] + column + i;
-          store(to + i, left - i >= kLanes ? load_row<false>(a) : left > i ? load_row_part<false>(a, left - i) : zeros());
+          store(to + i, left - i >= kLanes ? load_row<false>(a)
+                        : left > i         ? load_row_part<false>(a, left - i)
+                                           : zeros());
         }
       }
     }

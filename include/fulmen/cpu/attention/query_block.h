@@ -12,18 +12,18 @@ FULMEN_CPU_BEGIN
 inline constexpr int32_t kHeadPad = 32;
 inline constexpr int32_t padded_head_dim(int32_t head_dim) { return (head_dim + kHeadPad - 1) / kHeadPad * kHeadPad; }
 
-// The same rows of num_kv_heads consecutive kv heads: rows, q and the outputs are [num_kv_heads][num_rows]. Spanning heads
-// pays where few rows (decode) meet a token-major cache: a token's heads are neighbours in memory and share a TLB entry.
-// Within a head: M rows = tokens x heads of one GQA group of one request, in any order in which qo_idx does not decrease (token-major:
-// row = token * group_size + head).
+// The same rows of num_kv_heads consecutive kv heads: rows, q and the outputs are [num_kv_heads][num_rows]. Spanning
+// heads pays where few rows (decode) meet a token-major cache: a token's heads are neighbours in memory and share a TLB
+// entry. Within a head: M rows = tokens x heads of one GQA group of one request, in any order in which qo_idx does not
+// decrease (token-major: row = token * group_size + head).
 struct QueryBlock {
   const float* q = nullptr;              // [num_kv_heads][num_rows][q_stride]; head_dim_qk.. padded_head_dim() hold 0
   const attention::Row* rows = nullptr;  // [num_kv_heads][num_rows]
   int64_t q_stride = 0;                  // floats, >= padded_head_dim(head_dim_qk)
   int32_t num_rows = 0, head_dim_qk = 0, head_dim_vo = 0;
   int32_t num_kv_heads = 1;
-  // Multiply bf16 pairs (level avx512_bf16 with bf16 K and V; ignored elsewhere): q must hold bf16 values, and the weights
-  // are rounded to bf16. Faster where vdpbf16ps runs at full rate (AMD Zen 4), slower elsewhere.
+  // Multiply bf16 pairs (level avx512_bf16 with bf16 K and V; ignored elsewhere): q must hold bf16 values, and the
+  // weights are rounded to bf16. Faster where vdpbf16ps runs at full rate (AMD Zen 4), slower elsewhere.
   bool use_bf16_dot = false;
 };
 
@@ -32,13 +32,13 @@ struct QueryBlock {
 struct KeyRope {
   const float* cos = nullptr;  // [kv_len][rotary_dim / 2]; null: K is used as it is
   const float* sin = nullptr;
-  int32_t rotary_dim = 0;      // even, <= head_dim_qk
+  int32_t rotary_dim = 0;  // even, <= head_dim_qk
 };
 
 struct BlockOutput {
   attention::State<float>* state = nullptr;  // [num_kv_heads][num_rows], m in log2 units
-  float* o = nullptr;         // [num_kv_heads][num_rows][o_stride]; columns head_dim_vo.. padded_head_dim() get 0
-  int64_t o_stride = 0;       // floats, >= padded_head_dim(head_dim_vo)
+  float* o = nullptr;    // [num_kv_heads][num_rows][o_stride]; columns head_dim_vo.. padded_head_dim() get 0
+  int64_t o_stride = 0;  // floats, >= padded_head_dim(head_dim_vo)
 };
 
 // Hands out 64-byte aligned pieces of the caller's scratch; with base == null it only counts bytes.
@@ -68,7 +68,8 @@ inline attention::KvRange visible_ranges(const Variant& variant, const attention
   return all.begin < all.end ? all : attention::KvRange{kv.begin, kv.begin};
 }
 
-// Rows keys[0..n) + offset of K, at positions begin .. begin + n, widened and rotated, to out[n][padded_head_dim(head_dim)].
+// Rows keys[0..n) + offset of K, at positions begin .. begin + n, widened and rotated, to
+// out[n][padded_head_dim(head_dim)].
 template <class T>
 inline void rotate_keys(const KeyRope& rope, const T* const* keys, int64_t offset, int64_t begin, int32_t n,
                         int32_t head_dim, float* out) {

@@ -26,7 +26,8 @@ inline F32 load_row_part(const T* p, int32_t n) {
   }
 }
 
-// p[0..n) = s[0..n) as bf16 (subnormals become 0), n a multiple of kLanes; where it is an odd multiple, kLanes zeros follow.
+// p[0..n) = s[0..n) as bf16 (subnormals become 0), n a multiple of kLanes; where it is an odd multiple, kLanes zeros
+// follow.
 inline void narrow_pairs(const float* s, int32_t n, bf16* p) {
   for (int32_t j = 0; j < n; j += 2 * kLanes) {
     const F32 high = j + kLanes < n ? load(s + j + kLanes) : zeros();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// One online-softmax step of one row: raw products s[j] = q . k_j of consecutive keys become weights, and the row's state
-// moves on. Masks and logit transforms happen here; a row that sees all n keys through neither pays for none of them.
+// One online-softmax step of one row: raw products s[j] = q . k_j of consecutive keys become weights, and the row's
+// state moves on. Masks and logit transforms happen here; a row that sees all n keys through neither pays for none of
+// them.
 #pragma once
 #include <fulmen/attention/state.h>
 #include <fulmen/attention/variant.h>
@@ -10,8 +11,8 @@ FULMEN_CPU_BEGIN
 
 inline constexpr float kMinusInf = -__builtin_inff();
 
-// Bit i: variant keeps key first + i, for i < n <= kLanes. A variant with packed bits brings mask_bits(); one without is
-// asked key by key.
+// Bit i: variant keeps key first + i, for i < n <= kLanes. A variant with packed bits brings mask_bits(); one without
+// is asked key by key.
 template <class Variant>
 inline uint32_t keep_bits(const Variant& variant, attention::Row row, int32_t first, int32_t n) {
   if constexpr (requires { variant.mask_bits(row, first, n); }) {

@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Draws the result files of the benchmark programs: each row's share of its floor, and peers on the same scale.
+
+    benchmarks/rope_bench --json=rope.json && python3 benchmarks/plot.py rope.json -o rope.svg
+"""
+import argparse
+import json
+import pathlib
+import sys
+
+
+def load(path):
+    data = json.loads(pathlib.Path(path).read_text())
+    missing = {"device", "commit", "date", "suite", "rows"} - data.keys()
+    if missing:
+        sys.exit(f"{path}: not a result file, it lacks {', '.join(sorted(missing))}")
+    return data
+
+
+def bars_of(data):
+    """[(label, {series: percent of the floor, microseconds})] in the order of the file."""
+    bars = []
+    for row in data["rows"]:
+        times = {"fulmen": row["us"], **row.get("peers", {})}
+        label = f'{row["id"]}  {row["shape"]}'
+        bars.append((label, {name: (100 * row["floor_us"] / us, us) for name, us in times.items() if us > 0}))
+    return bars
+
+
+def draw(files, output):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    results = [load(path) for path in files]
+    heights = [max(2.0, 0.32 * sum(len(times) for _, times in bars_of(r)) + 1.2) for r in results]
+    figure, axes = plt.subplots(len(results), 1, figsize=(10, sum(heights)), squeeze=False,
+                                gridspec_kw={"height_ratios": heights}, layout="constrained")
+    for axis, data in zip(axes[:, 0], results):
+        names = list(dict.fromkeys(name for _, times in bars_of(data) for name in times))
+        colours = {name: f"C{i}" for i, name in enumerate(names)}
+        place, ticks, labels = 0.0, [], []
+        for label, times in bars_of(data):
+            first = place
+            for name, (percent, us) in times.items():
+                axis.barh(place, percent, 0.9, color=colours[name])
+                axis.text(percent + 1, place, f"{us:,.1f} µs", va="center", fontsize=8)
+                place += 1
+            ticks.append((first + place - 1) / 2)
+            labels.append(label)
+            place += 0.3
+        axis.axvline(100, color="black", linewidth=1)
+        axis.set_yticks(ticks, labels, fontsize=8)
+        axis.invert_yaxis()
+        axis.set_xlim(0, max(115, 1.15 * axis.get_xlim()[1]))
+        axis.set_xlabel("% of the floor (bandwidth of the same working set, same process)")
+        level = f', {data["level"]}, {data["num_threads"]} threads' if "level" in data else ""
+        axis.set_title(f'{data["suite"]}: {data["device"]}{level}, {data["commit"]}, {data["date"]}', fontsize=9)
+        if len(names) > 1:
+            axis.legend([plt.Rectangle((0, 0), 1, 1, color=colours[n]) for n in names], names, fontsize=8)
+    figure.savefig(output, dpi=130)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", nargs="+", help="JSON files written by --json=")
+    parser.add_argument("-o", "--output", default="benchmark.svg", help="PNG or SVG, by its ending")
+    options = parser.parse_args()
+    try:
+        draw(options.results, options.output)
+    except ImportError:
+        sys.exit("plot.py needs matplotlib: pip install matplotlib")
+    print(options.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the append_paged_kv_cache kernel and the code that launches it share; fulmen/ops/append_paged_kv_cache.h says
+// what it computes. Bytes are copied: elements appear as their size alone.
+#pragma once
+#include <fulmen/cuda/ids.h>
+
+namespace fulmen::cuda::append_paged_kv_cache {
+
+struct Key {
+  int32_t vec_bytes = 1;
+
+  constexpr bool operator==(const Key&) const = default;
+  template <class K, class F>
+  static constexpr void for_fields(K& k, F&& f) {
+    f("vec_bytes", k.vec_bytes);
+  }
+};
+
+inline constexpr int32_t kThreads = 128, kBatch = 8;  // loads in flight per thread
+FULMEN_FN constexpr int32_t num_threads(const Key&) { return kThreads; }
+
+// New rows of one kind and their cache; strides in bytes.
+struct Side {
+  const char* rows;
+  char* cache;
+  int64_t token_stride, head_stride, page_stride, slot_stride, cache_head_stride;
+  int32_t vecs_per_head;
+};
+
+struct Params {
+  Side key, value;
+  IdVector batch_indices, positions, kv_indices, kv_indptr;
+  int64_t nnz, batch_size, num_pages, num_kv_indices;
+  int32_t num_heads, page_size;
+  int32_t parts;  // warps that share a token
+};
+
+}  // namespace fulmen::cuda::append_paged_kv_cache

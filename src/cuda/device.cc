@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/cuda/device.h"
+
+#include <fulmen/core/error.h>
+
+#include <array>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+
+namespace fulmen::cuda {
+namespace {
+
+struct Target {
+  int32_t arch;
+  const char* name;
+};
+// 'a' targets hold instructions that only their own version has, so their code runs there alone.
+constexpr Target kTargets[] = {{75, "sm_75"},    {80, "sm_80"},    {86, "sm_86"},    {87, "sm_87"},
+                               {89, "sm_89"},    {90, "sm_90a"},   {100, "sm_100a"}, {103, "sm_103a"},
+                               {110, "sm_110a"}, {120, "sm_120a"}, {121, "sm_121a"}};
+
+int32_t attribute(int32_t which, driver::DeviceId handle) {
+  int32_t value = 0;
+  check(driver::api().device_attribute(&value, which, handle), "cuDeviceGetAttribute");
+  return value;
+}
+
+Device describe(int32_t id) {
+  const driver::Api& cu = driver::api();
+  driver::DeviceId handle = 0;
+  check(cu.device_get(&handle, id), "cuDeviceGet");
+  char name[256] = "";
+  check(cu.device_name(name, sizeof name, handle), "cuDeviceGetName");
+  Device d;
+  d.id = id;
+  d.name = name;
+  d.arch = 10 * attribute(driver::kMajor, handle) + attribute(driver::kMinor, handle);
+  d.num_sms = attribute(driver::kMultiprocessors, handle);
+  d.max_shared_bytes = attribute(driver::kMaxSharedOptin, handle);
+  d.l2_bytes = attribute(driver::kL2Bytes, handle);
+  d.targets = targets_of(d.arch);
+  // For tests of the older paths: every kernel is compiled for this one, as PTX ("compute_80") that the driver
+  // finishes.
+  if (const char* target = std::getenv("FULMEN_CUDA_TARGET"); target != nullptr && *target != '\0')
+    d.targets = {target};
+  check(cu.primary_context_retain(&d.primary, handle), "cuDevicePrimaryCtxRetain");
+  return d;
+}
+
+struct Devices {
+  std::vector<std::once_flag> once;
+  std::vector<std::unique_ptr<Device>> all;
+  explicit Devices(int32_t n) : once(size_t(n)), all(size_t(n)) {}
+};
+
+int32_t count() {
+  int32_t n = 0;
+  return driver::problem().empty() && driver::api().device_count(&n) == 0 ? n : 0;
+}
+
+}  // namespace
+
+std::string target_of(int32_t arch) {
+  const Target* best = nullptr;
+  for (const Target& t : kTargets)
+    if (t.arch <= arch && t.arch / 10 == arch / 10) best = &t;
+  const bool exact =
+      best != nullptr && (best->arch == arch || best->name[std::char_traits<char>::length(best->name) - 1] != 'a');
+  if (exact) return best->name;
+  int32_t ptx = 75;
+  for (const Target& t : kTargets)
+    if (t.arch <= arch) ptx = t.arch;
+  return "compute_" + std::to_string(ptx);
+}
+
+std::vector<std::string> targets_of(int32_t arch) {
+  std::vector<std::string> all = {target_of(arch)};
+  for (size_t i = std::size(kTargets); i-- > 0;) {
+    const Target& t = kTargets[i];
+    const std::string name = t.name;
+    if (t.arch <= arch && t.arch / 10 == arch / 10 && name.back() != 'a' && name != all.front()) all.push_back(name);
+  }
+  return all;
+}
+
+int32_t num_devices() {
+  static const int32_t n = count();
+  return n;
+}
+
+const Device& device(int32_t id) {
+  static Devices* devices = new Devices(num_devices());
+  if (id < 0 || id >= num_devices()) {
+    (void)driver::api();  // says why there is no driver
+    throw Error(Code::kInvalidArgument, "cuda: device " + std::to_string(id) + " of " + std::to_string(num_devices()));
+  }
+  std::call_once(devices->once[size_t(id)], [&] { devices->all[size_t(id)] = std::make_unique<Device>(describe(id)); });
+  return *devices->all[size_t(id)];
+}
+
+CurrentContext::CurrentContext(driver::Context context) {
+  driver::Context current = nullptr;
+  check(driver::api().context_get(&current), "cuCtxGetCurrent");
+  if (current == context) return;
+  check(driver::api().context_push(context), "cuCtxPushCurrent");
+  pushed_ = true;
+}
+
+CurrentContext::~CurrentContext() {
+  driver::Context popped = nullptr;
+  if (pushed_) driver::api().context_pop(&popped);
+}
+
+}  // namespace fulmen::cuda

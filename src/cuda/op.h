@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// One op of the CUDA backend is one struct of this form; table.cc lists them.
+//
+//   struct RmsNorm {
+//     using Args = RmsNormArgs; using Key = rmsnorm::Key; using Params = rmsnorm::Params;
+//     static constexpr const char* kName = "rmsnorm";                       // also of its header and namespace
+//     static const TensorView& where(const Args&);                          // the tensor that says which device
+//     static runtime::Refusal refuses(const Args&);                         // beyond what the op's check says
+//     static Work<Key, Params> work(const Args&, const Device&);
+//     static std::vector<Key> common_keys();                                // what a pack should hold
+//   };
+// An op of several kernels has launch(args, device, context) and prepare(args, device) instead of work; one that runs
+// another op's kernel names it as kKernel.
+#pragma once
+#include <fulmen/runtime/backend.h>
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "src/cuda/launch.h"
+
+namespace fulmen::cuda {
+
+template <class Op>
+runtime::Refusal refuses(const void* args, const runtime::DeviceInfo& device) {
+  if (device.arch < 75) return "needs sm_75 or later, device is sm_" + std::to_string(device.arch);
+  return args == nullptr ? runtime::Refusal() : Op::refuses(*static_cast<const typename Op::Args*>(args));
+}
+
+// The kernel's header and namespace, where they are another op's.
+template <class Op>
+constexpr const char* kernel_of() {
+  if constexpr (requires { Op::kKernel; })
+    return Op::kKernel;
+  else
+    return Op::kName;
+}
+
+template <class Op>
+void launch_op(const void* args, const Context& context) {
+  const auto& a = *static_cast<const typename Op::Args*>(args);
+  const Device& d = device(Op::where(a).device_id);
+  if constexpr (requires { Op::launch(a, d, context); })
+    Op::launch(a, d, context);
+  else
+    run(kernel_of<Op>(), Op::work(a, d), d, context);
+}
+
+template <class Op>
+void prepare_op(const void* args, const Context&) {
+  const auto& a = *static_cast<const typename Op::Args*>(args);
+  const Device& d = device(Op::where(a).device_id);
+  if constexpr (requires { Op::prepare(a, d); })
+    Op::prepare(a, d);
+  else
+    prepare(kernel_of<Op>(), Op::work(a, d), d);
+}
+
+// An op as packs and tools see it: lines of keys.
+struct Family {
+  std::string_view name;
+  std::optional<jit::Unit> (*unit)(std::string_view line);  // empty: the line does not name a key of this op
+  std::vector<std::string> (*common_lines)();
+};
+
+template <class Op>
+Family family() {
+  return {kernel_of<Op>(),
+          [](std::string_view line) -> std::optional<jit::Unit> {
+            const auto key = jit::key_from<typename Op::Key>(line);
+            return key ? std::optional<jit::Unit>(jit::unit_of(kernel_of<Op>(), *key)) : std::nullopt;
+          },
+          [] {
+            std::vector<std::string> lines;
+            for (const auto& key : Op::common_keys()) {
+              std::string line = jit::line_of(kernel_of<Op>(), key);
+              if (std::find(lines.begin(), lines.end(), line) == lines.end()) lines.push_back(std::move(line));
+            }
+            return lines;
+          }};
+}
+
+}  // namespace fulmen::cuda

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/cuda/pack.h"
+
+#include <fulmen/core/error.h>
+#include <sched.h>
+
+#include <atomic>
+#include <fstream>
+#include <mutex>
+#include <sstream>
+#include <thread>
+
+#include "src/cuda/table.h"
+
+namespace fulmen::cuda {
+namespace {
+
+int64_t free_megabytes() {
+  std::ifstream file("/proc/meminfo");
+  for (std::string word; file >> word;)
+    if (word == "MemAvailable:") {
+      int64_t kilobytes = 0;
+      file >> kilobytes;
+      return kilobytes / 1024;
+    }
+  return 4096;
+}
+
+PackResult build(jit::Jit& jit, const PackJob& job) {
+  PackResult result{.job = job, .kernel = {}};
+  try {
+    jit::Origin origin{};
+    const auto kernel = jit.get(*unit_from(job.line), job.arch, &origin);
+    result.compiled = origin == jit::Origin::kCompiled;
+    result.kernel = *kernel;
+    result.kernel.image.clear(), result.kernel.source.clear();
+  } catch (const Error& e) { result.problem = e.message; }
+  return result;
+}
+
+}  // namespace
+
+std::vector<std::string> parse_keys(std::string_view text) {
+  std::vector<std::string> lines;
+  std::istringstream in{std::string(text)};
+  for (std::string line; std::getline(in, line);) {
+    line = line.substr(0, line.find('#'));
+    while (!line.empty() && (line.back() == ' ' || line.back() == '\r')) line.pop_back();
+    if (line.empty()) continue;
+    if (!unit_from(line)) fail("pack", "", "no kernel has the key '" + line + "'");
+    lines.push_back(line);
+  }
+  return lines;
+}
+
+std::vector<std::string> common_keys() {
+  std::vector<std::string> lines;
+  for (const Family& f : families())
+    for (std::string& line : f.common_lines()) lines.push_back(std::move(line));
+  return lines;
+}
+
+int32_t pack_threads() {
+  cpu_set_t set;
+  const int32_t cpus = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+  return int32_t(std::max<int64_t>(1, std::min<int64_t>(cpus, free_megabytes() / 400)));
+}
+
+void build_pack(const std::string& folder, const std::vector<PackJob>& jobs, int32_t num_threads,
+                const std::function<void(const PackResult&)>& on_result) {
+  jit::Options options;
+  options.cache_folder = folder;
+  options.cache_limit_bytes = int64_t(1) << 40;
+  jit::Jit jit(options);
+  std::atomic<size_t> next{0};
+  std::mutex mutex;
+  const auto work = [&] {
+    for (size_t i; (i = next.fetch_add(1)) < jobs.size();) {
+      const PackResult result = build(jit, jobs[i]);
+      const std::lock_guard lock(mutex);
+      on_result(result);
+    }
+  };
+  std::vector<std::thread> threads;
+  for (int32_t i = 1; i < (num_threads > 0 ? num_threads : pack_threads()); ++i) threads.emplace_back(work);
+  work();
+  for (std::thread& t : threads) t.join();
+}
+
+}  // namespace fulmen::cuda

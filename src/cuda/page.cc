@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/cuda/page.h"
+
+#include <fulmen/cuda/row_shape.h>
+
+#include "src/cuda/ids.h"
+
+namespace fulmen::cuda {
+namespace {
+
+using append_paged_kv_cache::kBatch;
+using append_paged_kv_cache::kThreads;
+using append_paged_kv_cache::Side;
+
+constexpr int64_t kMost = 0x7fffffff;
+
+// The largest vector of bytes that rows and cache bear.
+int32_t vec_bytes_of(const TensorView& rows, const TensorView& cache) {
+  const uint64_t size = uint64_t(size_of(rows.dtype));
+  uint64_t bits = uint64_t(rows.data) | uint64_t(cache.data) | uint64_t(rows.shape[2]) * size;
+  for (int32_t i = 0; i < 2; ++i)
+    if (rows.shape[i] > 1) bits |= uint64_t(rows.strides[i]) * size;
+  for (int32_t i = 0; i < 3; ++i)
+    if (cache.shape[i] > 1) bits |= uint64_t(cache.strides[i]) * size;
+  return max_vec(bits, 1);
+}
+
+Side side_of(const TensorView& rows, const TensorView& cache, int32_t vec_bytes) {
+  const int64_t size = size_of(rows.dtype);
+  return {.rows = rows.as<const char>(),
+          .cache = cache.as<char>(),
+          .token_stride = rows.strides[0] * size,
+          .head_stride = rows.strides[1] * size,
+          .page_stride = cache.strides[0] * size,
+          .slot_stride = cache.strides[1] * size,
+          .cache_head_stride = cache.strides[2] * size,
+          .vecs_per_head = int32_t(rows.shape[2] * size / vec_bytes)};
+}
+
+}  // namespace
+
+runtime::Refusal AppendPagedKvCache::refuses(const Args& a) {
+  const int64_t bytes = (a.append_key.shape[2] + a.append_value.shape[2]) * size_of(a.append_key.dtype);
+  if (a.append_key.shape[1] * bytes > kMost / 2) return "a token's keys and values exceed 1 GiB";
+  if (a.k_cache.shape[1] > kMost) return "page_size is beyond 2147483647";
+  return {};
+}
+
+Work<append_paged_kv_cache::Key, append_paged_kv_cache::Params> AppendPagedKvCache::work(const Args& a,
+                                                                                         const Device& device) {
+  const int32_t vec_bytes = std::min(vec_bytes_of(a.append_key, a.k_cache), vec_bytes_of(a.append_value, a.v_cache));
+  Params p{.key = side_of(a.append_key, a.k_cache, vec_bytes),
+           .value = side_of(a.append_value, a.v_cache, vec_bytes),
+           .batch_indices = ids_of(a.batch_indices),
+           .positions = ids_of(a.positions),
+           .kv_indices = ids_of(a.kv_indices),
+           .kv_indptr = ids_of(a.kv_indptr),
+           .nnz = a.append_key.shape[0],
+           .batch_size = a.kv_indptr.shape[0] - 1,
+           .num_pages = a.k_cache.shape[0],
+           .num_kv_indices = a.kv_indices.shape[0],
+           .num_heads = int32_t(a.append_key.shape[1]),
+           .page_size = int32_t(a.k_cache.shape[1]),
+           .parts = 1};
+  // Few tokens: several warps each, until every SM has some 8 warps or a warp has one batch of loads.
+  const int64_t vecs = int64_t(p.num_heads) * (p.key.vecs_per_head + p.value.vecs_per_head);
+  const int64_t most = std::max<int64_t>(1, math::ceil_div(vecs, 32 * kBatch));
+  while (p.parts < most && p.nnz * p.parts < 8 * int64_t(device.num_sms)) ++p.parts;
+  const int64_t ctas = math::ceil_div(p.nnz * p.parts, int64_t(kThreads / 32));
+  return {
+      .key = {vec_bytes}, .params = p, .shape = {.grid = uint32_t(ctas), .num_threads = kThreads}, .persistent = false};
+}
+
+}  // namespace fulmen::cuda

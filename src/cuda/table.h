@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every op of the CUDA backend: its rows for the registry, its families for packs and tools.
+#pragma once
+#include <vector>
+
+#include "src/cuda/op.h"
+
+namespace fulmen::cuda {
+
+const std::vector<runtime::KernelRow>& rows();
+const std::vector<Family>& families();
+
+// The unit that a line of a list of keys names; empty where no op knows it.
+std::optional<jit::Unit> unit_from(std::string_view line);
+
+}  // namespace fulmen::cuda

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/jit/compile_log.h"
+
+#include <algorithm>
+#include <charconv>
+#include <vector>
+
+namespace fulmen::jit {
+namespace {
+
+// The largest number that stands before (or after) a phrase, over the whole log.
+int32_t number_before(std::string_view log, std::string_view phrase) {
+  int32_t most = 0;
+  for (size_t at = log.find(phrase); at != log.npos; at = log.find(phrase, at + 1)) {
+    size_t begin = at;
+    while (begin > 0 && log[begin - 1] >= '0' && log[begin - 1] <= '9') --begin;
+    int32_t n = 0;
+    std::from_chars(log.data() + begin, log.data() + at, n);
+    most = std::max(most, n);
+  }
+  return most;
+}
+
+int32_t number_after(std::string_view log, std::string_view phrase) {
+  int32_t most = 0;
+  for (size_t at = log.find(phrase); at != log.npos; at = log.find(phrase, at + 1)) {
+    int32_t n = 0;
+    std::from_chars(log.data() + at + phrase.size(), log.data() + log.size(), n);
+    most = std::max(most, n);
+  }
+  return most;
+}
+
+}  // namespace
+
+Resources resources_of(std::string_view log) {
+  return {.registers = number_after(log, "Used "),
+          .shared_bytes = number_before(log, " bytes smem"),
+          .stack_bytes = number_before(log, " bytes stack frame"),
+          .spill_bytes = number_before(log, " bytes spill stores") + number_before(log, " bytes spill loads")};
+}
+
+std::string first_errors(std::string_view log) {
+  const size_t error = log.find("error");
+  if (error == log.npos) return std::string(log);
+  const size_t line = log.rfind('\n', error);
+  std::string_view rest = log.substr(line == log.npos ? 0 : line + 1);
+  constexpr size_t kMost = 4000;  // a template's error can go on for pages
+  return std::string(rest.substr(0, std::min(rest.size(), kMost)));
+}
+
+}  // namespace fulmen::jit

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/jit/jit.h"
+
+#include <fulmen/core/error.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+
+#include "src/jit/embedded_headers.h"
+#include "src/jit/nvrtc.h"
+
+namespace fulmen::jit {
+namespace {
+
+std::string request_of(const Unit& unit, std::string_view arch) {
+  return request_id(unit.key, unit.source, headers_digest(), compile_flags(), arch);
+}
+
+std::string without_compiler(const std::string& file_name) { return file_name.substr(0, file_name.rfind('-')); }
+
+std::vector<std::string> split(std::string_view text, char separator) {
+  std::vector<std::string> parts;
+  while (!text.empty()) {
+    const size_t end = std::min(text.find(separator), text.size());
+    if (end > 0) parts.emplace_back(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return parts;
+}
+
+}  // namespace
+
+const char* name_of(Origin origin) {
+  constexpr const char* kNames[] = {"memory", "pack", "cache", "compiled"};
+  return kNames[int32_t(origin)];
+}
+
+Options options_from_environment() {
+  Options o;
+  o.cache_folder = default_cache_folder();
+  if (const char* path = std::getenv("FULMEN_PACK_PATH")) o.pack_folders = split(path, ':');
+  if (const char* limit = std::getenv("FULMEN_CACHE_LIMIT_MB"))
+    o.cache_limit_bytes = std::max(0ll, std::atoll(limit)) << 20;
+  if (const char* mode = std::getenv("FULMEN_JIT")) o.may_compile = std::string_view(mode) != "off";
+  return o;
+}
+
+Jit::Jit(Options options) : options_(std::move(options)), cache_(options_.cache_folder, options_.cache_limit_bytes) {
+  for (const std::string& folder : options_.pack_folders) {
+    Pack pack{Cache(folder), {}};
+    for (const std::string& name : pack.files.names()) pack.names.emplace(without_compiler(name), name);
+    packs_.push_back(std::move(pack));
+  }
+}
+
+std::string Jit::compiler_name() const {
+  return options_.compiler.compile != nullptr ? options_.compiler.name : nvrtc().version;
+}
+
+Jit::KernelPtr Jit::get(const Unit& unit, const std::vector<std::string>& archs, Origin* origin) {
+  const std::string request = request_of(unit, archs.front());
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    const auto found = kernels_.find(request);
+    if (found == kernels_.end()) break;
+    if (found->second != nullptr) {
+      if (origin != nullptr) *origin = Origin::kMemory;
+      return found->second;
+    }
+    done_.wait(lock);
+  }
+  kernels_.emplace(request, nullptr);
+  lock.unlock();
+
+  KernelPtr made;
+  Origin from = Origin::kCompiled;
+  try {
+    made = std::make_shared<const Kernel>(find_or_compile(unit, archs, &from));
+  } catch (...) {
+    lock.lock();
+    kernels_.erase(request);  // whoever waits tries itself, and gets the error itself
+    done_.notify_all();
+    throw;
+  }
+  lock.lock();
+  kernels_[request] = made;
+  done_.notify_all();
+  if (origin != nullptr) *origin = from;
+  return made;
+}
+
+std::optional<Kernel> Jit::find_in_packs(const Unit& unit, const std::vector<std::string>& archs) const {
+  for (const std::string& arch : archs) {
+    const std::string request = request_of(unit, arch);
+    const std::string name = without_compiler(file_name(unit.key, arch, request, ""));
+    for (const Pack& pack : packs_) {
+      const auto found = pack.names.find(name);
+      if (found == pack.names.end()) continue;
+      std::optional<Kernel> k = pack.files.load(found->second);
+      if (k && request_id(*k) == request) return k;
+    }
+  }
+  return {};
+}
+
+Kernel Jit::find_or_compile(const Unit& unit, const std::vector<std::string>& archs, Origin* origin) {
+  if (std::optional<Kernel> k = find_in_packs(unit, archs)) return *origin = Origin::kPack, std::move(*k);
+
+  Kernel wanted{.key = unit.key,
+                .arch = archs.front(),
+                .compiler = nvrtc().version,
+                .flags = std::string(compile_flags()),
+                .source = unit.source,
+                .headers = std::string(headers_digest())};
+  const std::string name = file_name(unit.key, wanted.arch, request_id(wanted), wanted.compiler);
+  if (std::optional<Kernel> k = cache_.load(name); k && entry_id(*k) == entry_id(wanted))
+    return *origin = Origin::kCache, std::move(*k);
+
+  if (!options_.may_compile)
+    throw Error(Code::kUnsupported, unit.key + ": must be compiled for " + wanted.arch +
+                                        ", but FULMEN_JIT=off and no pack holds it; add the line\n  " + unit.key +
+                                        "\nto the keys of `fulmen_pack build`");
+  options_.compiler.compile != nullptr ? options_.compiler.compile(&wanted) : compile(&wanted);
+  cache_.store(name, wanted);
+  *origin = Origin::kCompiled;
+  return wanted;
+}
+
+std::string Jit::explain(const Unit& unit, const std::string& arch) const {
+  const std::string request = request_of(unit, arch);
+  const std::string name = file_name(unit.key, arch, request, compiler_name());
+  std::string text = unit.key + " for " + arch + "\n";
+  std::vector<const Cache*> folders;
+  for (const Pack& pack : packs_) folders.push_back(&pack.files);
+  if (!cache_.folder().empty()) folders.push_back(&cache_);
+  if (folders.empty()) return text + "  no folder: kernels are kept in memory alone\n";
+  for (const Cache* folder : folders) {
+    std::string difference = "no kernel with this key and architecture";
+    for (const std::string& candidate : folder->names()) {
+      const std::optional<Kernel> k = folder->load(candidate);
+      if (!k) {
+        if (candidate == name) difference = "the file " + candidate + " is damaged and will be replaced";
+        continue;
+      }
+      if (k->key != unit.key || k->arch != arch) continue;
+      const bool any_compiler = folder != &cache_;
+      difference = request_id(*k) == request && (any_compiler || k->compiler == compiler_name())
+                       ? ""
+                       : "a kernel made from other";
+      if (k->source != unit.source) difference += " source";
+      if (k->headers != headers_digest()) difference += " headers";
+      if (k->flags != compile_flags()) difference += " flags (" + k->flags + ")";
+      if (!any_compiler && k->compiler != compiler_name()) difference += " compiler (" + k->compiler + ")";
+      if (difference.empty()) return text + "  hit: " + folder->folder() + "/" + candidate + "\n";
+    }
+    text += "  miss: " + folder->folder() + ": " + difference + "\n";
+  }
+  return text;
+}
+
+namespace {
+std::atomic<Jit*> the_jit{nullptr};  // never destroyed: kernels may be asked for while statics die
+}
+
+bool configure_default_jit(const Options& options) {
+  auto made = std::make_unique<Jit>(options);
+  Jit* none = nullptr;
+  if (!the_jit.compare_exchange_strong(none, made.get())) return false;
+  (void)made.release();
+  return true;
+}
+
+Jit& default_jit() {
+  Jit* jit = the_jit.load();
+  if (jit == nullptr) configure_default_jit(options_from_environment());
+  return *the_jit.load();
+}
+
+}  // namespace fulmen::jit

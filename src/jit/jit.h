@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// From a unit of text to a kernel's image: memory, packs, the cache folder, the compiler, in this order.
+// Knows text and images, nothing of what kernels compute.
+#pragma once
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "src/jit/cache.h"
+#include "src/jit/entry.h"
+
+namespace fulmen::jit {
+
+// Another compiler than NVRTC, as the tests' emulator has. name enters the hash; compile fills image, log and
+// resources.
+struct Compiler {
+  std::string name;
+  void (*compile)(Kernel* kernel) = nullptr;
+};
+
+struct Options {
+  std::string cache_folder;               // empty: memory alone
+  std::vector<std::string> pack_folders;  // read, never written
+  int64_t cache_limit_bytes = Cache::kDefaultLimit;
+  bool may_compile = true;  // false: FULMEN_JIT=off
+  Compiler compiler = {};   // none: NVRTC
+};
+// FULMEN_CACHE_DIR, FULMEN_CACHE_LIMIT_MB, FULMEN_PACK_PATH (folders separated by ':'), FULMEN_JIT.
+Options options_from_environment();
+
+enum class Origin : int8_t { kMemory, kPack, kCache, kCompiled };
+const char* name_of(Origin origin);  // "memory", "pack", "cache", "compiled"
+
+class Jit {
+ public:
+  explicit Jit(Options options);
+
+  using KernelPtr = std::shared_ptr<const Kernel>;
+  // archs: the exact target first, then others whose images the device also runs; these are only looked for in packs.
+  // Any number of threads; one of them compiles a unit, the others wait for it. Throws Error.
+  KernelPtr get(const Unit& unit, const std::vector<std::string>& archs, Origin* origin = nullptr);
+  KernelPtr get(const Unit& unit, const std::string& arch, Origin* origin = nullptr) {
+    return get(unit, std::vector<std::string>{arch}, origin);
+  }
+
+  // Where the kernel would come from, or what differs between it and the nearest kernels that are stored.
+  std::string explain(const Unit& unit, const std::string& arch) const;
+
+  const Options& options() const { return options_; }
+
+ private:
+  struct Pack {
+    Cache files;
+    std::map<std::string, std::string> names;  // file name without the compiler's part → file name
+  };
+  std::optional<Kernel> find_in_packs(const Unit& unit, const std::vector<std::string>& archs) const;
+  std::string compiler_name() const;
+  Kernel find_or_compile(const Unit& unit, const std::vector<std::string>& archs, Origin* origin);
+
+  Options options_;
+  Cache cache_;
+  std::vector<Pack> packs_;
+  std::mutex mutex_;
+  std::condition_variable done_;
+  std::map<std::string, KernelPtr, std::less<>> kernels_;  // by request; null: being made
+};
+
+// The process's own, made at first use from the environment, unless configure_default_jit came before.
+Jit& default_jit();
+// False: it was made already.
+bool configure_default_jit(const Options& options);
+
+}  // namespace fulmen::jit

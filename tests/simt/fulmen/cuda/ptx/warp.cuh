@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <fulmen/cuda/ptx/arch.cuh>
+
+namespace fulmen::cuda {
+
+inline int32_t warp_lane() { return int32_t(threadIdx.x) % 32; }
+inline int32_t warp_index() { return int32_t(threadIdx.x) / 32; }
+inline void sync_warp() { simt::runtime().sync_warp(); }
+inline void sync_cta() { simt::runtime().sync_cta(); }
+
+template <class T>
+T shuffle_from(T x, int32_t lane) {
+  static_assert(sizeof(T) <= 16);
+  char* slots = static_cast<char*>(simt::runtime().warp_slots());
+  std::memcpy(slots + 16 * warp_lane(), &x, sizeof x);
+  sync_warp();
+  std::memcpy(&x, slots + 16 * lane, sizeof x);
+  sync_warp();
+  return x;
+}
+template <class T>
+T shuffle_xor(T x, int32_t mask) {
+  return shuffle_from(x, warp_lane() ^ mask);
+}
+template <class T>
+T shuffle_up(T x, int32_t distance) {
+  return shuffle_from(x, warp_lane() < distance ? warp_lane() : warp_lane() - distance);
+}
+inline uint32_t ballot(bool predicate) {
+  uint32_t bits = predicate ? 1u << warp_lane() : 0;
+  for (int32_t mask = 1; mask < 32; mask *= 2) bits |= shuffle_xor(bits, mask);
+  return bits;
+}
+
+// Fibers only switch at the calls above, so that plain code is atomic.
+template <class T>
+void atomic_add(T* p, T x) {
+  *p += x;
+}
+inline uint32_t atomic_max(uint32_t* p, uint32_t x) {
+  const uint32_t before = *p;
+  if (x > before) *p = x;
+  return before;
+}
+
+}  // namespace fulmen::cuda

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/simt/simt.h"
+
+#include <dlfcn.h>
+#include <fulmen/core/error.h>
+#include <sys/wait.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <vector>
+
+#include "src/cuda/driver.h"
+#include "src/jit/jit.h"
+#include "src/jit/sha256.h"
+#include "tests/simt/fulmen/cuda/ptx/arch.cuh"
+
+#undef threadIdx
+#undef blockIdx
+#undef gridDim
+#undef blockDim
+
+namespace fulmen::simt {
+namespace {
+namespace driver = cuda::driver;
+
+constexpr size_t kStackBytes = 64 << 10, kWarp = 32;
+using Entry = void (*)(const void* params);
+
+// --- The scheduler: one cluster of CTAs at a time, a fiber per thread.
+// -------------------------------------------------
+
+struct Fiber {
+  Thread thread;
+  ucontext_t context;
+  std::unique_ptr<char[]> stack;
+  bool done = false;
+  // How many barriers of each kind this fiber has reached; it may go on when its mates have reached as many.
+  int64_t warp = 0, cta = 0, cluster = 0;
+};
+
+struct Cluster {
+  std::vector<Fiber> fibers;
+  std::vector<std::vector<char>> shared;      // [CTA] dynamic
+  std::vector<std::vector<char>> warp_slots;  // [warp]
+  size_t threads_per_cta = 0;
+  Entry entry = nullptr;
+  const void* params = nullptr;
+};
+
+ucontext_t scheduler;
+Cluster* cluster = nullptr;
+size_t current = 0;
+
+void yield() { swapcontext(&cluster->fibers[current].context, &scheduler); }
+
+// Waits until all of fibers first..last-1 that still run have reached the barrier as often as this one.
+void barrier(int64_t Fiber::*count, size_t first, size_t last) {
+  const int64_t mine = ++(cluster->fibers[current].*count);
+  for (;;) {
+    bool all = true;
+    for (size_t i = first; i < last; ++i) all = all && (cluster->fibers[i].done || cluster->fibers[i].*count >= mine);
+    if (all) return;
+    yield();
+  }
+}
+
+size_t cta_of(size_t fiber) { return fiber / cluster->threads_per_cta; }
+size_t warp_of(size_t fiber) {  // CTAs hold whole warps
+  return fiber / kWarp;
+}
+
+const Runtime kRuntime{
+    .self = [] { return static_cast<const Thread*>(&cluster->fibers[current].thread); },
+    .sync_warp = [] { barrier(&Fiber::warp, warp_of(current) * kWarp, (warp_of(current) + 1) * kWarp); },
+    .sync_cta =
+        [] {
+          barrier(&Fiber::cta, cta_of(current) * cluster->threads_per_cta,
+                  (cta_of(current) + 1) * cluster->threads_per_cta);
+        },
+    .sync_cluster = [] { barrier(&Fiber::cluster, 0, cluster->fibers.size()); },
+    .warp_slots = [] { return static_cast<void*>(cluster->warp_slots[warp_of(current)].data()); },
+    .dynamic_shared = [](uint32_t rank) { return static_cast<void*>(cluster->shared[rank].data()); },
+};
+
+void fiber_main() {
+  cluster->entry(cluster->params);
+  cluster->fibers[current].done = true;
+  yield();
+}
+
+void start(Fiber& f) {
+  getcontext(&f.context);
+  f.done = false, f.warp = f.cta = f.cluster = 0;
+  f.context.uc_stack.ss_sp = f.stack.get();
+  f.context.uc_stack.ss_size = kStackBytes;
+  f.context.uc_link = nullptr;
+  makecontext(&f.context, fiber_main, 0);
+}
+
+void run_cluster(uint32_t first_cta, const driver::LaunchConfig& config) {
+  for (size_t i = 0; i < cluster->fibers.size(); ++i) {
+    Fiber& f = cluster->fibers[i];
+    const uint32_t rank = uint32_t(cta_of(i));
+    f.thread = {.thread = {uint32_t(i % cluster->threads_per_cta)},
+                .block = {(first_cta + rank) % config.grid_x, (first_cta + rank) / config.grid_x},
+                .grid = {config.grid_x, config.grid_y, 1},
+                .block_size = {config.block_x, 1, 1},
+                .cluster_rank = rank,
+                .cluster_size = uint32_t(cluster->shared.size())};
+    start(f);
+  }
+  for (std::vector<char>& s : cluster->shared) std::fill(s.begin(), s.end(), char(0xff));  // NaN, as nobody wrote it
+  for (bool busy = true; busy;) {
+    busy = false;
+    for (current = 0; current < cluster->fibers.size(); ++current) {
+      if (cluster->fibers[current].done) continue;
+      busy = true;
+      swapcontext(&scheduler, &cluster->fibers[current].context);
+    }
+  }
+}
+
+driver::Result launch(const driver::LaunchConfig* config, driver::Function function, void** params, void**) {
+  uint32_t size = 1;
+  for (uint32_t i = 0; i < config->num_attributes; ++i)
+    if (config->attributes[i].id == driver::kAttributeCluster) size = config->attributes[i].value.cluster.x;
+  if (config->grid_x == 0 || config->grid_y == 0 || config->grid_y > 65535 || config->block_x % kWarp != 0 ||
+      config->block_x > 1024 || config->grid_x % size != 0 || config->shared_bytes > 232448)
+    return 1;  // CUDA_ERROR_INVALID_VALUE
+  Cluster c;
+  c.threads_per_cta = config->block_x;
+  c.entry = reinterpret_cast<Entry>(function), c.params = params[0];
+  c.fibers.resize(size_t(config->block_x) * size);
+  for (Fiber& f : c.fibers) f.stack = std::make_unique<char[]>(kStackBytes);
+  c.shared.assign(size, std::vector<char>(config->shared_bytes + 1024));
+  c.warp_slots.assign(c.fibers.size() / kWarp, std::vector<char>(16 * kWarp));
+  cluster = &c;
+  for (uint32_t cta = 0; cta < config->grid_x * config->grid_y; cta += size) run_cluster(cta, *config);
+  cluster = nullptr;
+  return 0;
+}
+
+// --- The compiler: the host's, on the unit with our headers in place of those of include/fulmen/cuda/ptx.
+// --------------
+
+std::string root_folder;
+
+void compile(jit::Kernel* kernel) {
+  char folder[] = "/tmp/fulmen-simt-XXXXXX";
+  if (mkdtemp(folder) == nullptr) throw Error(Code::kInternal, "simt: no folder for temporary files");
+  const std::string base = folder, source = base + "/unit.cc", library = base + "/unit.so", log = base + "/log";
+  std::ofstream(source)
+      << kernel->source
+      << "extern \"C\" void fulmen_emulated(const void* p) { fulmen_entry(*static_cast<const Params*>(p)); }\n";
+  const char* compiler = std::getenv("CXX");
+  const std::string command = std::string(compiler == nullptr ? "c++" : compiler) +
+                              " -std=c++20 -O1 -w -shared -fPIC -I" + root_folder + "/tests/simt -I" + root_folder +
+                              "/include -o " + library + " " + source + " 2> " + log;
+  const int status = std::system(command.c_str());
+  const auto read = [](const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  };
+  kernel->log = read(log), kernel->image = read(library);
+  for (const std::string& path : {source, library, log}) unlink(path.c_str());
+  rmdir(folder);
+  if (status != 0) throw Error(Code::kInvalidArgument, kernel->key + ": does not compile for the host\n" + kernel->log);
+}
+
+driver::Result load(driver::Module* module, const void* image, uint32_t, int32_t*, void**) {
+  char path[] = "/tmp/fulmen-simt-XXXXXX";
+  const int file = mkstemp(path);
+  // The image ends where its section headers do: ELF64 e_shoff + e_shnum * e_shentsize.
+  const char* elf = static_cast<const char*>(image);
+  uint64_t offset = 0;
+  uint16_t entry_size = 0, entries = 0;
+  std::memcpy(&offset, elf + 40, 8), std::memcpy(&entry_size, elf + 58, 2), std::memcpy(&entries, elf + 60, 2);
+  const size_t size = offset + size_t(entry_size) * entries;
+  const bool written = file >= 0 && write(file, elf, size) == ssize_t(size);
+  if (file >= 0) close(file);
+  *module = written ? static_cast<driver::Module>(dlopen(path, RTLD_NOW | RTLD_LOCAL)) : nullptr;
+  unlink(path);
+  if (*module == nullptr) return 200;  // CUDA_ERROR_INVALID_IMAGE
+  *static_cast<const Runtime**>(dlsym(*module, "fulmen_simt_runtime")) = &kRuntime;
+  return 0;
+}
+
+// --- The rest of the driver: host memory, one stream that is always done.
+// ----------------------------------------------
+
+driver::Result attribute(int32_t* value, int32_t which, driver::DeviceId) {
+  switch (which) {
+    case driver::kMultiprocessors: *value = 3; break;  // few, so that persistent kernels walk
+    case driver::kMajor: *value = 9; break;
+    case driver::kMinor: *value = 0; break;
+    case driver::kMaxSharedOptin: *value = 232448; break;
+    default: *value = 1 << 20;
+  }
+  return 0;
+}
+
+driver::Api make_api() {
+  driver::Api a{};
+  static char device_context;
+  a.init = [](uint32_t) { return 0; };
+  a.device_count = [](int32_t* n) { return *n = 1, 0; };
+  a.device_get = [](driver::DeviceId* d, int32_t) { return *d = 0, 0; };
+  a.device_name = [](char* name, int32_t size, driver::DeviceId) {
+    return std::strncpy(name, "emulated", size_t(size)), 0;
+  };
+  a.device_attribute = attribute;
+  a.primary_context_retain = [](driver::Context* c, driver::DeviceId) {
+    return *c = reinterpret_cast<driver::Context>(&device_context), 0;
+  };
+  a.context_get = [](driver::Context* c) { return *c = reinterpret_cast<driver::Context>(&device_context), 0; };
+  a.context_push = [](driver::Context) { return 0; };
+  a.context_pop = [](driver::Context*) { return 0; };
+  a.module_load = load;
+  a.module_function = [](driver::Function* f, driver::Module m, const char*) {
+    *f = static_cast<driver::Function>(dlsym(m, "fulmen_emulated"));
+    return *f == nullptr ? 500 : 0;
+  };
+  a.function_set = [](driver::Function, int32_t, int32_t) { return 0; };
+  a.occupancy = [](int32_t* n, driver::Function, int32_t, size_t) { return *n = 1, 0; };
+  a.occupancy_clusters = [](int32_t* n, driver::Function, const driver::LaunchConfig*) { return *n = 2, 0; };
+  a.launch = launch;
+  a.exchange_capture_mode = [](int32_t*) { return 0; };
+  a.memory_alloc = [](driver::Pointer* p, size_t n) {
+    void* memory = std::aligned_alloc(256, (n + 256) / 256 * 256);
+    return *p = driver::Pointer(memory), memory == nullptr ? 2 : 0;
+  };
+  a.memory_free = [](driver::Pointer p) { return std::free(reinterpret_cast<void*>(p)), 0; };
+  a.memory_copy = [](driver::Pointer to, driver::Pointer from, size_t n, driver::Stream) {
+    return std::memcpy(reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), n), 0;
+  };
+  a.memory_set = [](driver::Pointer p, uint8_t byte, size_t n, driver::Stream) {
+    return std::memset(reinterpret_cast<void*>(p), byte, n), 0;
+  };
+  a.stream_synchronize = [](driver::Stream) { return 0; };
+  a.error_name = [](driver::Result, const char** text) { return *text = "EMULATED", 0; };
+  a.error_string = [](driver::Result, const char** text) { return *text = "an error of the emulated device", 0; };
+  return a;
+}
+
+}  // namespace
+
+void install(const std::string& root, const std::string& cache) {
+  root_folder = root;
+  jit::Sha256 stand_ins;  // they go into every kernel, so into every kernel's hash
+  for (const char* name : {"arch", "cluster", "cvt", "dependent_launch", "memory", "warp"}) {
+    std::ifstream file(root + "/tests/simt/fulmen/cuda/ptx/" + name + ".cuh");
+    stand_ins.add_field(std::string(std::istreambuf_iterator<char>(file), {}));
+  }
+  static const driver::Api api = make_api();
+  driver::install(api);
+  setenv("FULMEN_CUDA_TARGET", "emulated", 1);
+  jit::configure_default_jit(
+      {.cache_folder = cache, .pack_folders = {}, .compiler = {"host c++ " + stand_ins.hex(), &compile}});
+}
+
+}  // namespace fulmen::simt

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// fulmen_gpu_bench OUT.json: times the standard rows on device 0, writes JSON, prints a table. A row's floor is its
+// bytes at the copy bandwidth measured in the same run.
+#include <fulmen/core/error.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <fstream>
+
+#include "tools/gpu/suite.h"
+#include "tools/gpu/timing.h"
+
+namespace fulmen::gpu {
+namespace {
+
+struct Result {
+  std::string id, shape, problem;
+  double bytes = 0;
+  Timing timing;
+};
+
+// Nanoseconds of the calling thread per launch, while the GPU keeps up.
+double host_ns(Timer& timer, const Problem& p) {
+  const Context context{.stream = timer.stream()};
+  double best = 1e30;
+  for (int32_t round = 0; round < 20; ++round) {
+    timer.synchronize();
+    const auto start = std::chrono::steady_clock::now();
+    for (int32_t i = 0; i < 200; ++i) p.launch(i % p.num_sets, context);
+    best = std::min(best,
+                    std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start).count() / 200);
+  }
+  return best;
+}
+
+Result measure(Timer& timer, const Row& row) {
+  Result r{.id = row.id, .shape = row.shape};
+  try {
+    const Problem p = row.make();
+    const Context context{.stream = timer.stream()};
+    r.bytes = p.bytes;
+    r.timing = timer.time(p.num_sets, [&](int32_t set) { p.launch(set, context); });
+  } catch (const std::exception& e) { r.problem = e.what(); }
+  return r;
+}
+
+std::string text_or(const char* variable, const char* otherwise) {
+  const char* text = std::getenv(variable);
+  return text == nullptr ? otherwise : text;
+}
+
+struct Ceilings {
+  double copy = 0, event_us = 0, host_ns = 0;
+};
+
+void write_json(const std::string& path, const std::vector<Result>& results, const Ceilings& c) {
+  int32_t version = 0;
+  driver::api().version(&version);
+  char date[32] = "";
+  const std::time_t now = std::time(nullptr);
+  std::strftime(date, sizeof date, "%Y-%m-%d", std::gmtime(&now));
+  std::ofstream out(path);
+  out << "{\"device\": \"" << cuda::device(0).name << "\", \"driver\": \"CUDA " << version / 1000 << "."
+      << version % 1000 / 10 << "\", \"commit\": \"" << text_or("FULMEN_COMMIT", "unknown") << "\", \"date\": \""
+      << date << "\", \"suite\": \"gpu-memory\",\n"
+      << " \"ceilings\": {\"copy_bytes_per_second\": " << c.copy << ", \"event_us\": " << c.event_us
+      << ", \"host_ns_per_call\": " << c.host_ns << "},\n \"rows\": [\n";
+  for (size_t i = 0; i < results.size(); ++i) {
+    const Result& r = results[i];
+    out << "  {\"id\": \"" << r.id << "\", \"shape\": \"" << r.shape << "\"";
+    if (r.problem.empty())
+      out << ", \"us\": " << r.timing.us << ", \"low_us\": " << r.timing.low_us
+          << ", \"graph_us\": " << r.timing.graph_us << ", \"bytes\": " << r.bytes
+          << ", \"floor_us\": " << r.bytes / c.copy * 1e6;
+    else
+      out << ", \"problem\": \"failed\"";
+    out << ", \"peers\": {}}" << (i + 1 < results.size() ? ",\n" : "\n");
+  }
+  out << "]}\n";
+}
+
+int run(const std::string& path) {
+  const cuda::Device& device = cuda::device(0);
+  const cuda::CurrentContext current(device.primary);
+  Timer timer;
+  Ceilings ceilings{.copy = timer.copy_bytes_per_second(), .event_us = timer.event_us()};
+  std::vector<Result> results;
+  for (const Row& row : suite()) {
+    results.push_back(measure(timer, row));
+    std::fprintf(stderr, "%s %.1f us %s\n", row.id.c_str(), results.back().timing.us, results.back().problem.c_str());
+  }
+  ceilings.host_ns = host_ns(timer, suite().front().make());
+  write_json(path, results, ceilings);
+
+  std::printf("%s: copy %.2f TB/s, events alone %.1f us, host %.0f ns per call of N1\n", device.name.c_str(),
+              ceilings.copy / 1e12, ceilings.event_us, ceilings.host_ns);
+  std::printf("%-30s %9s %9s %9s %8s %8s  %s\n", "id", "us", "graph us", "floor us", "% floor", "% graph", "shape");
+  int32_t failed = 0;
+  for (const Result& r : results) {
+    const double floor_us = r.bytes / ceilings.copy * 1e6;
+    if (r.problem.empty())
+      std::printf("%-30s %9.2f %9.2f %9.2f %7.1f%% %7.1f%%  %s\n", r.id.c_str(), r.timing.us, r.timing.graph_us,
+                  floor_us, 100 * floor_us / r.timing.us, 100 * floor_us / r.timing.graph_us, r.shape.c_str());
+    else
+      std::printf("%-30s failed: %s\n", r.id.c_str(), r.problem.c_str()), ++failed;
+  }
+  return failed == 0 ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace fulmen::gpu
+
+int main(int argc, char** argv) {
+  try {
+    return fulmen::gpu::run(argc > 1 ? argv[1] : "gpu-memory.json");
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "%s\n", e.what());
+    return 1;
+  }
+}

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# On a machine with a GPU: runs what tools/gpu/stage.sh staged. Needs the driver; NVRTC where kernels are not in the pack.
+#   tools/gpu/run.sh [STAGED FOLDER] [RESULTS FOLDER]
+# Writes logs and JSON to the results folder ($OUT or gpu-results), prints a short table last. The most important steps
+# come first; what does not fit into FULMEN_GPU_SECONDS (450) is cut short or skipped, and the summary says so.
+set -uo pipefail
+staged=$(realpath "${1:-build/gpu}")
+out=$(realpath -m "${2:-${OUT:-gpu-results}}")
+mkdir -p "$out"
+export LD_LIBRARY_PATH="$staged/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+FULMEN_COMMIT=$(cat "$staged/commit")
+export FULMEN_COMMIT
+if [ -z "${CUDA_HOME:-}" ] && command -v nvcc >/dev/null; then
+  CUDA_HOME=$(dirname "$(dirname "$(realpath "$(command -v nvcc)")")")
+  export CUDA_HOME
+fi
+if [ -z "${CUDA_HOME:-}" ]; then  # the compiler of PyTorch's wheels
+  lib=$(find / -name 'libnvrtc.so.1[23]' -not -path '/proc/*' 2>/dev/null | head -1)
+  if [ -n "$lib" ]; then export FULMEN_NVRTC=$lib; fi
+fi
+"$staged/bin/fulmen_pack" keys >/dev/null 2>&1 || export LD_LIBRARY_PATH="$staged/compat:$LD_LIBRARY_PATH"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+summary="$out/summary.txt"
+: >"$summary"
+note() { printf '%s\n' "$*" | tee -a "$summary"; }
+
+deadline=$((SECONDS + ${FULMEN_GPU_SECONDS:-450}))
+
+# step NAME SECONDS LOG COMMAND...: runs, logs, notes the outcome and gtest's counts.
+step() {
+  local name=$1 limit=$2 log=$3 start=$SECONDS rc
+  shift 3
+  if [ $((deadline - SECONDS)) -lt 5 ]; then note "$(printf '%-34s not run: out of time' "$name")"; return; fi
+  [ "$limit" -gt $((deadline - SECONDS)) ] && limit=$((deadline - SECONDS))
+  printf '\n=== %s\n' "$name" >>"$out/$log"
+  timeout "$limit" "$@" >>"$out/$log" 2>&1
+  rc=$?
+  local counts=$(tail -40 "$out/$log" | grep -aE '^\[  (PASSED|FAILED)  \] [0-9]+|ERROR SUMMARY' | tr '\n' ' ')
+  note "$(printf '%-34s rc %3d  %4d s  %s' "$name" "$rc" $((SECONDS - start)) "$counts")"
+}
+
+{ nvidia-smi -L; nvidia-smi --query-gpu=driver_version,clocks.sm,clocks.mem,power.draw --format=csv; ldd --version | head -1
+  echo "CUDA_HOME=${CUDA_HOME:-} FULMEN_NVRTC=${FULMEN_NVRTC:-}"; } >"$out/machine.txt" 2>&1
+export FULMEN_CACHE_DIR="$work/cache"
+
+step "ops, compiled here" 150 tests.log "$staged/bin/cuda_ops_test"
+step "runtime: graphs, streams, errors" 60 tests.log "$staged/bin/cuda_runtime_test"
+step "benchmark, pack alone" 120 bench.log env FULMEN_PACK_PATH="$staged/pack" FULMEN_JIT=off FULMEN_CACHE_DIR= \
+  "$staged/bin/fulmen_gpu_bench" "$out/gpu-memory.json"
+step "jit" 60 tests.log "$staged/bin/jit_test"
+step "jit under kill -9, 5 x 32" 60 tests.log env FULMEN_JIT_ROUNDS=5 FULMEN_JIT_PROCESSES=32 "$staged/bin/jit_crash_test"
+step "compile all kernels, 2 at a time" 90 compile.log "$staged/bin/fulmen_pack" build --arch sm_90a --jobs 2 --out "$work/pack" --report "$out/compile.tsv"
+sanitizer=$(command -v compute-sanitizer || ls "${CUDA_HOME:-/nowhere}"/bin/compute-sanitizer 2>/dev/null)
+if [ -n "$sanitizer" ]; then
+  step "memcheck" 90 sanitizer.log "$sanitizer" --tool memcheck --error-exitcode 9 "$staged/bin/cuda_ops_test"
+  step "racecheck, norms" 60 sanitizer.log "$sanitizer" --tool racecheck --error-exitcode 9 "$staged/bin/cuda_ops_test" --gtest_filter='CudaNorm.Rms*'
+else
+  note "compute-sanitizer: not found"
+fi
+for target in compute_75 compute_89; do
+  step "ops as PTX of $target" 120 tests.log env FULMEN_CUDA_TARGET=$target FULMEN_CACHE_DIR="$work/$target" "$staged/bin/cuda_ops_test"
+done
+sed -n '/copy .* TB\/s/,$p' "$out/bench.log"
+grep -aE '^\[  FAILED  \]|ERROR SUMMARY: [1-9]' "$out"/*.log | sort | uniq -c | head -20
+cat "$summary"

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+// The rows of the GPU benchmark: ids and shapes of the project's standard table.
+#pragma once
+#include <fulmen/core/context.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace fulmen::gpu {
+
+// One row on its own buffers, several sets of them, so that no launch finds its data in L2.
+struct Problem {
+  int32_t num_sets = 1;
+  double bytes = 0;  // what the op must move
+  std::function<void(int32_t set, const Context& context)> launch;
+};
+
+struct Row {
+  std::string id, shape;
+  std::function<Problem()> make;
+};
+
+std::vector<Row> suite();
+
+}  // namespace fulmen::gpu
