@@ -2,9 +2,11 @@
 #include "src/cuda/table.h"
 
 #include "src/cuda/activation.h"
+#include "src/cuda/bits.h"
 #include "src/cuda/merge.h"
 #include "src/cuda/norm.h"
 #include "src/cuda/page.h"
+#include "src/cuda/page_tables.h"
 #include "src/cuda/quantization.h"
 #include "src/cuda/rope.h"
 
@@ -30,8 +32,9 @@ struct Table {
   }
 };
 
-using All = Table<RmsNorm, FusedAddRmsNorm, LayerNorm, ActAndMul, Rope, AppendPagedKvCache, AppendPagedMlaKvCache,
-                  MergeState, MergeStates, PerTensorQuantFp8, PerTokenGroupQuantFp8>;
+using All = Table<RmsNorm, FusedAddRmsNorm, LayerNorm, ActAndMul, Rope, RopeQuantizeFp8, RopeAppendPagedKvCache,
+                  AppendPagedKvCache, AppendPagedMlaKvCache, MergeState, MergeStates, PerTensorQuantFp8,
+                  PerTokenGroupQuantFp8, PackBits, SegmentPackBits, GetBatchIndicesPositions, GetSeqLens>;
 
 }  // namespace
 

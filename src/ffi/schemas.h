@@ -16,6 +16,8 @@
 #include <fulmen/ops/per_token_group_quant_fp8.h>
 #include <fulmen/ops/rmsnorm.h>
 #include <fulmen/ops/rope.h>
+#include <fulmen/ops/rope_append_paged_kv_cache.h>
+#include <fulmen/ops/rope_quantize_fp8.h>
 #include <fulmen/ops/sample.h>
 #include <fulmen/ops/segment_packbits.h>
 #include <fulmen/ops/softmax.h>
@@ -43,6 +45,8 @@ inline constexpr std::array kSchemas{
     &kPerTokenGroupQuantFp8Schema,
     &kRmsNormSchema,
     &kRopeSchema,
+    &kRopeAppendPagedKvCacheSchema,
+    &kRopeQuantizeFp8Schema,
     &kSampleSchema,
     &kSegmentPackBitsSchema,
     &kSoftmaxSchema,

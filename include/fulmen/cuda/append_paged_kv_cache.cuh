@@ -9,20 +9,6 @@
 
 namespace fulmen::cuda::append_paged_kv_cache {
 
-struct Slot {
-  int64_t page = -1, in_page = 0;  // page -1: nowhere
-};
-
-// Nowhere for padding, and for indices that point outside: the kernel stays inside its tensors whatever it is given.
-__device__ __forceinline__ Slot slot_of(const Params& p, int64_t token) {
-  const int64_t request = p.batch_indices[token], position = p.positions[token];
-  if (request < 0 || request >= p.batch_size || position < 0) return {};
-  const int64_t in_table = position / p.page_size, index = p.kv_indptr[request] + in_table;
-  if (index < 0 || index >= p.num_kv_indices) return {};
-  const int64_t page = p.kv_indices[index];
-  return page < 0 || page >= p.num_pages ? Slot{} : Slot{page, position - in_table * p.page_size};
-}
-
 template <Key K>
 __device__ __forceinline__ void run(const Params& p) {
   using Vector = Bits<K.vec_bytes>;
@@ -34,7 +20,7 @@ __device__ __forceinline__ void run(const Params& p) {
 
   wait_for_predecessor();
   allow_successor();
-  Slot slot;
+  PageTable::Slot slot;
   bool asked = false;
   for (int32_t base = int32_t(warp - token * p.parts) * 32 * kBatch; base < total; base += step) {
     Vector data[kBatch];
@@ -50,7 +36,7 @@ __device__ __forceinline__ void run(const Params& p) {
       if (at < total)
         data[i] = load_stream<K.vec_bytes>(side.rows + token * side.token_stride + head * side.head_stride + in_head);
     }
-    if (!asked) slot = slot_of(p, token), asked = true;
+    if (!asked) slot = p.pages.slot_of(p.pages.ask(token)), asked = true;
     if (slot.page < 0) return;
 #pragma unroll
     for (int32_t i = 0; i < kBatch; ++i) {
