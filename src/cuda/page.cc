@@ -54,12 +54,13 @@ PageTable page_table(const TensorView& batch_indices, const TensorView& position
 runtime::Refusal AppendPagedKvCache::refuses(const Args& a) {
   const int64_t bytes = (a.append_key.shape[2] + a.append_value.shape[2]) * size_of(a.append_key.dtype);
   if (a.append_key.shape[1] * bytes > kMost / 2) return "a token's keys and values exceed 1 GiB";
+  if (a.append_key.shape[0] > (kMost * (kThreads / 32)) / (1 + a.append_key.shape[1] * bytes / (32 * kBatch)))
+    return "too many tokens for one grid";
   if (a.k_cache.shape[1] > kMost) return "page_size is beyond 2147483647";
   return {};
 }
 
-Work<append_paged_kv_cache::Key, append_paged_kv_cache::Params> AppendPagedKvCache::work(const Args& a,
-                                                                                         const Device& device) {
+Work<append_paged_kv_cache::Key, append_paged_kv_cache::Params> AppendPagedKvCache::work(const Args& a, const Device&) {
   const int32_t vec_bytes = std::min(vec_bytes_of(a.append_key, a.k_cache), vec_bytes_of(a.append_value, a.v_cache));
   Params p{.key = side_of(a.append_key, a.k_cache, vec_bytes),
            .value = side_of(a.append_value, a.v_cache, vec_bytes),
@@ -67,10 +68,8 @@ Work<append_paged_kv_cache::Key, append_paged_kv_cache::Params> AppendPagedKvCac
            .nnz = a.append_key.shape[0],
            .num_heads = int32_t(a.append_key.shape[1]),
            .parts = 1};
-  // Few tokens: several warps each, until every SM has some 8 warps or a warp has one batch of loads.
   const int64_t vecs = int64_t(p.num_heads) * (p.key.vecs_per_head + p.value.vecs_per_head);
-  const int64_t most = std::max<int64_t>(1, math::ceil_div(vecs, 32 * kBatch));
-  while (p.parts < most && p.nnz * p.parts < 8 * int64_t(device.num_sms)) ++p.parts;
+  p.parts = int32_t(std::max<int64_t>(1, math::ceil_div(vecs, 32 * kBatch)));
   const int64_t ctas = math::ceil_div(p.nnz * p.parts, int64_t(kThreads / 32));
   return {
       .key = {vec_bytes}, .params = p, .shape = {.grid = uint32_t(ctas), .num_threads = kThreads}, .persistent = false};

@@ -6,6 +6,7 @@
 #include <fulmen/ops/append_paged_mla_kv_cache.h>
 #include <fulmen/ops/attention.h>
 #include <fulmen/ops/chain_speculative_sampling.h>
+#include <fulmen/ops/elementwise.h>
 #include <fulmen/ops/fused_add_rmsnorm.h>
 #include <fulmen/ops/get_batch_indices_positions.h>
 #include <fulmen/ops/get_seq_lens.h>
@@ -34,6 +35,7 @@ inline constexpr std::array kSchemas{
     &kAppendPagedKvCacheSchema,
     &kAppendPagedMlaKvCacheSchema,
     &kChainSpeculativeSamplingSchema,
+    &kElementwiseSchema,
     &kFusedAddRmsNormSchema,
     &kGetBatchIndicesPositionsSchema,
     &kGetSeqLensSchema,

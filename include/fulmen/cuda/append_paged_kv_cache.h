@@ -16,7 +16,7 @@ struct Key {
   }
 };
 
-inline constexpr int32_t kThreads = 128, kBatch = 8;  // loads in flight per thread
+inline constexpr int32_t kThreads = 128, kBatch = 4;  // loads in flight per thread
 FULMEN_FN constexpr int32_t num_threads(const Key&) { return kThreads; }
 
 // New rows of one kind and their cache; strides in bytes.
@@ -32,7 +32,7 @@ struct Params {
   PageTable pages;
   int64_t nnz;
   int32_t num_heads;
-  int32_t parts;  // warps that share a token
+  int32_t parts;  // warps of a token
 };
 
 }  // namespace fulmen::cuda::append_paged_kv_cache

@@ -161,11 +161,14 @@ __device__ __forceinline__ void run(const Params& p) {
 #pragma unroll
   for (int32_t i = 0; i < kBatch; ++i) piece[i].load(p, to.token, pass + i);
   PageTable::Asked asked;
-  if constexpr (K.paged) asked = p.pages.ask(to.token);
+  bool appends = false;  // the same for all of the warp
+#pragma unroll
+  for (int32_t i = 0; i < kBatch; ++i) appends |= K.paged && !is_query(piece[i].segment);
+  if (appends) asked = p.pages.ask(to.token);
   int64_t position = 0;
   to.owned = position_of(p, to.token, &position);
   if (pass < p.first_pass[kQCopied]) fill_table<K>(table, p, position);  // what turns comes first
-  if constexpr (K.paged) to.slot = p.pages.slot_of(asked);
+  if (appends) to.slot = p.pages.slot_of(asked);
 #pragma unroll
   for (int32_t i = 0; i < kBatch; ++i) store<K>(piece[i], p, to, table);
 }
