@@ -137,12 +137,15 @@ struct Target {
 
 template <Key K>
 __device__ __forceinline__ void store(const Piece<K>& piece, const Params& p, const Target& to, const SinCos* table) {
-  if (piece.head < 0 || !to.owned) return;
+  const bool query = is_query(piece.segment), paged = K.paged && !query;
+  if (piece.head < 0 || !to.owned || (paged && to.slot.page < 0)) return;
   const Segment& s = p.segment[piece.segment];
-  if (is_query(piece.segment)) return piece.template finish<K.q_out>(p, to.token * s.out_token, p.q_scale, table);
-  if (K.paged && to.slot.page < 0) return;
-  const int64_t row = K.paged ? to.slot.page * s.out_page + to.slot.in_page * s.out_token : to.token * s.out_token;
-  piece.template finish<K.kv_out>(p, row, p.kv_scale, table);
+  const int64_t row = paged ? to.slot.page * s.out_page + to.slot.in_page * s.out_token : to.token * s.out_token;
+  const float scale = query ? p.q_scale : p.kv_scale;
+  if (K.q_out == K.kv_out || query)
+    piece.template finish<K.q_out>(p, row, scale, table);
+  else
+    piece.template finish<K.kv_out>(p, row, scale, table);
 }
 
 // Whether one of a warp's passes is not of queries.
