@@ -87,11 +87,15 @@ Bandwidth measure_bandwidth(int64_t working_set_bytes) {
   return {bytes * double(repeat) / read, bytes * double(repeat) / copy};
 }
 
-double measure_f32_flops() {
+PeakFlops measure_flops() {
   constexpr int64_t kRounds = 200000;
-  const double seconds =
-      best_seconds(0.2, [&](int64_t, int64_t) { sink.store(loops().fma(kRounds), std::memory_order_relaxed); });
-  return double(kRounds) * loops().flops_per_round * runtime::num_threads() / seconds;
+  const auto rate = [](float (*loop)(int64_t)) {
+    if (loop == nullptr) return 0.0;
+    const double seconds =
+        best_seconds(0.2, [&](int64_t, int64_t) { sink.store(loop(kRounds), std::memory_order_relaxed); });
+    return double(kRounds) * loops().flops_per_round * runtime::num_threads() / seconds;
+  };
+  return {rate(loops().fma), 2 * rate(loops().bf16_dot)};
 }
 
 void pin_threads() {

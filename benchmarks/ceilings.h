@@ -11,7 +11,11 @@ struct Bandwidth {
 };
 
 Bandwidth measure_bandwidth(int64_t working_set_bytes);  // best of about 0.1 s each
-double measure_f32_flops();                              // FMA peak over all threads, at the process's CPU level
+
+struct PeakFlops {
+  double f32 = 0, bf16 = 0;  // FMA, and products of bf16 pairs summed in f32 (0: no such instruction)
+};
+PeakFlops measure_flops();  // per second over all threads, at the process's CPU level
 
 // Binds thread i of the default executor to the i-th CPU of the process's affinity mask.
 void pin_threads();

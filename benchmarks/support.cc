@@ -29,7 +29,7 @@ struct Row {
   std::vector<std::pair<std::string, double>> peers;
 };
 
-double peak_flops = 0;
+PeakFlops peak_flops;
 
 std::vector<Row>& rows() {
   static std::vector<Row> all;
@@ -129,11 +129,14 @@ void time_row(benchmark::State& state, const std::string& id, const std::string&
   row.foreign_cpu = foreign.share();
   std::sort(times.begin(), times.end());
   row.us = times.front() * 1e6, row.median_us = times[times.size() / 2] * 1e6;
-  row.floor_us = floor_seconds(s.cost, row.bandwidth, peak_flops) * 1e6;
+  const double peak = s.bf16_products && peak_flops.bf16 > 0 ? peak_flops.bf16 : peak_flops.f32;
+  row.floor_us = floor_seconds(s.cost, row.bandwidth, peak) * 1e6;
   for (size_t i = 0; i < s.peers.size(); ++i) row.peers.emplace_back(s.peers[i].first, peer_best[i] * 1e6);
   state.counters["best_us"] = row.us;
   state.counters["GB/s"] = row.bytes / row.us * 1e-3;
   if (row.flops > 0) state.counters["GFLOP/s"] = row.flops / row.us * 1e-3;
+  state.counters["%read"] = 100 * row.bytes / row.us * 1e6 / row.bandwidth.read;
+  if (row.flops > 0) state.counters["%f32"] = 100 * row.flops / row.us * 1e6 / peak_flops.f32;
   state.counters["%floor"] = 100 * row.floor_us / row.us;
   state.counters["%foreign"] = 100 * row.foreign_cpu;
   for (const auto& [name, us] : row.peers) state.counters["x_" + name] = us / row.us;
@@ -177,7 +180,8 @@ void write_json(const std::string& path, const std::string& suite) {
   out << "{\"device\": " << quoted(device_name()) << ", \"level\": " << quoted(runtime::name_of(runtime::cpu_level()))
       << ", \"num_threads\": " << runtime::num_threads() << ", \"commit\": " << quoted(commit)
       << ", \"date\": " << quoted(date) << ", \"suite\": " << quoted(suite)
-      << ",\n \"ceilings\": {\"f32_gflops\": " << peak_flops * 1e-9 << "},\n \"rows\": [";
+      << ",\n \"ceilings\": {\"f32_gflops\": " << peak_flops.f32 * 1e-9
+      << ", \"bf16_gflops\": " << peak_flops.bf16 * 1e-9 << "},\n \"rows\": [";
   const char* separator = "\n";
   for (const Row& r : rows()) {
     out << separator << "  {\"id\": " << quoted(r.id) << ", \"shape\": " << quoted(r.shape) << ", \"us\": " << r.us
@@ -216,9 +220,10 @@ int run(int argc, char** argv, const std::string& suite) {
   benchmark::Initialize(&count, rest.data());
   if (benchmark::ReportUnrecognizedArguments(count, rest.data())) return 1;
   pin_threads();
-  peak_flops = measure_f32_flops();
-  std::fprintf(stderr, "%s, level %s, %d threads, %.0f f32 GFLOP/s\n", device_name().c_str(),
-               runtime::name_of(runtime::cpu_level()), runtime::num_threads(), peak_flops * 1e-9);
+  peak_flops = measure_flops();
+  std::fprintf(stderr, "%s, level %s, %d threads, GFLOP/s: %.0f f32, %.0f bf16 pairs\n", device_name().c_str(),
+               runtime::name_of(runtime::cpu_level()), runtime::num_threads(), peak_flops.f32 * 1e-9,
+               peak_flops.bf16 * 1e-9);
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();
   if (!json.empty()) write_json(json, suite);

@@ -22,6 +22,7 @@ struct Subject {
   std::function<::testing::AssertionResult()> check;  // after one run: is the result within the reference's bound?
   Cost cost;                                          // cost(args)
   double footprint_bytes = 0;                         // memory touched; 0: cost.bytes. Less when in place
+  bool bf16_products = false;  // the floor is that of bf16 pairs, where the CPU has them, not of f32 FMAs
   std::vector<std::pair<std::string, std::function<void()>>> peers;  // what users would pick instead, same shape
   std::function<void()> before_each = {};  // not timed: puts back what an in-place run changed
 };
