@@ -2,8 +2,8 @@
 // The harness of every benchmarks/<op>_bench.cc, on Google Benchmark. A row is an id, a shape and a function that
 // builds a Subject: what to run, how to check it, what it costs, and whom to compare with. The harness pins the
 // threads, checks the result before timing it (a wrong result is not timed), measures the bandwidth of the same working
-// set just before, and prints the best time, GB/s and the share of the floor reached. --json=FILE also writes the
-// results as a file.
+// set before, between and after the runs, and prints the best time, GB/s and the share of the floor reached.
+// --json=FILE also writes the results as a file.
 //   fulmen::bench::add("rmsnorm/f32", "2048x4096", [] { return fulmen::bench::Subject{...}; });
 //   int main(int argc, char** argv) { return fulmen::bench::run(argc, argv, "rmsnorm"); }
 #pragma once
