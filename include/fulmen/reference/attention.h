@@ -13,10 +13,14 @@
 //   out_c    errors of a weight act on both sums: Σ_j p_j E_j |v_jc - out_c| + A (Σ_j p_j |v_jc| + |out_c|) + 4u
 //            |out_c| + R Σ_j p_j |v_jc|
 //   lse      Σ_j p_j E_j + A + u (2 ln d + 4 |lse|)
+// A variant without softmax sums w_j v_j as they are: out_c errs by Σ_j e_j |v_jc| + (A + R) Σ_j |w_j v_jc|, e_j: what
+// the logit's error makes of the weight, and 8 roundings of the variant's own; lse is 0, or -inf where no key is seen.
 #pragma once
 #include <fulmen/attention/variant.h>
 #include <fulmen/ops/attention.h>
 #include <fulmen/reference/bounded.h>
+
+#include <type_traits>
 
 namespace fulmen::reference {
 
@@ -30,12 +34,16 @@ namespace detail {
 inline constexpr double kLog2e = 1.4426950408889634074, kLn2 = 0.69314718055994530942;
 inline int64_t id(const TensorView& t, int64_t i) { return int64_t(element(t, i)); }
 
-// What a variant is to the oracle: z(row, j, x) in natural-log units, the rounding that f32 adds to it, and visibility.
-template <class Sees, class Logit, class Rounding>
+struct Softmax {};
+
+// What a variant is to the oracle: z(row, j, x) in natural-log units, the rounding that f32 adds to it, and visibility;
+// weight(row, j, z) where there is no softmax.
+template <class Sees, class Logit, class Rounding, class Weight = Softmax>
 struct Model {
   Sees sees;
   Logit logit;
   Rounding rounding;
+  Weight weight = {};
 };
 
 struct Problem {
@@ -152,8 +160,26 @@ inline void finish_row(const AttentionArgs& a, std::vector<Term>& terms, const V
   *lse = d > 0 ? rounded_to({natural * scale, lse_bound * scale * second_order}, DType::kF32) : Bounded{-INFINITY, 0};
 }
 
+// Sum of one row's terms, each with its weight and the weight's error, and its bound.
+inline void finish_sum(const AttentionArgs& a, const std::vector<Term>& terms, const Vectors& v, int64_t d_vo,
+                       Bounded* out, Bounded* lse) {
+  const double relative = sum_error(double(terms.size())) + weight_rounding(a) + 4 * kUnit;
+  const double scale = double(a.options.v_scale);
+  for (int64_t c = 0; c < d_vo; ++c) {
+    double value = 0, bound = 0;
+    for (const Term& t : terms) {
+      const double x = v.x[size_t(t.j * d_vo + c)];
+      value += t.weight * x;
+      bound += (t.error + relative * std::abs(t.weight) + 0x1p-126) * std::abs(x) + 0x1p-126;
+    }
+    out[c] = rounded_to({value * scale, bound * std::abs(scale)}, a.out.dtype);
+  }
+  *lse = terms.empty() ? Bounded{-INFINITY, 0} : Bounded{0, 0};
+}
+
 template <class M>
 AttentionValues attention(const AttentionArgs& a, const M& model, bool add_sinks) {
+  constexpr bool kSoftmax = std::is_same_v<decltype(model.weight), Softmax>;
   const Problem p(a);
   AttentionValues r;
   r.out.assign(size_t(p.total_q * p.num_qo_heads * p.d_vo), {NAN, 0});
@@ -200,8 +226,19 @@ AttentionValues attention(const AttentionArgs& a, const M& model, bool add_sinks
             const double z = model.logit(row, j, x);
             const double slope =
                 std::max(std::abs(model.logit(row, j, x + error) - z), std::abs(model.logit(row, j, x - error) - z));
+            if constexpr (!kSoftmax) {
+              const double e = slope + model.rounding(row, j, x, z), w = model.weight(row, j, z);
+              const double apart =
+                  std::max(std::abs(model.weight(row, j, z + e) - w), std::abs(model.weight(row, j, z - e) - w));
+              terms.push_back({z, apart + 8 * kUnit * std::abs(w), w, j});
+              continue;
+            }
             terms.push_back(
                 {z * kLog2e, (slope + model.rounding(row, j, x, z)) * kLog2e + 2 * kUnit * std::abs(z * kLog2e), 0, j});
+          }
+          if constexpr (!kSoftmax) {
+            finish_sum(a, terms, v, p.d_vo, &r.out[size_t(at * p.d_vo)], &r.lse[size_t(at)]);
+            continue;
           }
           const double sink = add_sinks ? element(a.sinks, h) : 0;
           finish_row(a, terms, v, p.d_vo, add_sinks ? &sink : nullptr, &r.out[size_t(at * p.d_vo)], &r.lse[size_t(at)]);
@@ -214,6 +251,8 @@ AttentionValues attention(const AttentionArgs& a, const M& model, bool add_sinks
 
 template <class Sees, class Logit, class Rounding>
 Model(Sees, Logit, Rounding) -> Model<Sees, Logit, Rounding>;
+template <class Sees, class Logit, class Rounding, class Weight>
+Model(Sees, Logit, Rounding, Weight) -> Model<Sees, Logit, Rounding, Weight>;
 
 }  // namespace detail
 
@@ -255,13 +294,18 @@ AttentionValues attention(const AttentionArgs& a, const V& variant) {
     const fulmen::attention::KvRange seen = variant.visible(r);
     return j >= seen.begin && j < seen.end && (!variant.has_mask() || bool(variant.keep(r, int32_t(j))));
   };
-  const auto logit = [&](const Row& r, int64_t j, double x) {
-    return double(variant.scale_log2()) * detail::kLn2 * variant.logit(r, int32_t(j), x);
-  };
+  double scale = 1;
+  if constexpr (V::kSoftmax) scale = double(variant.scale_log2()) * detail::kLn2;
+  const auto logit = [&](const Row& r, int64_t j, double x) { return scale * variant.logit(r, int32_t(j), x); };
   const auto rounding = [&](const Row&, int64_t, double x, double z) {
-    return 8 * kUnit * (std::abs(z) + std::abs(double(variant.scale_log2()) * detail::kLn2 * x));
+    return 8 * kUnit * (std::abs(z) + std::abs(scale * x));
   };
-  return detail::attention(a, detail::Model{sees, logit, rounding}, false);
+  if constexpr (V::kSoftmax) {
+    return detail::attention(a, detail::Model{sees, logit, rounding}, false);
+  } else {
+    const auto weight = [&](const Row& r, int64_t j, double z) { return variant.weight(r, int32_t(j), z); };
+    return detail::attention(a, detail::Model{sees, logit, rounding, weight}, false);
+  }
 }
 
 }  // namespace fulmen::reference

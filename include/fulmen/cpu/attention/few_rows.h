@@ -256,7 +256,7 @@ struct FewRows {
     }
     if (mixed) {
       for (int32_t r = 0; r < num_rows; ++r) weigh_row<kRows>(now, h * block.num_rows + first + r, h, r);
-    } else {
+    } else if constexpr (Variant::kSoftmax) {
       weigh_all<kRows>(h);
     }
     if constexpr (kDot) narrow_pairs(scratch.s, kChunk * kRows, scratch.p_bf16);
