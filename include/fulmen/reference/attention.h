@@ -44,6 +44,7 @@ struct Model {
   Logit logit;
   Rounding rounding;
   Weight weight = {};
+  static constexpr bool kSoftmax = std::is_same_v<Weight, Softmax>;
 };
 
 struct Problem {
@@ -177,9 +178,35 @@ inline void finish_sum(const AttentionArgs& a, const std::vector<Term>& terms, c
   *lse = terms.empty() ? Bounded{-INFINITY, 0} : Bounded{0, 0};
 }
 
+// What key j, row j of k, contributes to a row with query q.
+template <class M>
+Term term_of(const AttentionArgs& a, const M& model, const fulmen::attention::Row& row, int64_t j, const Vectors& q,
+             const Vectors& k) {
+  const size_t d = q.x.size();
+  double x = 0, magnitude = 0, error = 0;
+  for (size_t c = 0; c < d; ++c) {
+    const double kc = k.x[size_t(j) * d + c], qc = q.x[c];
+    x += qc * kc;
+    magnitude += std::abs(qc * kc);
+    error += std::abs(qc) * k.error[size_t(j) * d + c] + std::abs(kc) * q.error[c];
+  }
+  error += sum_error(double(d)) * magnitude;
+  if (weight_rounding(a) > 0) error += 0x1p-120 * double(d);  // subnormal inputs times what is not huge
+  const double z = model.logit(row, j, x);
+  const double slope =
+      std::max(std::abs(model.logit(row, j, x + error) - z), std::abs(model.logit(row, j, x - error) - z));
+  const double e = slope + model.rounding(row, j, x, z);
+  if constexpr (M::kSoftmax) {
+    return {z * kLog2e, e * kLog2e + 2 * kUnit * std::abs(z * kLog2e), 0, j};
+  } else {
+    const double w = model.weight(row, j, z);
+    const double apart = std::max(std::abs(model.weight(row, j, z + e) - w), std::abs(model.weight(row, j, z - e) - w));
+    return {z, apart + 8 * kUnit * std::abs(w), w, j};
+  }
+}
+
 template <class M>
 AttentionValues attention(const AttentionArgs& a, const M& model, bool add_sinks) {
-  constexpr bool kSoftmax = std::is_same_v<decltype(model.weight), Softmax>;
   const Problem p(a);
   AttentionValues r;
   r.out.assign(size_t(p.total_q * p.num_qo_heads * p.d_vo), {NAN, 0});
@@ -207,36 +234,14 @@ AttentionValues attention(const AttentionArgs& a, const M& model, bool add_sinks
           const int64_t h = head * group + g, at = row_idx * p.num_qo_heads + h;
           const fulmen::attention::Row row{int32_t(b),    int32_t(i),      int32_t(h),
                                            int32_t(head), int32_t(qo_len), int32_t(kv_len)};
-          std::vector<double> q(size_t(p.d_qk)), q_error(size_t(p.d_qk), 0);
-          for (int64_t c = 0; c < p.d_qk; ++c) q[size_t(c)] = element(a.q, at * p.d_qk + c);
+          Vectors q{std::vector<double>(size_t(p.d_qk)), std::vector<double>(size_t(p.d_qk), 0)};
+          for (int64_t c = 0; c < p.d_qk; ++c) q.x[size_t(c)] = element(a.q, at * p.d_qk + c);
           if (a.options.rope_theta > 0)
-            rotate(q.data(), q_error.data(), p.d_qk, double(kv_len - qo_len + i), a.options);
+            rotate(q.x.data(), q.error.data(), p.d_qk, double(kv_len - qo_len + i), a.options);
           terms.clear();
-          for (int64_t j = 0; j < kv_len; ++j) {
-            if (!model.sees(row, j)) continue;
-            double x = 0, magnitude = 0, error = 0;
-            for (int64_t c = 0; c < p.d_qk; ++c) {
-              const double kc = k.x[size_t(j * p.d_qk + c)], qc = q[size_t(c)];
-              x += qc * kc;
-              magnitude += std::abs(qc * kc);
-              error += std::abs(qc) * k.error[size_t(j * p.d_qk + c)] + std::abs(kc) * q_error[size_t(c)];
-            }
-            error += sum_error(double(p.d_qk)) * magnitude;
-            if (weight_rounding(a) > 0) error += 0x1p-120 * double(p.d_qk);  // subnormal inputs times what is not huge
-            const double z = model.logit(row, j, x);
-            const double slope =
-                std::max(std::abs(model.logit(row, j, x + error) - z), std::abs(model.logit(row, j, x - error) - z));
-            if constexpr (!kSoftmax) {
-              const double e = slope + model.rounding(row, j, x, z), w = model.weight(row, j, z);
-              const double apart =
-                  std::max(std::abs(model.weight(row, j, z + e) - w), std::abs(model.weight(row, j, z - e) - w));
-              terms.push_back({z, apart + 8 * kUnit * std::abs(w), w, j});
-              continue;
-            }
-            terms.push_back(
-                {z * kLog2e, (slope + model.rounding(row, j, x, z)) * kLog2e + 2 * kUnit * std::abs(z * kLog2e), 0, j});
-          }
-          if constexpr (!kSoftmax) {
+          for (int64_t j = 0; j < kv_len; ++j)
+            if (model.sees(row, j)) terms.push_back(term_of(a, model, row, j, q, k));
+          if constexpr (!M::kSoftmax) {
             finish_sum(a, terms, v, p.d_vo, &r.out[size_t(at * p.d_vo)], &r.lse[size_t(at)]);
             continue;
           }
