@@ -8,8 +8,32 @@ and their arguments are listed in docs/ffi.md.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from typing import Any, Callable
+
+# Subclasses of torch.Tensor that were met (FakeTensor, DTensor, ...): calls with them go through PyTorch's dispatcher.
+dispatched_types: set[type] = set()
+
+
+def is_compiling() -> bool:
+    """Whether PyTorch is tracing the caller (torch.compile, torch.export)."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_compiling()
+
+
+def _operator(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, or its twin in torch.ops.fulmen while PyTorch traces or for tensors of a kind of their own."""
+    compiling = sys.modules["torch"].compiler.is_compiling
+
+    def call(*args: Any) -> Any:
+        if compiling() or (dispatched_types and not dispatched_types.isdisjoint(map(type, args))):
+            from ._torch import call_traced
+
+            return call_traced(name, *args)
+        return function(*args)
+
+    return call
 
 
 def library_path() -> str:
@@ -44,9 +68,20 @@ class Library:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):
             raise AttributeError(name)
-        function = self._load().get_function(name)
+        if is_compiling():
+            from ._torch import traced
+
+            return traced(name)
+        function = self.function(name)
+        # Importing tvm_ffi imported PyTorch where that is installed: elsewhere nobody pays for it.
+        if sys.modules.get("torch") is not None:
+            function = _operator(name, function)
         setattr(self, name, function)
         return function
+
+    def function(self, name: str) -> Callable[..., Any]:
+        """The module's function itself."""
+        return self._load().get_function(name)
 
 
 lib = Library()

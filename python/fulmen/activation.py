@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 
-from ._arrays import Array, arg, dtype_of, empty, out_arg, takes_dlpack
+from ._arrays import Array, arg, dtype_of, empty, joined, out_arg, takes_dlpack
 from ._ffi import lib
 
 
@@ -28,16 +28,12 @@ def _rows(x: Array) -> Array:
         return x
     if x.ndim == 1:
         return x[None]
-    flat = x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:])
-    if math.prod(x.shape) > 0 and not _same_memory(flat, x):
+    try:
+        return joined(x, (math.prod(x.shape[:-2]), *x.shape[-2:]))
+    except ValueError:
         raise ValueError(
             f"an array of shape {tuple(x.shape)} whose leading dimensions cannot be joined; make it contiguous"
-        )
-    return flat
-
-
-def _same_memory(a: Array, b: Array) -> bool:
-    return (a.data_ptr() == b.data_ptr()) if hasattr(a, "data_ptr") else (a.ctypes.data == b.ctypes.data)
+        ) from None
 
 
 @takes_dlpack

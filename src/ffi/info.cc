@@ -86,13 +86,17 @@ String version_() { return FULMEN_VERSION; }
 
 String list_functions_() {
   std::vector<std::string> all;
-  for (const Export& e : exports())
+  for (const Export& e : exports()) {
+    std::vector<std::string> types;
+    for (const char* type : e.types) types.push_back(Object::quoted(type));
     all.push_back(Object()
                       .text("name", e.name)
                       .text("arguments", e.arguments)
                       .number("num_arguments", e.num_arguments)
+                      .json("types", list(types))
                       .text("doc", e.doc)
                       .end());
+  }
   return list(all);
 }
 
