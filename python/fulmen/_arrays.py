@@ -77,7 +77,7 @@ def empty(like: Array, shape: Sequence[int], dtype: str | None = None) -> Array:
 
 def empty_like(x: Array) -> Array:
     """An uninitialised contiguous array of x's shape, dtype and framework."""
-    if isinstance(x, np.ndarray):
+    if type(x) not in _torch_types and isinstance(x, np.ndarray):
         return np.empty(x.shape, x.dtype)
     if x.is_contiguous():  # the faster of PyTorch's ways, but it keeps the order of strides
         return sys.modules["torch"].empty_like(x)
@@ -137,6 +137,8 @@ def arg(x: Array | None) -> Any:
 
 def out_arg(x: Array, name: str = "out") -> Any:
     """As arg, for memory that the library writes. Raises ValueError when NumPy marked it read-only."""
+    if type(x) in _torch_types:
+        return x
     if isinstance(x, np.ndarray) and not x.flags.writeable:
         raise ValueError(f"{name} is a read-only NumPy array")
     return arg(x)
@@ -248,7 +250,7 @@ def takes_dlpack(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        if len(args) > position and is_native(args[position]):
+        if len(args) > position and (type(args[position]) in _native_types or is_native(args[position])):
             return function(*args, **kwargs)
         seen: list[Any] = []
         args = tuple(_adopt(x, seen) for x in args)
