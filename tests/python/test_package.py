@@ -265,3 +265,9 @@ def test_command_line_jit_and_pack(tmp_path):
     assert found.returncode == 0 and "hit: " in found.stdout
     wrong = cli("pack", "build", "--arch", "sm_1", *few)
     assert wrong.returncode == 1 and wrong.stderr
+
+
+def test_benchmark_tables_are_those_of_the_result_files():
+    command = [sys.executable, str(ROOT / "benchmarks" / "tables.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
