@@ -17,15 +17,13 @@ def _act_and_mul(input: Array, out: Array | None, activation: str) -> Array:
         raise ValueError(f"{activation}_and_mul: out has shape {tuple(out.shape)}, expected {shape}")
     elif dtype_of(out) != dtype_of(input):
         raise ValueError(f"{activation}_and_mul: out has dtype {dtype_of(out)}, expected {dtype_of(input)}")
-    x, y = _rows(input), _rows(out)
+    x, y = (input, out) if len(shape) in (2, 3) else (_rows(input), _rows(out))
     lib.act_and_mul(arg(x), out_arg(y), activation)
     return out
 
 
 def _rows(x: Array) -> Array:
     """The same memory as [rows, n] or [rows, m, n]; the op takes at most three dimensions."""
-    if x.ndim in (2, 3):
-        return x
     if x.ndim == 1:
         return x[None]
     try:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import EPS, Torch, TorchCuda, dtype_name, needs_cuda
+from conftest import EPS, Torch, TorchCuda, dtype_name, needs_cuda, why_unserved
 from torch_cases import CASES, Make
 
 import fulmen
@@ -64,9 +64,9 @@ def skips_without_kernel():
     try:
         yield
     except NotImplementedError as error:
-        if "no kernel serves this call" not in str(error):
+        if not why_unserved(error):
             raise
-        pytest.skip(str(error).replace("\n", ";"))
+        pytest.skip(why_unserved(error))
 
 
 @DEVICES
