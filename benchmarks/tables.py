@@ -60,7 +60,7 @@ def peers(data: dict[str, Any]) -> list[str]:
         for name, text in row["problems"].items():
             first = text.splitlines()[0] if text else ""
             notes.append(f"- {row['id']}, {name}: {first}")
-    lines = table(["id", "shape", "floor µs", "fulmen µs", "% of floor", *names], rows)
+    lines = table(["id", "shape", "floor µs", "fulmen µs", "% of floor", *(f"{n} µs" for n in names)], rows)
     return [*lines, "", "Not timed:", *notes] if notes else lines
 
 
@@ -100,7 +100,7 @@ def kind_of(data: dict[str, Any]) -> tuple[str, Any] | None:
 
 
 def origin(name: str, data: dict[str, Any]) -> str:
-    words = [data["device"], data.get("driver", "").split("\n")[0], f"commit {data['commit'][:9]}", data["date"][:10]]
+    words = [data["device"], data.get("driver", "").split("\n")[0], f"commit {data['commit'][:16]}", data["date"][:10]]
     versions = ", ".join(f"{n} {v}" for n, v in data.get("versions", {}).items())
     copy = data.get("ceilings", {}).get("copy_bytes_per_second")
     words += [versions] + ([f"copy {copy / 1e12:.2f} TB/s"] if copy else [])
