@@ -58,10 +58,11 @@ def peers(data: dict[str, Any]) -> list[str]:
             cells.append(f"{number(theirs)} ({theirs / us:.2f}×)" if theirs and us else number(theirs))
         rows.append([row["id"], row["shape"], number(row["floor_us"]), number(us), share(row["floor_us"], us), *cells])
         for name, text in row["problems"].items():
-            first = text.splitlines()[0] if text else ""
-            notes.append(f"- {row['id']}, {name}: {first}")
+            notes.append(f"- {row['id']}, {name}: not timed: {text.splitlines()[0] if text else ''}")
+        for name in [n for n, method in row["methods"].items() if method == "queue"]:
+            notes.append(f"- {row['id']}, {name}: no CUDA graph can capture it; timed queued behind a busy kernel")
     lines = table(["id", "shape", "floor µs", "fulmen µs", "% of floor", *(f"{n} µs" for n in names)], rows)
-    return [*lines, "", "Not timed:", *notes] if notes else lines
+    return [*lines, "", *notes] if notes else lines
 
 
 def gpu_operators(data: dict[str, Any]) -> list[str]:
