@@ -58,10 +58,11 @@ def peers(data: dict[str, Any]) -> list[str]:
             cells.append(f"{number(theirs)} ({theirs / us:.2f}×)" if theirs and us else number(theirs))
         rows.append([row["id"], row["shape"], number(row["floor_us"]), number(us), share(row["floor_us"], us), *cells])
         for name, text in row["problems"].items():
-            first = text.splitlines()[0] if text else ""
-            notes.append(f"- {row['id']}, {name}: {first}")
-    lines = table(["id", "shape", "floor µs", "fulmen µs", "% of floor", *names], rows)
-    return [*lines, "", "Not timed:", *notes] if notes else lines
+            notes.append(f"- {row['id']}, {name}: not timed: {text.splitlines()[0] if text else ''}")
+        for name in [n for n, method in row["methods"].items() if method == "queue"]:
+            notes.append(f"- {row['id']}, {name}: no CUDA graph can capture it; timed queued behind a busy kernel")
+    lines = table(["id", "shape", "floor µs", "fulmen µs", "% of floor", *(f"{n} µs" for n in names)], rows)
+    return [*lines, "", *notes] if notes else lines
 
 
 def gpu_operators(data: dict[str, Any]) -> list[str]:
@@ -100,7 +101,7 @@ def kind_of(data: dict[str, Any]) -> tuple[str, Any] | None:
 
 
 def origin(name: str, data: dict[str, Any]) -> str:
-    words = [data["device"], data.get("driver", "").split("\n")[0], f"commit {data['commit'][:9]}", data["date"][:10]]
+    words = [data["device"], data.get("driver", "").split("\n")[0], f"commit {data['commit'][:16]}", data["date"][:10]]
     versions = ", ".join(f"{n} {v}" for n, v in data.get("versions", {}).items())
     copy = data.get("ceilings", {}).get("copy_bytes_per_second")
     words += [versions] + ([f"copy {copy / 1e12:.2f} TB/s"] if copy else [])

@@ -70,9 +70,9 @@ def empty(like: Array, shape: Sequence[int], dtype: str | None = None) -> Array:
     """An uninitialised contiguous array of like's framework and device; dtype is a name, None for like's."""
     if isinstance(like, np.ndarray):
         return np.empty(shape, like.dtype if dtype is None else numpy_dtype(dtype))
-    if dtype is None:
-        return like.new_empty(shape)
-    return like.new_empty(shape, dtype=torch_dtype(dtype))
+    if dtype is None and len(shape) > 0:
+        return like.new_empty(*shape)  # half the time of a tuple
+    return like.new_empty(tuple(shape), dtype=like.dtype if dtype is None else torch_dtype(dtype))
 
 
 def empty_like(x: Array) -> Array:
