@@ -98,8 +98,9 @@ def kind_of(data: dict[str, Any]) -> tuple[str, Any] | None:
     rows = data["rows"]
     if data["suite"].startswith("gpu") and rows and {"id", "shape"} <= rows[0].keys():
         return f"Operators, GPU: {data['suite'].removeprefix('gpu-')}", gpu_operators
-    return {"peers": ("Beside PyTorch and FlashInfer, GPU", peers),
-            "host_cost": ("Cost of a call on the host", host_cost)}.get(data["suite"])  # fmt: skip
+    if data["suite"].startswith("peers"):
+        return f"Beside PyTorch and FlashInfer, GPU: {data['suite'].removeprefix('peers').strip('-') or 'all'}", peers
+    return ("Cost of a call on the host", host_cost) if data["suite"] == "host_cost" else None
 
 
 def origin(name: str, data: dict[str, Any]) -> str:
