@@ -7,6 +7,7 @@
 #include "src/cuda/page.h"
 #include "src/cuda/quantization.h"
 #include "src/cuda/rope.h"
+#include "src/cuda/sampling.h"
 
 namespace fulmen::cuda {
 namespace {
@@ -31,7 +32,8 @@ struct Table {
 };
 
 using All = Table<RmsNorm, FusedAddRmsNorm, LayerNorm, ActAndMul, Rope, AppendPagedKvCache, AppendPagedMlaKvCache,
-                  MergeState, MergeStates, PerTensorQuantFp8, PerTokenGroupQuantFp8>;
+                  MergeState, MergeStates, PerTensorQuantFp8, PerTokenGroupQuantFp8, Sample, FilterTokens, Softmax,
+                  TopK, ChainSpeculativeSampling>;
 
 }  // namespace
 

@@ -24,6 +24,9 @@ __device__ __forceinline__ T shuffle_from(T x, int32_t lane) {
   return __shfl_sync(kAllLanes, x, lane);
 }
 __device__ __forceinline__ uint32_t ballot(bool predicate) { return __ballot_sync(kAllLanes, predicate); }
+// Of a ballot's or any other bits that are not all 0.
+__device__ __forceinline__ int32_t first_bit(uint32_t bits) { return __ffs(int32_t(bits)) - 1; }
+__device__ __forceinline__ int32_t last_bit(uint32_t bits) { return 31 - __clz(int32_t(bits)); }
 __device__ __forceinline__ void sync_warp() { __syncwarp(); }
 
 // All threads of the CTA call; orders their shared and global memory.

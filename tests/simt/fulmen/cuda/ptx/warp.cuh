@@ -32,6 +32,8 @@ inline uint32_t ballot(bool predicate) {
   for (int32_t mask = 1; mask < 32; mask *= 2) bits |= shuffle_xor(bits, mask);
   return bits;
 }
+inline int32_t first_bit(uint32_t bits) { return __builtin_ctz(bits); }
+inline int32_t last_bit(uint32_t bits) { return 31 - __builtin_clz(bits); }
 
 // Fibers only switch at the calls above, so that plain code is atomic.
 template <class T>

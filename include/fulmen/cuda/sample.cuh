@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// sample: one read of the row gives its largest value and those of its chunks. A top_k that a list can hold goes
+// through the leader's list; other filters search the row for their cut. Launched by src/cuda/sampling.cc.
+#pragma once
+#include <fulmen/cuda/sample.h>
+#include <fulmen/cuda/ptx/dependent_launch.cuh>
+#include <fulmen/cuda/tile/token_draw.cuh>
+#include <fulmen/cuda/tile/token_filter_row.cuh>
+
+namespace fulmen::cuda::sample {
+
+struct Writer {
+  const Params& p;
+  int64_t row;
+  int32_t status;
+  __device__ __forceinline__ void operator()(int64_t token) const {
+    p.out.set(row * p.out.stride, token);
+    p.status.set(row, status);
+    if (p.valid != nullptr)
+      p.valid[row * p.valid_stride] = status == TokenStatus::kOk || status == TokenStatus::kInfinite;
+  }
+};
+
+// The leader draws among the first `len` entries of its sorted list.
+template <class Team, class Weight, class Write>
+__device__ __forceinline__ void draw_listed(Team& team, int32_t len, const Weight& weight, double u,
+                                            const Write& write) {
+  uint64_t* list = TokenList<Team>::entries();
+  for (int32_t i = int32_t(threadIdx.x); i < len; i += Team::kThreads)
+    list[i] = uint64_t(place_of_entry(list[i])) << 32 | bit_cast<uint32_t>(weight(float_of(key_of_entry(list[i]))));
+  sync_cta();
+  TokenList<Team>::sort(len);
+  const int32_t each = (len + Team::kThreads - 1) / Team::kThreads, first = int32_t(threadIdx.x) * each;
+  const auto mass = [&](int32_t i) { return fixed(bit_cast<float>(uint32_t(list[i]))); };
+  uint64_t sum = 0, total;
+  for (int32_t i = first; i < math::min(len, first + each); ++i) sum += mass(i);
+  sum = team.scan(sum, total);
+  const uint64_t target = target_of(u, total);
+  for (int32_t i = first; i < math::min(len, first + each); ++i) {
+    const uint64_t through = sum + mass(i);
+    if (sum <= target && target < through) write(int64_t(list[i] >> 32));
+    sum = through;
+  }
+}
+
+template <Key K>
+__device__ __forceinline__ void run(const Params& p) {
+  using X = type_of<K.x>;
+  using Team = TokenTeam<K.threads, K.cluster>;
+  using Weight = TokenWeight<K.logits>;
+  Team team;
+  const int64_t row = int64_t(blockIdx.x / team.size());
+  const bool speaks = team.rank() == 0 && threadIdx.x == 0;
+  wait_for_predecessor();
+  const int64_t input_row = p.indices.ids.data == nullptr ? row : p.indices.of(row);
+  if (input_row < 0 || input_row >= p.num_rows) {
+    if (speaks) Writer{p, row, TokenStatus::kBadParameter}(0);
+    return;
+  }
+  const TokenSlice<K> slice(team, static_cast<const X*>(p.input.data) + input_row * p.input.stride, p.input.n);
+  slice.depart();
+  RowFilter& f = RowFilter::shared<Team>();
+  if (threadIdx.x == 0) f = RowFilter::of(p.filter, K.logits ? p.temperature.of(row) : 1.0f, row, p.input.n);
+  clear_list(team);
+  team.sync();  // all CTAs of the team are there
+  slice.arrive();
+  TokenTop<K> top;
+  top.read(team, slice);
+  allow_successor();
+
+  const Writer write{p, row, judge<K.logits>(top.key, f.status)};
+  if (write.status == TokenStatus::kNan || write.status == TokenStatus::kEmpty) {
+    if (speaks) write(0);
+    return;
+  }
+  if (f.keeps_first()) {
+    const uint32_t first = first_of(team, slice, top.lane_key, top.key);
+    if (speaks) write(first);
+    return;
+  }
+  const Weight weight = Weight::of(float_of(top.key), f.inv_temperature);
+  const Kept kept = search_row<K>(team, slice, top, weight, true);
+  const double u = random_of(p.random, row, 0, 0);
+  if (kept.listed) {
+    if (team.rank() == 0) draw_listed(team, kept_of_list(team, weight), weight, u, write);
+    return;
+  }
+  draw_along(team, slice, KeptWeight<Weight>(weight, kept.cut, least_weight(f, weight)), team.control().total, u,
+             write);
+}
+
+}  // namespace fulmen::cuda::sample
