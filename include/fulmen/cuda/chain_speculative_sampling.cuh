@@ -79,8 +79,8 @@ __device__ __forceinline__ void run(const Params& p) {
   const double u = random_of(p.random, row, chain.emitted, 1);
   const Weight weight = Weight::of(float_of(top.key), 1);
   const auto kept = [&](float x, int32_t) { return weight(x); };
-  const uint64_t total = sum_blocks(team, slice, kept);
-  draw_along(team, slice, kept, total, u, write);
+  sum_blocks(team, slice, kept);
+  draw_along(team, slice, kept, u, write);
 }
 
 }  // namespace fulmen::cuda::chain_speculative_sampling

@@ -62,8 +62,9 @@ __device__ __forceinline__ void run(const Params& p) {
   RowFilter& f = RowFilter::shared<Team>();
   if (threadIdx.x == 0) f = RowFilter::of(p.filter, K.logits ? p.temperature.of(row) : 1.0f, row, p.input.n);
   clear_list(team);
-  team.sync();  // all CTAs of the team are there
+  team.arrive();
   slice.arrive();
+  team.wait();  // all CTAs of the team are there
   TokenTop<K> top;
   top.read(team, slice);
   allow_successor();
@@ -85,8 +86,7 @@ __device__ __forceinline__ void run(const Params& p) {
     if (team.rank() == 0) draw_listed(team, kept_of_list(team, weight), weight, u, write);
     return;
   }
-  draw_along(team, slice, KeptWeight<Weight>(weight, kept.cut, least_weight(f, weight)), team.control().total, u,
-             write);
+  draw_along(team, slice, KeptWeight<Weight>(weight, kept.cut, least_weight(f, weight)), u, write);
 }
 
 }  // namespace fulmen::cuda::sample

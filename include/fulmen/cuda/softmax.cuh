@@ -21,8 +21,9 @@ __device__ __forceinline__ void run(const Params& p) {
   slice.depart();
   const TokenFilterNumbers none{{{}, 0, kAllTokens}, {nullptr, 0, 1}, {nullptr, 0, 0}, false, false};
   const RowFilter f = RowFilter::of(none, p.temperature.of(row), row, p.input.n);
-  team.sync();
+  team.arrive();
   slice.arrive();
+  team.wait();
   TokenTop<K> top;
   top.read(team, slice);
   allow_successor();
@@ -38,7 +39,8 @@ __device__ __forceinline__ void run(const Params& p) {
     return write_row<K.vec>(slice, out, [&](float, int32_t i) { return uint32_t(i) == first ? 1.0f : 0.0f; });
   }
   const Weight weight = Weight::of(float_of(top.key), f.inv_temperature);
-  const float scale = float(1.0 / mass_of(sum_blocks(team, slice, [&](float x, int32_t) { return weight(x); })));
+  sum_blocks(team, slice, [&](float x, int32_t) { return weight(x); });
+  const float scale = float(1.0 / mass_of(total_of(team, slice)));
   write_row<K.vec>(slice, out, [&](float x, int32_t) { return weight(x) * scale; });
 }
 

@@ -42,8 +42,9 @@ __device__ __forceinline__ void run(const Params& p) {
   RowFilter& f = RowFilter::shared<Team>();
   if (threadIdx.x == 0) f = RowFilter::of(p.filter, 1, row, p.input.n);
   clear_list(team);
-  team.sync();
+  team.arrive();
   slice.arrive();
+  team.wait();
   TokenTop<K> top;
   top.read(team, slice);
   allow_successor();
@@ -62,7 +63,8 @@ __device__ __forceinline__ void run(const Params& p) {
                                                                                                         : -kInfinity;
     });
   } else {
-    const float scale = float(1.0 / mass_of(sum_blocks(team, slice, kept)));
+    sum_blocks(team, slice, kept);
+    const float scale = float(1.0 / mass_of(total_of(team, slice)));
     write_row<K.vec>(slice, out, [&](float x, int32_t i) { return kept(x, i) * scale; });
   }
 }

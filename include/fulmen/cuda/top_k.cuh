@@ -70,7 +70,7 @@ __device__ __forceinline__ void write_in_order(Team& team, const Slice& slice, c
 #pragma unroll
       for (int32_t j = 0; j < 4; ++j) num += kept(v[j], i + j);
     });
-    team.tell_all_by_warp(blocks + slice.first_block + b, sum_warp(num));
+    team.tell_all_by_warp(blocks + slice.first_block + b, add_warp(num));
   });
   team.sync();
   slice.for_blocks([&](int32_t b) {
@@ -78,7 +78,7 @@ __device__ __forceinline__ void write_in_order(Team& team, const Slice& slice, c
     if (blocks[block] == 0) return;
     uint64_t before = 0;
     for (int32_t i = warp_lane(); i < block; i += 32) before += blocks[i];
-    int32_t at = int32_t(sum_warp(before));
+    int32_t at = int32_t(add_warp(before));
     slice.for_vectors(b, [&](int32_t i, const float(&v)[4]) {
       int32_t mine = 0;
 #pragma unroll
@@ -129,8 +129,9 @@ __device__ __forceinline__ void run(const Params& p) {
                          p.input.n, p.large_index};
   slice.depart();
   clear_list(team);
-  team.sync();
+  team.arrive();
   slice.arrive();
+  team.wait();
   TokenTop<K> top;
   top.read(team, slice);
   allow_successor();
@@ -138,11 +139,11 @@ __device__ __forceinline__ void run(const Params& p) {
   // All tokens are allowed, so keys from 1 up; the list's bound is not 0 either.
   const NoWeight weight;
   TokenSearch<K, TokenSlice<K>, NoWeight, Goal> search{team, slice, weight, {p.k}, false, p.large_index, {0, kAllTies}};
-  uint32_t list_low = 0;
-  if (p.k <= int32_t(kMostListed) || p.input.n <= kTokenList) list_low = math::max(1u, top.bound(team, uint32_t(p.k)));
+  const uint32_t low = math::max(1u, top.bound(team, uint32_t(p.k)));
+  uint32_t list_low = p.k <= int32_t(kMostListed) || p.input.n <= kTokenList ? low : 0;
 #pragma unroll 1
   for (;;) {
-    search.run(top.key, kLeastKey, list_low, false);
+    search.run(top.key, low, list_low, false);
     if (search.listed || !p.sorted || p.k > kTokenList) break;
     list_low = search.cut.key;  // now they fit
     clear_list(team);

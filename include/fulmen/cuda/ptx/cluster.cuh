@@ -34,6 +34,17 @@ __device__ __forceinline__ void sync_cluster() {
   }
 }
 
+// The same in two halves, with work between them.
+__device__ __forceinline__ void arrive_cluster() {
+  if constexpr (kArch >= 90) asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void wait_cluster() {
+  if constexpr (kArch >= 90)
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+  else
+    __syncthreads();
+}
+
 // p points into dynamic_shared(); what is accessed is its counterpart in the CTA of that rank.
 __device__ __forceinline__ uint32_t remote_address(const void* p, uint32_t rank) {
   uint32_t address = 0;

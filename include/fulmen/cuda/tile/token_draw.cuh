@@ -16,62 +16,65 @@ __device__ __forceinline__ uint64_t target_of(double u, uint64_t total) {
   return target < total ? target : total - 1;
 }
 
-// After sum_blocks of the same weight: write(token) by one thread of the team.
-template <class Team, class Slice, class Weight, class Write>
-__device__ __forceinline__ void draw_along(Team& team, const Slice& slice, const Weight& weight, uint64_t total,
-                                           double u, const Write& write) {
-  const uint64_t* blocks = Team::template shared<uint64_t>(TokenLayout::kBlocks);
-  const uint64_t target = target_of(u, total);
-  const int32_t each = (slice.row_blocks + Team::kThreads - 1) / Team::kThreads;
-  const int32_t first = int32_t(threadIdx.x) * each, last = math::min(slice.row_blocks, first + each);
-  uint64_t sum = 0, all;
-#pragma unroll 1
-  for (int32_t b = first; b < last; ++b) sum += blocks[b];
-  sum = team.scan(sum, all);
-  TokenControl& c = team.control();
-  for (int32_t b = first; b < last; ++b) {
-    if (sum <= target && target < sum + blocks[b]) c.bin = uint32_t(b), c.slots[0] = target - sum;
-    sum += blocks[b];
-  }
-  sync_cta();
-  const int32_t block = int32_t(c.bin) - slice.first_block;
-  if (block < 0 || block >= slice.num_blocks || warp_index() != 0) return;
-  const uint64_t goal = c.slots[0];
-  uint64_t before = 0;
-  int32_t last_token = -1;
+// write(the first token of the block at which the running sum exceeds goal). A warp calls.
+template <class Slice, class Weight, class Write>
+__device__ __forceinline__ void walk_block(const Slice& slice, int32_t block, const Weight& weight, uint64_t goal,
+                                           const Write& write) {
+  float v[4];
+  uint64_t kept = 0, total, all;  // lane s: what step s holds
 #pragma unroll 1
   for (int32_t s = 0; s < kTokenSteps; ++s) {
-    float v[4];
     slice.fetch(block, s, v);
-    const int32_t i = slice.at(block, s);
     uint64_t mine = 0;
-    int32_t mine_last = -1;
 #pragma unroll
-    for (int32_t j = 0; j < 4; ++j) {
-      const uint64_t w = fixed(weight(v[j], i + j));
-      mine += w;
-      if (w > 0) mine_last = i + j;
-    }
-    uint64_t all_of_step;
-    const uint64_t through = before + scan_warp(mine, all_of_step) + mine;
-    const uint32_t reached = ballot(through > goal), present = ballot(mine > 0);
-    if (reached != 0) {
-      if (warp_lane() == first_bit(reached)) {
-        uint64_t sum_here = through - mine;
-        for (int32_t j = 0; j < 4; ++j) {
-          sum_here += fixed(weight(v[j], i + j));
-          if (sum_here > goal) {
-            write(i + j);
-            break;
-          }
-        }
-      }
-      return;
-    }
-    if (present != 0) last_token = shuffle_from(mine_last, last_bit(present));
-    before += all_of_step;
+    for (int32_t j = 0; j < 4; ++j) mine += fixed(weight(v[j], slice.at(block, s) + j));
+    mine = add_warp(mine);
+    if (warp_lane() == s) kept = mine;
   }
-  if (warp_lane() == 0) write(last_token < 0 ? 0 : last_token);  // rounding left the target beyond the block's own sum
+  const uint64_t before = scan_warp(kept, total);
+  // where rounding leaves the goal beyond the block's own sum, the last token
+  const uint32_t reaching = ballot(kept > 0 && before + kept > goal), present = ballot(kept > 0);
+  const int32_t step = reaching != 0 ? first_bit(reaching) : present != 0 ? last_bit(present) : 0;
+  const int32_t i = slice.at(block, step);
+  slice.fetch(block, step, v);
+  uint64_t w[4], mine = 0;
+#pragma unroll
+  for (int32_t j = 0; j < 4; ++j) mine += w[j] = fixed(weight(v[j], i + j));
+  uint64_t sum = shuffle_from(before, step) + scan_warp(mine, all);
+  const uint32_t chosen = ballot(mine > 0 && sum + mine > goal), some = ballot(mine > 0);
+  if (warp_lane() != (chosen != 0 ? first_bit(chosen) : some != 0 ? last_bit(some) : 0)) return;
+  int32_t token = 0;
+#pragma unroll
+  for (int32_t j = 0; j < 4; ++j) {
+    if (w[j] == 0 || (chosen != 0 && sum > goal)) continue;
+    token = i + j, sum += w[j];
+  }
+  write(token);
+}
+
+// After sum_blocks of the same weight: write(token) by one thread of the team. The first warp of each CTA finds the
+// block; that of the CTA that owns it walks along it.
+template <class Team, class Slice, class Weight, class Write>
+__device__ __forceinline__ void draw_along(Team&, const Slice& slice, const Weight& weight, double u,
+                                           const Write& write) {
+  if (warp_index() != 0) return;
+  const uint64_t* blocks = Team::template shared<uint64_t>(TokenLayout::kBlocks);
+  const int32_t each = (slice.row_blocks + 31) / 32;
+  const int32_t first = warp_lane() * each, last = math::min(slice.row_blocks, first + each);
+  uint64_t mine = 0, total;
+#pragma unroll 4
+  for (int32_t b = first; b < last; ++b) mine += blocks[b];
+  uint64_t before = scan_warp(mine, total);
+  const uint64_t target = target_of(u, total);
+  const uint32_t owner = uint32_t(first_bit(ballot(before <= target && target < before + mine)));
+  int32_t block = first;
+  if (uint32_t(warp_lane()) == owner) {
+    for (; before + blocks[block] <= target; ++block) before += blocks[block];
+  }
+  block = shuffle_from(block, int32_t(owner)) - slice.first_block;
+  const uint64_t goal = target - shuffle_from(before, int32_t(owner));
+  if (block < 0 || block >= slice.num_blocks) return;
+  walk_block(slice, block, weight, goal, write);
 }
 
 }  // namespace fulmen::cuda

@@ -58,7 +58,7 @@ __device__ __forceinline__ uint32_t least_key(uint32_t top_key) {
 // The least weight that min_p keeps. Exact for probabilities.
 template <class Weight>
 __device__ __forceinline__ float least_weight(const RowFilter& f, const Weight& weight) {
-  if (!(f.min_p > 0) || weight.infinite) return 0;
+  if (!(f.min_p > 0) || weight.top == kInfinity) return 0;
   const double bound = double(f.min_p) * double(weight(weight.top));
   const float rounded = float(bound);
   return double(rounded) < bound ? bit_cast<float>(bit_cast<uint32_t>(rounded) + 1) : rounded;
@@ -134,19 +134,22 @@ __device__ __forceinline__ Kept search_row(Team& team, const Slice& slice, Token
       search.by_mass = step == 4;
       if (search.by_mass ? !by_mass : !by_count) continue;
       uint32_t low = search.cut.key, list_low = 0;
-      if (K.logits && search.by_mass) {  // values so unlikely that all of them together cannot decide
+      if (search.by_mass) {  // values so unlikely that all of them together cannot decide
         const float share = float(mass_of(team.control().total) * (1 - double(f.top_p)) / (2.0 * double(slice.n)));
-        const float value = weight.top + math::log2(share) / weight.factor;
+        const float value = K.logits ? weight.top + math::log2(share) / weight.factor : share / weight.factor;
         if (value > -kInfinity && value < weight.top) low = math::max(low, key_of(value));
+      } else {
+        low = math::max(low, top.bound(team, uint32_t(f.top_k)));
       }
-      if (may_list)
-        list_low = math::max(by_count ? top.bound(team, uint32_t(f.top_k)) : 0u, least_key<K.logits>(top.key));
+      if (may_list) list_low = search.by_mass ? search.cut.key : low;
       may_list = false;
       search.run(top.key, low, list_low, K.logits && search.by_mass);
       if (search.listed) break;
     } else if (step == 5 ? sums : by_mass && row_mass == (step == 1)) {
       const float least = step == 5 ? least_weight(f, weight) : 0;
-      const uint64_t total = sum_blocks(team, slice, KeptWeight<Weight>(weight, search.cut, least));
+      sum_blocks(team, slice, KeptWeight<Weight>(weight, search.cut, least));
+      if (step == 5) break;
+      const uint64_t total = total_of(team, slice);
       if (threadIdx.x == 0) team.control().total = total;
       team.sync();
     }

@@ -14,29 +14,43 @@ template <class Team>
 struct TokenList {
   __device__ __forceinline__ static uint64_t* entries() { return Team::template shared<uint64_t>(TokenLayout::kList); }
 
-  // Pushes the lane's chosen elements; `chosen` has a bit for each of its four keys. All lanes of the warp call. The
-  // count goes to every CTA's control, the entries to the leader; what exceeds the list is counted alone.
+  // Each CTA collects what it chooses here first, where the bins are otherwise.
+  __device__ __forceinline__ static uint64_t* local() { return Team::template shared<uint64_t>(TokenLayout::kBins); }
+
+  // Collects the lane's chosen elements; `chosen` has a bit for each of its four keys. All lanes of the warp call. What
+  // exceeds the list is counted alone.
   __device__ __forceinline__ static void push(const Team& team, uint32_t chosen, const uint32_t (&key)[4],
                                               const uint32_t (&place)[4]) {
-    if (ballot(chosen != 0) == 0) return;
-    uint32_t mine = 0, total;
-#pragma unroll
-    for (int32_t j = 0; j < 4; ++j) mine += chosen >> j & 1;
-    const uint32_t before = scan_warp(mine, total);
-    uint32_t at = 0;
-    if (uint32_t(warp_lane()) < team.size())
-      at = atomic_add_remote(&team.control().list_count, uint32_t(warp_lane()), total);
-    at = shuffle_from(at, 0) + before;
 #pragma unroll
     for (int32_t j = 0; j < 4; ++j) {
-      if ((chosen >> j & 1) == 0) continue;
-      if (at < uint32_t(kTokenList)) store_remote(entries() + at, 0, entry_of(key[j], place[j]));
-      ++at;
+      const bool mine = (chosen >> j & 1) != 0;
+      const uint32_t all = ballot(mine);
+      if (all == 0) continue;
+      uint32_t at = 0;
+      if (warp_lane() == 0) at = atomic_add_local(&team.control().local_count, uint32_t(num_bits(all)));
+      at = shuffle_from(at, 0) + uint32_t(num_bits(all & ((1u << warp_lane()) - 1)));
+      if (mine && at < uint32_t(kTokenList)) local()[at] = entry_of(key[j], place[j]);
     }
+  }
+  // Brings what all CTAs have collected to the leader, and the count to every CTA's control. A team barrier must
+  // follow.
+  __device__ __forceinline__ static void deliver(const Team& team) {
+    TokenControl& c = team.control();
+    sync_cta();
+    const uint32_t n = c.local_count;
+    if (warp_index() == 0) {
+      uint32_t at = 0;
+      if (uint32_t(warp_lane()) < team.size()) at = atomic_add_remote(&c.list_count, uint32_t(warp_lane()), n);
+      if (warp_lane() == 0) c.place = at;
+    }
+    sync_cta();
+    const uint32_t first = c.place;
+    for (uint32_t i = threadIdx.x; i < math::min(n, uint32_t(kTokenList)); i += uint32_t(Team::kThreads))
+      if (first + i < uint32_t(kTokenList)) store_remote(entries() + first + i, 0, local()[i]);
   }
 
   // Sorts the first n entries, ascending. Every thread of the leader calls; a barrier stands at the end.
-  __device__ __forceinline__ static void sort(int32_t n) {
+  __device__ __noinline__ static void sort(int32_t n) {
     if (n <= math::min(256, Team::kThreads))
       sort_by_rank(n);
     else
@@ -85,7 +99,7 @@ struct TokenList {
 // Empties the list of every CTA; a team barrier must stand between this and the first push.
 template <class Team>
 __device__ __forceinline__ void clear_list(Team& team) {
-  if (threadIdx.x == 0) team.control().list_count = 0;
+  if (threadIdx.x == 0) team.control().list_count = team.control().local_count = 0;
 }
 
 // The element's place in the order among equals.
@@ -128,6 +142,7 @@ __device__ __forceinline__ uint64_t gather(Team& team, const Slice& slice, const
     });
     above += fixed(sum);
   });
+  TokenList<Team>::deliver(team);
   return above;
 }
 

@@ -47,13 +47,14 @@ struct TokenBins {
   }
   // The smallest key whose bin is before `bin`; above range.high for 0. Bins fall as keys rise.
   __device__ __forceinline__ uint32_t smallest_before(uint32_t bin) const {
-    uint32_t low = range.low, high = range.high + 1;
+    uint32_t low = range.low, high = range.high + 1;  // a warp tries 32 keys at a time
+#pragma unroll 1
     while (low < high) {
-      const uint32_t middle = low + (high - low) / 2;
-      if (of(middle) < bin)
-        high = middle;
-      else
-        low = middle + 1;
+      const uint32_t step = (high - low + 31) / 32, middle = low + uint32_t(warp_lane()) * step;
+      const uint32_t before = ballot(middle >= high || of(middle) < bin);
+      const uint32_t first = before == 0 ? 32 : uint32_t(first_bit(before));
+      high = math::min(high, low + first * step);
+      if (first > 0) low += (first - 1) * step + 1;
     }
     return low;
   }
@@ -94,7 +95,7 @@ struct TokenSearch {
           if (!whole) cut_list(int32_t(n), above);
           return;
         }
-        range.low = cut.key;
+        range.low = math::max(low_key, cut.key);
         whole = gathers = false;
         sync_cta();  // all have read the count
         continue;
@@ -104,14 +105,14 @@ struct TokenSearch {
       range = narrow(TokenBins(range, even), above, in_range);
       gathers = in_range <= uint32_t(kTokenList);
       if (!gathers && (one_key || range.low == range.high)) return cut_ties(range.low, in_range, above);
-      if (!gathers) team.sync();  // all have read these bins
+      team.sync();  // all have read these bins
     }
   }
 
  private:
   // A team barrier, and the team's sum if it is wanted.
   __device__ __forceinline__ double sum_of_team(uint64_t mine, bool wanted, double otherwise) {
-    if (wanted) otherwise = mass_of(team.team_sum(mine));
+    if (wanted) return mass_of(team.team_sum(mine));
     team.sync();
     return otherwise;
   }
@@ -149,16 +150,24 @@ struct TokenSearch {
     uint32_t* num = Team::template shared<uint32_t>(TokenLayout::kTops);  // of all CTAs; this thread's bins alone
     const uint32_t first = threadIdx.x * kEach;
     double upper = 0, lower = 0, total;
+    if constexpr (K.cluster) {
+      uint32_t sums[kEach] = {};
+#pragma unroll
+      for (uint32_t r = 0; r < uint32_t(kMaxTeam); ++r) {
+#pragma unroll
+        for (uint32_t i = 0; i < kEach; ++i)
+          if (r < team.size()) sums[i] += load_remote(from + first + i, r);
+      }
+#pragma unroll
+      for (uint32_t i = 0; i < kEach; ++i) num[first + i] = sums[i];
+    } else {
+      for (uint32_t i = first; i < first + kEach; ++i) num[i] = from[i];
+    }
 #pragma unroll 1
     for (int32_t pass = 0; pass < 2; ++pass) {
 #pragma unroll 1
       for (uint32_t i = first; i < first + kEach; ++i) {
-        uint32_t sum = num[i];
-        if (pass == 0) {
-          sum = 0;
-          for (uint32_t r = 0; r < team.size(); ++r) sum += load_remote(from + i, r);
-          num[i] = sum;
-        }
+        const uint32_t sum = num[i];
         if (sum == 0) continue;
         upper += double(sum) * (by_mass ? double(weight(bins.upper(i))) : 1.0);
         lower += double(sum) * (by_mass ? double(weight(bins.lower(i))) : 1.0);
@@ -223,7 +232,7 @@ struct TokenSearch {
 #pragma unroll
         for (int32_t j = 0; j < 4; ++j) ties += is_tie(key, v[j], i + j);
       });
-      team.tell_all_by_warp(blocks + slice.first_block + b, sum_warp(ties));
+      team.tell_all_by_warp(blocks + slice.first_block + b, add_warp(ties));
     });
     team.sync();
     uint64_t before = 0;

@@ -111,30 +111,24 @@ struct TokenSlice {
   }
 };
 
-// The weight of a value, at most 2; the likeliest token weighs 1 (probabilities: 1 to 2). See reference/token_filter.h
-// for the bound on its error.
+// The weight of a value, at most 2; the likeliest token weighs 1 (probabilities: 1 to 2). Where the largest value is
+// +inf, those tokens weigh the same and all that a cut leaves is them. See reference/token_filter.h for the bound on
+// its error.
 template <bool kLogits>
 struct TokenWeight {
   float top, factor;
-  bool infinite = false;  // the tokens of value +inf share all the mass
 
   __device__ __forceinline__ static TokenWeight of(float top, float inv_temperature) {
-    TokenWeight w{top, 0, top == kInfinity};
-    if constexpr (kLogits) {
-      w.factor = float(double(inv_temperature) * 1.4426950408889634);
-    } else {  // a power of two
-      const uint32_t exponent = bit_cast<uint32_t>(top) >> 23;
-      w.factor = bit_cast<float>(exponent >= 254 ? 0x00400000u : (254 - exponent) << 23);
-    }
-    return w;
+    if constexpr (kLogits) return {top, float(double(inv_temperature) * 1.4426950408889634)};
+    const uint32_t exponent = bit_cast<uint32_t>(top) >> 23;  // a power of two
+    return {top, bit_cast<float>(exponent >= 254 ? 0x00400000u : (254 - exponent) << 23)};
   }
   __device__ __forceinline__ float operator()(float x) const {
-    if (infinite) return x == kInfinity ? 1.0f : 0.0f;
     if constexpr (kLogits) {
-      const float y = (x - top) * factor;
+      const float y = fminf((x - top) * factor, 0);   // 0 where inf - inf is NaN
       return y < -125.51572f ? 0.0f : math::exp2(y);  // -87 log2 e
     } else {
-      return x > 0 ? x * factor : 0.0f;
+      return fminf(fmaxf(x * factor, 0), 2);
     }
   }
 };
@@ -142,11 +136,5 @@ struct TokenWeight {
 // Sums of weights as integers of 2^-40, so that their order does not matter.
 __device__ __forceinline__ uint64_t fixed(float weight) { return uint64_t(weight * 0x1p40f); }
 __device__ __forceinline__ double mass_of(uint64_t x) { return double(x) * 0x1p-40; }
-
-__device__ __forceinline__ uint64_t sum_warp(uint64_t x) {
-#pragma unroll
-  for (int32_t mask = 16; mask > 0; mask /= 2) x += shuffle_xor(x, mask);
-  return x;
-}
 
 }  // namespace fulmen::cuda

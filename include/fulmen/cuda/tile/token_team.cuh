@@ -8,9 +8,9 @@
 namespace fulmen::cuda {
 
 struct TokenControl {
-  uint64_t slots[kMaxTeam];                 // one word from each CTA of the team
+  uint64_t slots[2][kMaxTeam];              // one word from each CTA of the team, in turn
   uint64_t total;                           // what the row, or what is kept of it, weighs
-  uint32_t list_count;                      // tokens pushed to the list
+  uint32_t list_count, local_count;         // tokens pushed to the list
   uint32_t first_upper, first_lower;        // complements of bins, for atomic maxima
   uint32_t last_bin, bin, place, key, end;  // answers of one thread to all
 };
@@ -30,7 +30,7 @@ inline constexpr uint32_t kNanKey = 0xffffffffu, kInfiniteKey = 0xff800000u, kLe
 template <class T>
 __device__ __forceinline__ T scan_warp(T x, T& total) {
   T sum = x;
-#pragma unroll(sizeof(T) == 8 ? 1 : 5)  // a loop where that is less to compile
+#pragma unroll
   for (int32_t d = 1; d < 32; d *= 2) {
     const T other = shuffle_up(sum, d);
     if (warp_lane() >= d) sum += other;
@@ -43,7 +43,7 @@ __device__ __forceinline__ T scan_warp(T x, T& total) {
 template <int32_t Threads, bool kCluster>
 struct TokenTeam {
   static constexpr int32_t kThreads = Threads, kWarps = Threads / 32;
-  int32_t turn = 0;  // of the two halves of the scan's scratch
+  int32_t turn = 0, team_turn = 0;  // of the two halves of the scratch
 
   // Asked each time, as registers are short.
   __device__ __forceinline__ static uint32_t rank() {
@@ -57,6 +57,16 @@ struct TokenTeam {
   __device__ __forceinline__ void sync() const {
     if constexpr (kCluster)
       sync_cluster();
+    else
+      sync_cta();
+  }
+  // The first barrier of the team, with the row's copies between its halves; also one of the CTA.
+  __device__ __forceinline__ void arrive() const {
+    if constexpr (kCluster) arrive_cluster();
+  }
+  __device__ __forceinline__ void wait() const {
+    if constexpr (kCluster)
+      wait_cluster();
     else
       sync_cta();
   }
@@ -97,33 +107,33 @@ struct TokenTeam {
     const T earlier = scan_warp(warp_lane() < kWarps ? slots[warp_lane()] : T(0), total);
     return shuffle_from(earlier, warp_index()) + before;
   }
+  // Over the CTA; every thread calls.
   template <class T>
   __device__ __forceinline__ T sum(T x) {
-    T total;
-    scan(x, total);
-    return total;
-  }
-  __device__ __forceinline__ uint32_t max(uint32_t x) {
-#pragma unroll
-    for (int32_t mask = 16; mask > 0; mask /= 2) x = math::max(x, shuffle_xor(x, mask));
-    uint32_t* slots = shared<uint32_t>(TokenLayout::kScan + turn * 256);
+    T* slots = shared<T>(TokenLayout::kScan + turn * 256);
     turn ^= 1;
+    x = add_warp(x);
     if (warp_lane() == 0) slots[warp_index()] = x;
     sync_cta();
-    x = warp_lane() < kWarps ? slots[warp_lane()] : 0;
-#pragma unroll
-    for (int32_t mask = 16; mask > 0; mask /= 2) x = math::max(x, shuffle_xor(x, mask));
-    return x;
+    return add_warp(warp_lane() < kWarps ? slots[warp_lane()] : T(0));
   }
-  // The sum over the team of what each CTA's threads hold. One team barrier; a second one must follow before the next.
+  __device__ __forceinline__ uint32_t max(uint32_t x) {
+    uint32_t* slots = shared<uint32_t>(TokenLayout::kScan + turn * 256);
+    turn ^= 1;
+    x = max_warp(x);
+    if (warp_lane() == 0) slots[warp_index()] = x;
+    sync_cta();
+    return max_warp(warp_lane() < kWarps ? slots[warp_lane()] : 0);
+  }
+  // The sum over the team of what each CTA's threads hold. One team barrier.
   __device__ __forceinline__ uint64_t team_sum(uint64_t x) {
     const uint64_t mine = sum(x);
     if constexpr (!kCluster) return mine;
-    if (warp_index() == 0) tell_all_by_warp(&control().slots[rank()], mine);
+    uint64_t* slots = control().slots[team_turn];
+    team_turn ^= 1;
+    if (warp_index() == 0) tell_all_by_warp(slots + rank(), mine);
     sync();
-    uint64_t total = 0;
-    for (uint32_t r = 0; r < size(); ++r) total += control().slots[r];
-    return total;
+    return add_warp(uint32_t(warp_lane()) < size() ? slots[warp_lane()] : 0);
   }
 };
 

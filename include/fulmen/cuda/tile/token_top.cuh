@@ -52,7 +52,7 @@ template <TokenKey K>
 struct TokenTop {
   using Team = TokenTeam<K.threads, K.cluster>;
   uint32_t lane_key = kLeastKey;  // the largest of this lane's elements
-  uint32_t key = 0;               // of the row
+  uint32_t key = 0, low = 0;      // of the row; of the chunk whose largest value is least
   int32_t num_chunks = 0;
 
   // Lanes whose largest values share a chunk, so that a team has at most kTokenChunks of them.
@@ -80,8 +80,10 @@ struct TokenTop {
     if (thread % per == 0) team.tell_all(chunks + thread / per, chunk);
     num_chunks = int32_t(team.size()) * K.threads / per;
     team.sync();
-    for (int32_t i = int32_t(threadIdx.x); i < num_chunks; i += K.threads) key = math::max(key, chunks[i]);
-    key = team.max(key);
+    uint32_t not_low = 0;
+    for (int32_t i = int32_t(threadIdx.x); i < num_chunks; i += K.threads)
+      key = math::max(key, chunks[i]), not_low = math::max(not_low, ~chunks[i]);
+    key = team.max(key), low = ~team.max(not_low);
   }
 
   // A key that at least k tokens reach; 0 where chunks cannot tell. Every CTA of the team finds the same.
@@ -89,9 +91,7 @@ struct TokenTop {
     if (k > uint32_t(num_chunks)) return 0;
     const uint32_t* chunks = Team::template shared<uint32_t>(TokenLayout::kTops);
     uint32_t* bins = Team::template shared<uint32_t>(TokenLayout::kBins);
-    TokenRange range{key, key};
-    for (int32_t i = int32_t(threadIdx.x); i < num_chunks; i += K.threads) range.low = math::min(range.low, chunks[i]);
-    range.low = ~team.max(~range.low);
+    TokenRange range{low, key};
 #pragma unroll 1
     for (int32_t round = 0; round < 3; ++round) {
       const int32_t shift = range.shift();
@@ -126,9 +126,9 @@ __device__ __forceinline__ uint32_t first_of(Team& team, const Slice& slice, uin
   }
   first = ~team.max(~first);
   if (team.size() == 1) return first;
-  if (threadIdx.x == 0) team.tell_all(&team.control().slots[team.rank()], uint64_t(first));
+  if (threadIdx.x == 0) team.tell_all(&team.control().slots[0][team.rank()], uint64_t(first));
   team.sync();
-  for (uint32_t r = 0; r < team.size(); ++r) first = math::min(first, uint32_t(team.control().slots[r]));
+  for (uint32_t r = 0; r < team.size(); ++r) first = math::min(first, uint32_t(team.control().slots[0][r]));
   return first;
 }
 

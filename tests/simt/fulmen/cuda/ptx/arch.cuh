@@ -13,6 +13,7 @@
 #define __launch_bounds__(...)
 #define __grid_constant__
 #define __forceinline__ inline
+#define __noinline__
 
 namespace fulmen::simt {
 

@@ -9,6 +9,8 @@ namespace fulmen::cuda {
 inline uint32_t cluster_rank() { return simt::runtime().self()->cluster_rank; }
 inline uint32_t cluster_size() { return simt::runtime().self()->cluster_size; }
 inline void sync_cluster() { simt::runtime().sync_cluster(); }
+inline void arrive_cluster() {}
+inline void wait_cluster() { sync_cluster(); }
 inline char* dynamic_shared() { return static_cast<char*>(simt::runtime().dynamic_shared(cluster_rank())); }
 
 template <class T>
