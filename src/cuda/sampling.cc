@@ -40,7 +40,7 @@ TokenMatrix matrix_of(const TensorView& t) { return {t.data, t.strides[0], int32
 runtime::Refusal Sample::refuses(const Args& a) { return refuses_tokens(a.out.shape[0], a.input.shape[1]); }
 
 Work<sample::Key, sample::Params> Sample::work(const Args& a, const Device& device) {
-  const TeamShape s = team_for(device, a.out.shape[0], a.input.shape[1], {&a.input});
+  const TeamShape s = team_for(device, a.out.shape[0], a.input.shape[1], {&a.input}, true);
   return {.key = s.key(a.input.dtype, a.values == TokenValues::kLogits),
           .params = {.input = matrix_of(a.input),
                      .num_rows = a.input.shape[0],

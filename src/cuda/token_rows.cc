@@ -25,19 +25,22 @@ bool aligned(const TensorView& t) {
 
 }  // namespace
 
-TeamShape team_for(const Device& device, int64_t num_rows, int64_t n,
-                   std::initializer_list<const TensorView*> tensors) {
+TeamShape team_for(const Device& device, int64_t num_rows, int64_t n, std::initializer_list<const TensorView*> tensors,
+                   bool streams) {
   const int32_t element_bytes = tensors.size() == 0 ? 4 : size_of((*tensors.begin())->dtype);
   TeamShape s{.threads = n <= kShortRow ? 128 : 512};
   if (tensors.size() > 0 && std::all_of(tensors.begin(), tensors.end(), [](auto* t) { return aligned(*t); }))
     s.vec = 16 / element_bytes;
   const auto bytes = [&](int32_t size) { return TokenLayout::bytes(int32_t(n), size, element_bytes, true); };
-  if (has_clusters(device) && n > kShortRow) {
+  // Enough rows to fill the device with one CTA each: no barriers between CTAs, at the price of a second read for some
+  // filters.
+  const bool stream = streams && n > kShortRow && num_rows * 5 >= int64_t(device.num_sms) * 2;
+  if (has_clusters(device) && n > kShortRow && !stream) {
     while (s.size < kMaxTeam && bytes(s.size) - TokenLayout::row(int32_t(n)) > kSliceBytes) s.size *= 2;
     // few rows: more SMs read each
     while (s.size < kMaxTeam && num_rows * s.size * 2 <= device.num_sms && n / s.size > 2 * kShortRow) s.size *= 2;
   }
-  s.resident = bytes(s.size) <= device.max_shared_bytes;
+  s.resident = !stream && bytes(s.size) <= device.max_shared_bytes;
   s.shared_bytes = int32_t(TokenLayout::bytes(int32_t(n), s.size, element_bytes, s.resident));
   return s;
 }

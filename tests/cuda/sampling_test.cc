@@ -102,6 +102,19 @@ TEST_F(CudaSample, LargeVocabularies) {
     }
 }
 
+TEST_F(CudaSample, ManyRowsHaveACtaEach) {
+  for (TokenValues values : kBoth)
+    for (Shape shape : kShapes) {
+      if (emulated() && shape != Shape::kNormal && shape != Shape::kFlat) continue;
+      Problem p(DType::kF32, emulated() ? 2 : 64, 72000, values, shape, 3, 0);
+      for (const TokenFilter& f : {TokenFilter{}, TokenFilter{.top_k = 50, .top_p = 0.9f}, TokenFilter{.top_k = 300},
+                                   TokenFilter{.top_k = 2, .keep_ties = true}, TokenFilter{.top_p = 0.6f}}) {
+        p.args.filter = f;
+        expect_acceptable(p, name_of_filter(f) + " shape " + std::to_string(int(shape)));
+      }
+    }
+}
+
 TEST_F(CudaSample, RowsBeyondSharedMemoryAreReadAgain) {
   if (emulated()) GTEST_SKIP() << "too long for the emulator";
   Problem p(DType::kF32, 1, 600001, TokenValues::kLogits, Shape::kNormal, 5, 0);
@@ -164,7 +177,7 @@ TEST_F(CudaSample, FollowsTheExactDistribution) {
 
 TEST_F(CudaSample, ATokenDependsOnItsSeedAndOffsetNotOnItsSlot) {
   for (int64_t vocab_size : {500, 24000}) {
-    const int64_t num = emulated() ? 4 : 37;
+    const int64_t num = emulated() ? 4 : 64;  // a CTA per row; one row alone has a cluster
     for (const TokenFilter& f :
          {TokenFilter{.top_k = 100, .top_p = 0.95f}, TokenFilter{}, TokenFilter{.top_p = 0.9f}}) {
       Problem p(DType::kF32, num, vocab_size, TokenValues::kLogits, Shape::kNormal, 1, 0);

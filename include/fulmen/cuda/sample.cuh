@@ -43,6 +43,33 @@ __device__ __forceinline__ void draw_listed(Team& team, int32_t len, const Weigh
   }
 }
 
+// One CTA that reads the row from global memory: a bound on the k-th largest token from the row's first blocks is one
+// of the whole row, so that a small top_k needs a single read. False: the list could not hold what reaches the bound,
+// or the row is out of the ordinary.
+template <Key K, class Team>
+__device__ __forceinline__ bool list_stream(Team& team, const TokenSlice<K>& slice, TokenTop<K>& top,
+                                            const RowFilter& f) {
+  if (f.top_k > kMostListed || f.keeps_first() || (f.joint && f.top_p < 1)) return false;
+  const int64_t blocks = math::max(int64_t(16), f.top_k * slice.n / (1000 * kTokenBlock) + 1);
+  if (blocks * 4 > slice.num_blocks) return false;
+  TokenSlice<K> head = slice;
+  head.num_blocks = int32_t(blocks);
+  top.read(team, head);
+  const uint32_t low = math::max(top.bound(team, uint32_t(f.top_k)), least_key<K.logits>(0));
+  gather(team, slice, {low, kNanKey}, {low, kAllTies}, false, false, [](float) { return 0.0f; });
+  sync_cta();
+  const uint32_t n = team.control().list_count;
+  sync_cta();
+  if (n > 0 && n <= uint32_t(kTokenList)) {
+    TokenList<Team>::sort(int32_t(n));
+    top.key = key_of_entry(TokenList<Team>::entries()[0]);
+    if (top.key < kInfiniteKey) return true;
+  }
+  clear_list(team);
+  top = {};
+  return false;
+}
+
 template <Key K>
 __device__ __forceinline__ void run(const Params& p) {
   using X = type_of<K.x>;
@@ -66,7 +93,9 @@ __device__ __forceinline__ void run(const Params& p) {
   slice.arrive();
   team.wait();  // all CTAs of the team are there
   TokenTop<K> top;
-  top.read(team, slice);
+  Kept kept{{}, false};
+  if constexpr (!K.cluster && !K.resident) kept.listed = list_stream<K>(team, slice, top, f);
+  if (!kept.listed) top.read(team, slice);
   allow_successor();
 
   const Writer write{p, row, judge<K.logits>(top.key, f.status)};
@@ -80,7 +109,7 @@ __device__ __forceinline__ void run(const Params& p) {
     return;
   }
   const Weight weight = Weight::of(float_of(top.key), f.inv_temperature);
-  const Kept kept = search_row<K>(team, slice, top, weight, true);
+  if (!kept.listed) kept = search_row<K>(team, slice, top, weight, true);
   const double u = random_of(p.random, row, 0, 0);
   if (kept.listed) {
     if (team.rank() == 0) draw_listed(team, kept_of_list(team, weight), weight, u, write);

@@ -125,11 +125,17 @@ __device__ __forceinline__ uint64_t gather(Team& team, const Slice& slice, const
   const float low = float_of(range.low);
   slice.for_blocks([&](int32_t b) {
     float sum = 0;
-    slice.template for_vectors<1>(b, [&](int32_t i, const float(&v)[4]) {
+    uint32_t some = 0, step = 0;  // the steps of which this lane has tokens
+    slice.for_vectors(b, [&](int32_t, const float(&v)[4]) {
       bool none = true;
 #pragma unroll
       for (int32_t j = 0; j < 4; ++j) none = none && v[j] < low;
-      if (ballot(!none) == 0) return;
+      some |= none ? 0u : 1u << step;
+      ++step;
+    });
+    step = 0;
+    slice.template for_vectors<1>(b, [&](int32_t i, const float(&v)[4]) {
+      if (ballot((some >> step++ & 1) != 0) == 0) return;
       uint32_t key[4], place[4], chosen = 0;
 #pragma unroll
       for (int32_t j = 0; j < 4; ++j) {
