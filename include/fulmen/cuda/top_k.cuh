@@ -104,8 +104,7 @@ __device__ __forceinline__ void sort_answer(const Answer<X>& answer, int32_t k) 
   for (int64_t size = 2; size < 2 * int64_t(k); size *= 2) {
     for (int64_t step = size / 2; step > 0; step /= 2) {
       for (int64_t t = int64_t(threadIdx.x); t < (k + 1) / 2 + step; t += Team::kThreads) {
-        const int64_t i = t / step * (2 * step) + t % step;
-        const int64_t j = step == size / 2 ? i / size * size + size - 1 - i % size : i + step;
+        const int64_t i = t + (t & ~(step - 1)), j = step == size / 2 ? i ^ (size - 1) : i + step;  // powers of two
         if (j >= k || answer.entry(int32_t(i)) < answer.entry(int32_t(j))) continue;
         const X value = answer.values[i], other = answer.values[j];
         const int32_t index = answer.index(int32_t(i)), other_index = answer.index(int32_t(j));

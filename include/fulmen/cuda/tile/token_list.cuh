@@ -61,19 +61,19 @@ struct TokenList {
   // Each entry's place is how many are smaller. As many threads per entry as there are, up to a warp.
   __device__ __forceinline__ static void sort_by_rank(int32_t n) {
     uint64_t* list = entries();
-    int32_t share = 32;
-    while (share > 1 && n * share > Team::kThreads) share /= 2;
-    const int32_t i = int32_t(threadIdx.x) / share;
+    int32_t log_share = 5;
+    while (log_share > 0 && n << log_share > Team::kThreads) --log_share;
+    const int32_t share = 1 << log_share, i = int32_t(threadIdx.x) >> log_share;
     const uint64_t mine = i < n ? list[i] : 0;
     int32_t rank = 0;
-    if (int32_t(threadIdx.x & ~31u) / share < n) {
+    if (int32_t(threadIdx.x & ~31u) >> log_share < n) {
 #pragma unroll 4
-      for (int32_t k = int32_t(threadIdx.x) % share; k < n; k += share) rank += list[k] < mine;
+      for (int32_t k = int32_t(threadIdx.x) & (share - 1); k < n; k += share) rank += list[k] < mine;
 #pragma unroll 1
       for (int32_t mask = 1; mask < share; mask *= 2) rank += shuffle_xor(rank, mask);
     }
     sync_cta();
-    if (i < n && int32_t(threadIdx.x) % share == 0) list[rank] = mine;
+    if (i < n && (int32_t(threadIdx.x) & (share - 1)) == 0) list[rank] = mine;
     sync_cta();
   }
 
@@ -84,8 +84,7 @@ struct TokenList {
       for (int32_t step = size / 2; step > 0; step /= 2) {
         const bool flip = step == size / 2;
         for (int32_t t = int32_t(threadIdx.x); t < (n + 1) / 2 + step; t += Team::kThreads) {
-          const int32_t i = t / step * (2 * step) + t % step;
-          const int32_t k = flip ? i / size * size + size - 1 - i % size : i + step;
+          const int32_t i = t + (t & ~(step - 1)), k = flip ? i ^ (size - 1) : i + step;  // powers of two
           if (k >= n) continue;
           const uint64_t a = list[i], b = list[k];
           if (b < a) list[i] = b, list[k] = a;

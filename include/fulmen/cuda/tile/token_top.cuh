@@ -77,8 +77,9 @@ struct TokenTop {
     for (int32_t mask = 1; mask < per; mask *= 2) chunk = math::max(chunk, shuffle_xor(chunk, mask));
     const int32_t thread = int32_t(team.rank()) * K.threads + int32_t(threadIdx.x);
     uint32_t* chunks = Team::template shared<uint32_t>(TokenLayout::kTops);
-    if (thread % per == 0) team.tell_all(chunks + thread / per, chunk);
-    num_chunks = int32_t(team.size()) * K.threads / per;
+    const int32_t log_per = last_bit(uint32_t(per));  // a power of two
+    if ((thread & (per - 1)) == 0) team.tell_all(chunks + (thread >> log_per), chunk);
+    num_chunks = int32_t(team.size()) * K.threads >> log_per;
     team.sync();
     uint32_t not_low = 0;
     for (int32_t i = int32_t(threadIdx.x); i < num_chunks; i += K.threads)
