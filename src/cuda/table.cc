@@ -10,6 +10,7 @@
 #include "src/cuda/page_tables.h"
 #include "src/cuda/quantization.h"
 #include "src/cuda/rope.h"
+#include "src/cuda/sampling.h"
 
 namespace fulmen::cuda {
 namespace {
@@ -37,7 +38,8 @@ struct Table {
 
 using All = Table<RmsNorm, FusedAddRmsNorm, LayerNorm, ActAndMul, Rope, RopeQuantizeFp8, RopeAppendPagedKvCache,
                   AppendPagedKvCache, AppendPagedMlaKvCache, MergeState, MergeStates, PerTensorQuantFp8,
-                  PerTokenGroupQuantFp8, PackBits, SegmentPackBits, GetBatchIndicesPositions, GetSeqLens, Elementwise>;
+                  PerTokenGroupQuantFp8, PackBits, SegmentPackBits, GetBatchIndicesPositions, GetSeqLens, Elementwise,
+                  Sample, FilterTokens, Softmax, TopK, ChainSpeculativeSampling>;
 
 }  // namespace
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// fulmen_gpu_bench OUT.json: times the standard rows on device 0, writes JSON, prints a table. A row's floor is its
-// bytes at the copy bandwidth measured in the same run.
+// fulmen_gpu_bench OUT.json [PREFIX]: times the standard rows on device 0 (those whose ids start so), writes JSON,
+// prints a table. A row's floor is its bytes at the copy bandwidth measured in the same run.
 #include <fulmen/core/error.h>
 
 #include <chrono>
@@ -97,13 +97,21 @@ void write_json(const std::string& path, const std::vector<Result>& results, con
   out << "]}\n";
 }
 
-int run(const std::string& path) {
+// Every row of the standard table whose id starts with `prefix`.
+std::vector<Row> rows(const std::string& prefix) {
+  std::vector<Row> all = suite();
+  for (Row& row : sampling_suite()) all.push_back(std::move(row));
+  std::erase_if(all, [&](const Row& row) { return !row.id.starts_with(prefix); });
+  return all;
+}
+
+int run(const std::string& path, const std::string& prefix) {
   const cuda::Device& device = cuda::device(0);
   const cuda::CurrentContext current(device.primary);
   Timer timer;
   Ceilings ceilings{.copy = timer.copy_bytes_per_second(), .event_us = timer.event_us()};
   std::vector<Result> results;
-  for (const Row& row : suite()) {
+  for (const Row& row : rows(prefix)) {
     results.push_back(measure(timer, row));
     std::fprintf(stderr, "%s %.1f us %s\n", row.id.c_str(), results.back().timing.us, results.back().problem.c_str());
   }
@@ -131,7 +139,7 @@ int run(const std::string& path) {
 
 int main(int argc, char** argv) {
   try {
-    return fulmen::gpu::run(argc > 1 ? argv[1] : "gpu-memory.json");
+    return fulmen::gpu::run(argc > 1 ? argv[1] : "gpu-memory.json", argc > 2 ? argv[2] : "");
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return 1;
