@@ -2,6 +2,7 @@
 #include "src/cuda/table.h"
 
 #include "src/cuda/activation.h"
+#include "src/cuda/attention.h"
 #include "src/cuda/merge.h"
 #include "src/cuda/norm.h"
 #include "src/cuda/page.h"
@@ -31,7 +32,7 @@ struct Table {
 };
 
 using All = Table<RmsNorm, FusedAddRmsNorm, LayerNorm, ActAndMul, Rope, AppendPagedKvCache, AppendPagedMlaKvCache,
-                  MergeState, MergeStates, PerTensorQuantFp8, PerTokenGroupQuantFp8>;
+                  MergeState, MergeStates, PerTensorQuantFp8, PerTokenGroupQuantFp8, Attention>;
 
 }  // namespace
 

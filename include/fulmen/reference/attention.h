@@ -20,6 +20,11 @@
 
 namespace fulmen::reference {
 
+// What a backend multiplies. kHalf: tensor cores take weights, and q and k that were rotated on the fly, rounded to q's
+// 16-bit dtype (R = half its epsilon for any kv dtype, and 2^-25 absolute where weights are subnormal f16), and may
+// truncate where they add: twice the error of sums.
+enum class Products { kF32, kHalf };
+
 struct AttentionValues {
   Values out, lse;          // [total_q, num_qo_heads, head_dim_vo], [total_q, num_qo_heads]
   std::vector<bool> owned;  // [total_q] rows of some request; the others must not be written
@@ -89,13 +94,14 @@ struct Vectors {  // [n][d] doubles and, beside them, absolute errors
 };
 
 // Half-split rotation of one vector by its position.
-inline void rotate(double* x, double* error, int64_t d, double position, const AttentionOptions& o) {
+inline void rotate(double* x, double* error, int64_t d, double position, const AttentionOptions& o, double rounding) {
   for (int64_t i = 0; i < d / 2; ++i) {
     const double angle = position / double(o.rope_scale) * std::pow(double(o.rope_theta), -2.0 * double(i) / double(d));
     const double lo = x[i], hi = x[i + d / 2], err = 4 * kUnit * (std::abs(lo) + std::abs(hi));
     x[i] = lo * std::cos(angle) - hi * std::sin(angle);
     x[i + d / 2] = hi * std::cos(angle) + lo * std::sin(angle);
-    error[i] = error[i + d / 2] = err;
+    error[i] = err + rounding * (std::abs(x[i]) + 0x1p-14);
+    error[i + d / 2] = err + rounding * (std::abs(x[i + d / 2]) + 0x1p-14);
   }
 }
 
@@ -105,21 +111,23 @@ struct Term {
 };
 
 // The relative error that rounding a weight to the input dtype may add; 0 where weights stay in f32.
-inline double weight_rounding(const AttentionArgs& a) {
+inline double weight_rounding(const AttentionArgs& a, Products products) {
   const DType q = a.q.dtype;
+  if (products == Products::kHalf) return epsilon_of(q) / 2;
   const bool fits = q == DType::kBF16 || q == DType::kE4M3 || q == DType::kE5M2;
   return fits && a.k.dtype == DType::kBF16 && a.options.rope_theta <= 0 ? epsilon_of(DType::kBF16) / 2 : 0;
 }
 
 // Softmax of one row's terms and its bound.
 inline void finish_row(const AttentionArgs& a, std::vector<Term>& terms, const Vectors& v, int64_t d_vo,
-                       const double* sink, Bounded* out, Bounded* lse) {
+                       const double* sink, Products products, Bounded* out, Bounded* lse) {
   constexpr double u = kUnit;
   double top = -INFINITY;
   for (const Term& t : terms) top = std::max(top, t.s);
   if (sink != nullptr) top = std::max(top, *sink * kLog2e);
   const double n = double(terms.size()), rescalings = n / 16 + 64;
-  const double A = sum_error(n);
+  const bool half = products == Products::kHalf;
+  const double A = sum_error(n) * (half ? 2 : 1), subnormal = half && a.q.dtype == DType::kF16 ? 0x1p-25 : 0;
   double d = 0, worst = 0, spread = 0, out_scale = double(a.options.v_scale);
   for (Term& t : terms) d += t.weight = std::exp2(t.s - top);
   const double sink_weight = sink == nullptr ? 0 : std::exp2(*sink * kLog2e - top);
@@ -132,14 +140,14 @@ inline void finish_row(const AttentionArgs& a, std::vector<Term>& terms, const V
     worst = std::max(worst, t.error);
     spread += t.weight * t.error;
   }
-  const double second_order = std::exp(4 * worst), R = weight_rounding(a);
+  const double second_order = std::exp(4 * worst), R = weight_rounding(a, products);
   for (int64_t c = 0; c < d_vo; ++c) {
     double value = 0, magnitude = 0, bound = 0;
     for (const Term& t : terms) value += t.weight * v.x[size_t(t.j * d_vo + c)];
     for (const Term& t : terms) {
       const double x = v.x[size_t(t.j * d_vo + c)];
       magnitude += t.weight * std::abs(x);
-      bound += t.weight * t.error * std::abs(x - value);
+      bound += t.weight * t.error * std::abs(x - value) + subnormal * std::abs(x) / std::max(d, 1.0);
     }
     bound += sink_weight / std::max(d, 1e-300) * sink_error * std::abs(value);
     bound += A * (magnitude + std::abs(value)) + 4 * u * std::abs(value) + 0x1p-126 * n * magnitude;
@@ -153,13 +161,15 @@ inline void finish_row(const AttentionArgs& a, std::vector<Term>& terms, const V
 }
 
 template <class M>
-AttentionValues attention(const AttentionArgs& a, const M& model, bool add_sinks) {
+AttentionValues attention(const AttentionArgs& a, const M& model, bool add_sinks, Products products) {
   const Problem p(a);
   AttentionValues r;
   r.out.assign(size_t(p.total_q * p.num_qo_heads * p.d_vo), {NAN, 0});
   r.lse.assign(size_t(p.total_q * p.num_qo_heads), {NAN, 0});
   r.owned.assign(size_t(p.total_q), false);
   const int64_t group = p.num_qo_heads / p.num_kv_heads;
+  const double rounding = products == Products::kHalf ? epsilon_of(a.q.dtype) / 2 : 0, adding = rounding > 0 ? 2 : 1;
+  const double tiny = weight_rounding(a, products) > 0 ? 0x1p-120 * double(p.d_qk) : 0;  // subnormal inputs
   std::vector<Term> terms;
   for (int64_t b = 0; b < p.batch_size; ++b) {
     const int64_t qo_len = p.qo_len(b), kv_len = p.kv_len(b);
@@ -172,7 +182,7 @@ AttentionValues attention(const AttentionArgs& a, const M& model, bool add_sinks
         for (int64_t c = 0; c < p.d_qk; ++c) k.x[size_t(t * p.d_qk + c)] = p.kv(a.k, b, t, head, c);
         for (int64_t c = 0; c < p.d_vo; ++c) v.x[size_t(t * p.d_vo + c)] = p.kv(a.v, b, t, head, c);
         if (a.options.rope_theta > 0)
-          rotate(&k.x[size_t(t * p.d_qk)], &k.error[size_t(t * p.d_qk)], p.d_qk, double(t), a.options);
+          rotate(&k.x[size_t(t * p.d_qk)], &k.error[size_t(t * p.d_qk)], p.d_qk, double(t), a.options, rounding);
       }
       for (int64_t i = 0; i < qo_len; ++i) {
         const int64_t row_idx = p.qo_begin(b) + i;
@@ -184,7 +194,7 @@ AttentionValues attention(const AttentionArgs& a, const M& model, bool add_sinks
           std::vector<double> q(size_t(p.d_qk)), q_error(size_t(p.d_qk), 0);
           for (int64_t c = 0; c < p.d_qk; ++c) q[size_t(c)] = element(a.q, at * p.d_qk + c);
           if (a.options.rope_theta > 0)
-            rotate(q.data(), q_error.data(), p.d_qk, double(kv_len - qo_len + i), a.options);
+            rotate(q.data(), q_error.data(), p.d_qk, double(kv_len - qo_len + i), a.options, rounding);
           terms.clear();
           for (int64_t j = 0; j < kv_len; ++j) {
             if (!model.sees(row, j)) continue;
@@ -195,8 +205,7 @@ AttentionValues attention(const AttentionArgs& a, const M& model, bool add_sinks
               magnitude += std::abs(qc * kc);
               error += std::abs(qc) * k.error[size_t(j * p.d_qk + c)] + std::abs(kc) * q_error[size_t(c)];
             }
-            error += sum_error(double(p.d_qk)) * magnitude;
-            if (weight_rounding(a) > 0) error += 0x1p-120 * double(p.d_qk);  // subnormal inputs times what is not huge
+            error += adding * sum_error(double(p.d_qk)) * magnitude + tiny;
             const double z = model.logit(row, j, x);
             const double slope =
                 std::max(std::abs(model.logit(row, j, x + error) - z), std::abs(model.logit(row, j, x - error) - z));
@@ -204,7 +213,8 @@ AttentionValues attention(const AttentionArgs& a, const M& model, bool add_sinks
                 {z * kLog2e, (slope + model.rounding(row, j, x, z)) * kLog2e + 2 * kUnit * std::abs(z * kLog2e), 0, j});
           }
           const double sink = add_sinks ? element(a.sinks, h) : 0;
-          finish_row(a, terms, v, p.d_vo, add_sinks ? &sink : nullptr, &r.out[size_t(at * p.d_vo)], &r.lse[size_t(at)]);
+          finish_row(a, terms, v, p.d_vo, add_sinks ? &sink : nullptr, products, &r.out[size_t(at * p.d_vo)],
+                     &r.lse[size_t(at)]);
         }
       }
     }
@@ -218,7 +228,7 @@ Model(Sees, Logit, Rounding) -> Model<Sees, Logit, Rounding>;
 }  // namespace detail
 
 // The options of the call, from the formula.
-inline AttentionValues attention(const AttentionArgs& a) {
+inline AttentionValues attention(const AttentionArgs& a, Products products = Products::kF32) {
   using fulmen::attention::Row;
   const AttentionOptions& o = a.options;
   const detail::Problem p(a);
@@ -244,12 +254,12 @@ inline AttentionValues attention(const AttentionArgs& a) {
   const auto rounding = [&](const Row& r, int64_t j, double x, double z) {
     return kUnit * (5 * std::abs(x * scale) + (cap > 0 ? 3 * cap : 0) + 2 * std::abs(bias(r, j)) + 2 * std::abs(z));
   };
-  return detail::attention(a, detail::Model{sees, logit, rounding}, a.sinks.defined());
+  return detail::attention(a, detail::Model{sees, logit, rounding}, a.sinks.defined(), products);
 }
 
 // The same for a variant of the user's, evaluated at F = double. Its own f32 arithmetic may round 8 times.
 template <class V>
-AttentionValues attention(const AttentionArgs& a, const V& variant) {
+AttentionValues attention(const AttentionArgs& a, const V& variant, Products products = Products::kF32) {
   using fulmen::attention::Row;
   const auto sees = [&](const Row& r, int64_t j) {
     const fulmen::attention::KvRange seen = variant.visible(r);
@@ -261,7 +271,7 @@ AttentionValues attention(const AttentionArgs& a, const V& variant) {
   const auto rounding = [&](const Row&, int64_t, double x, double z) {
     return 8 * kUnit * (std::abs(z) + std::abs(double(variant.scale_log2()) * detail::kLn2 * x));
   };
-  return detail::attention(a, detail::Model{sees, logit, rounding}, false);
+  return detail::attention(a, detail::Model{sees, logit, rounding}, false, products);
 }
 
 }  // namespace fulmen::reference
