@@ -18,6 +18,7 @@ using batch_attention::Common, batch_attention::Key, batch_attention::Params, ba
 
 constexpr int32_t kReserved = 1024;  // shared memory that the driver takes of each CTA
 constexpr int32_t kTiles[] = {16, 32, 64, 128};
+constexpr size_t kFewRequests = 64;
 
 int32_t ctas_per_sm(const Key& key, int32_t max_shared_bytes) {
   return std::clamp((max_shared_bytes + kReserved) / (SharedLayout(key).bytes + kReserved), 1, 2);
@@ -34,10 +35,11 @@ int32_t wanted_tile(const AttentionCall& call) {
   return 128;
 }
 
-std::optional<Key> key_of(const AttentionCall& call, int32_t tile_q, const runtime::DeviceInfo& device) {
+std::optional<Key> key_of(const AttentionCall& call, int32_t tile_q, const runtime::DeviceInfo& device,
+                          bool alone = false) {
   const AttentionArgs& a = *call.args;
   return attention_key(tile_q, call.dims.head_dim_qk, call.dims.head_dim_vo, a.q.dtype, a.k.dtype,
-                       cuda::device(device.id).max_shared_bytes);
+                       cuda::device(device.id).max_shared_bytes, alone);
 }
 
 // The first tile from the wanted one down, then up, that a kernel exists for.
@@ -56,18 +58,24 @@ std::optional<Key> choose_key(const AttentionCall& call, const runtime::DeviceIn
 void configure(const AttentionCall& call, const Device& device) {
   const Key key = *choose_key(call, device.info());
   PlanConfig& c = *call.config;
-  c.num_workers = device.num_sms * ctas_per_sm(key, device.max_shared_bytes);
   c.tile_q = tile_q(key);
   c.tile_kv = 64;
   c.min_split_len = 128;
   c.span_rows = 0, c.span_heads = 1;
   c.row_cost = key.warps_q == 1 ? 0 : 1;  // idle rows of a decode tile cost what busy ones do
   c.key_cost = key.warps_q == 1 ? 1 : 16;
+  c.num_workers = device.num_sms * ctas_per_sm(key, device.max_shared_bytes);
+  if (key.warps_q == 4 || c.num_workers == device.num_sms || call.requests.size() > kFewRequests) return;
+  // Two CTAs share an SM's bandwidth; few long tiles may go into half as many, twice as fast workers with less waste.
+  PlanConfig alone = c;
+  alone.num_workers = device.num_sms;
+  if (make_plan(alone, call.requests).header.makespan < 2 * make_plan(c, call.requests).header.makespan) c = alone;
 }
 
 Key planned_key(const AttentionCall& call, const Device& device) {
   const int32_t tile = call.plan->header.config.tile_q;
-  const std::optional<Key> key = key_of(call, tile, device.info());
+  const bool alone = call.plan->header.config.num_workers == device.num_sms;
+  const std::optional<Key> key = key_of(call, tile, device.info(), alone);
   if (!key)
     fail("batch_attention", "plan",
          "has tiles of " + std::to_string(tile) +
@@ -108,8 +116,8 @@ std::string refuses_tables(const AttentionArgs& a) {
 
 }  // namespace
 
-std::optional<Key> attention_key(int32_t tile, int64_t d_qk, int64_t d_vo, DType q, DType kv,
-                                 int32_t max_shared_bytes) {
+std::optional<Key> attention_key(int32_t tile, int64_t d_qk, int64_t d_vo, DType q, DType kv, int32_t max_shared_bytes,
+                                 bool alone) {
   if (d_qk > batch_attention::kMaxHeadDim || d_vo > batch_attention::kMaxHeadDim) return {};
   const int64_t d = std::max(d_qk, d_vo), m_tiles = tile == 32 || tile == 128 ? 2 : 1;
   if (m_tiles == 2 && d > 128) return {};  // outputs alone would take all registers
@@ -123,9 +131,9 @@ std::optional<Key> attention_key(int32_t tile, int64_t d_qk, int64_t d_vo, DType
           .stages = 3};
   const int32_t least = size_of(kv) == 1 ? 32 : 16;
   if (key.warps_q == 1)
-    key.tile_kv = size_of(kv) == 1 || d <= 64 ? 32 : 16;
+    key.tile_kv = size_of(kv) == 1 || d <= 64 || (alone && d <= 128) ? 32 : 16;
   else if (m_tiles == 2)
-    key.tile_kv = 32, key.stages = 4;  // as many as fit where the outputs will lie
+    key.tile_kv = size_of(kv) == 1 ? 32 : 48, key.stages = 3;  // what registers hold
   else
     key.tile_kv = d > 128 ? 32 : 64, key.stages = 2;
   for (;;) {
@@ -133,7 +141,7 @@ std::optional<Key> attention_key(int32_t tile, int64_t d_qk, int64_t d_vo, DType
     if (key.stages > 2)
       --key.stages;
     else if (key.tile_kv > least)
-      key.tile_kv /= 2;
+      key.tile_kv = key.tile_kv > 32 ? 32 : 16;
     else
       return {};
   }
@@ -309,7 +317,9 @@ std::vector<Key> Attention::common_keys() {
     for (DType kv : {DType::kE5M2, DType::kE4M3, q})
       for (const auto& [d_qk, d_vo] : dims)
         for (int32_t tile : kTiles)
-          if (const std::optional<Key> key = attention_key(tile, d_qk, d_vo, q, kv, kHopper)) keys.push_back(*key);
+          for (bool alone : {false, true})
+            if (const std::optional<Key> key = attention_key(tile, d_qk, d_vo, q, kv, kHopper, alone))
+              keys.push_back(*key);
   return keys;
 }
 

@@ -21,7 +21,8 @@ struct Attention {
 };
 
 // The kernel that serves head dims and dtypes with tiles of tile_q rows in so much shared memory; empty: none does.
+// alone: one CTA per SM, which may hold more keys in flight.
 std::optional<batch_attention::Key> attention_key(int32_t tile_q, int64_t d_qk, int64_t d_vo, DType q, DType kv,
-                                                  int32_t max_shared_bytes);
+                                                  int32_t max_shared_bytes, bool alone);
 
 }  // namespace fulmen::cuda

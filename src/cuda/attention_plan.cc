@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "src/cuda/attention_plan.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace fulmen::cuda {
 
-using attention::PlanItem, attention::PlanMerge, attention::PlanRequest;
-using batch_attention::RowState;
+using attention::PlanItem, attention::PlanMerge;
+using batch_attention::Record, batch_attention::RowState;
+static_assert(sizeof(batch_attention::PlanOnDevice) <= batch_attention::kRecords);
+static_assert(batch_attention::kRecords % kWorkspaceAlign == 0);
 
 AttentionWorkspace::AttentionWorkspace(const attention::PlanHeader& plan, const batch_attention::Key& key) {
   int64_t at = 0;
@@ -15,10 +18,9 @@ AttentionWorkspace::AttentionWorkspace(const attention::PlanHeader& plan, const 
     at += (num_bytes + kWorkspaceAlign - 1) / kWorkspaceAlign * kWorkspaceAlign;
     return begin;
   };
-  take(sizeof head);
+  take(batch_attention::kRecords);
+  take(std::max(plan.num_items, plan.config.num_workers) * int64_t(sizeof(Record)));
   head.num_items = plan.num_items, head.num_workers = plan.config.num_workers;
-  head.requests = take(plan.batch_size * int64_t(sizeof(PlanRequest)));
-  head.items = take(plan.num_items * int64_t(sizeof(PlanItem)));
   head.merges = take(plan.num_merges * int64_t(sizeof(PlanMerge)));
   head.merge_of_slot = take(plan.num_slots * int64_t(sizeof(int32_t)));
   head.arrivals = take(plan.num_merges * int64_t(sizeof(uint32_t)));
@@ -38,8 +40,8 @@ std::vector<char> plan_image(const attention::PlanView& plan, const AttentionWor
     if (!records.empty()) std::memcpy(image.data() + at, records.data(), records.size_bytes());
   };
   std::memcpy(image.data(), &workspace.head, sizeof workspace.head);
-  put(workspace.head.requests, plan.requests());
-  put(workspace.head.items, plan.items());
+  Record* records = reinterpret_cast<Record*>(image.data() + batch_attention::kRecords);
+  for (const PlanItem& item : plan.items()) *records++ = {item, plan.requests()[size_t(item.request_idx)]};
   put(workspace.head.merges, plan.merges());
   int32_t* merge_of_slot = reinterpret_cast<int32_t*>(image.data() + workspace.head.merge_of_slot);
   int32_t index = 0;

@@ -63,8 +63,10 @@ void check(const AttentionCase& c, double* worst = nullptr) {
 }
 
 AttentionCase half_case() {
+  const char* target = std::getenv("FULMEN_CUDA_TARGET");  // sm_75 has no bf16
   AttentionCase c;
-  c.q_dtype = c.kv_dtype = c.out_dtype = DType::kBF16;
+  c.q_dtype = c.kv_dtype = c.out_dtype =
+      target != nullptr && std::string(target) == "compute_75" ? DType::kF16 : DType::kBF16;
   return c;
 }
 

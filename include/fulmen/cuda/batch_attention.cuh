@@ -107,9 +107,8 @@ __device__ __forceinline__ void attend(const ParamsOf<Variant>& p, const Item& i
 #pragma unroll
       for (int32_t i = 0; i < 4; ++i) out.o[m][n][i] = 0;
   }
-  const int32_t num_tiles = loader.num_tiles();
 #pragma unroll 1
-  for (int32_t tile = 0; tile < num_tiles; ++tile) {
+  for (int32_t tile = 0; loader.first_key(tile) < end; ++tile) {
     loader.advance(tile);
     const int32_t first = loader.first_key(tile);
     const uint32_t stage = loader.stage(tile);
@@ -148,14 +147,9 @@ __device__ __forceinline__ void attend(const ParamsOf<Variant>& p, const Item& i
   sync_cta();
 }
 
-// The item after the CTA's first one that nobody has taken.
 template <class Variant>
-__device__ __forceinline__ void load_item(const ParamsOf<Variant>& p, const PlanOnDevice& plan, int32_t index,
-                                          Item& item) {
-  item.index = index < plan.num_items ? index : -1;
-  if (item.index < 0) return;
-  item.plan = reinterpret_cast<const attention::PlanItem*>(p.workspace + plan.items)[index];
-  item.request = reinterpret_cast<const attention::PlanRequest*>(p.workspace + plan.requests)[item.plan.request_idx];
+__device__ __forceinline__ void load_item(const ParamsOf<Variant>& p, int32_t index, Item& item) {
+  static_cast<Record&>(item) = reinterpret_cast<const Record*>(p.workspace + kRecords)[index];
 }
 
 // next: is fetched while the first keys are on their way.
@@ -171,7 +165,11 @@ __device__ __forceinline__ void run_item(const ParamsOf<Variant>& p, PlanOnDevic
     sync_cta();
     loader.start();
     if (first) {
-      if (fresh_thread() == 0) load_item(p, plan, int32_t(fetch_add(&plan.next, 1) + gridDim.x), next);
+      if (fresh_thread() == 0) {
+        const int32_t index = int32_t(fetch_add(&plan.next, 1) + gridDim.x);
+        next.index = index < plan.num_items ? index : -1;
+        if (next.index >= 0) load_item(p, index, next);
+      }
       load_rows<K>(p, item);
       load_queries<K>(p, item);
       sync_cta();
@@ -194,7 +192,11 @@ __device__ __forceinline__ void run(const ParamsOf<Variant>& p) {
   Control& control = *reinterpret_cast<Control*>(dynamic_shared());
   wait_for_predecessor();
   allow_successor();
-  if (fresh_thread() == 0) load_item(p, plan, int32_t(blockIdx.x), control.items[0]);
+  if (fresh_thread() == 0) {
+    const int32_t index = int32_t(blockIdx.x);
+    control.items[0].index = index < plan.num_items ? index : -1;
+    load_item(p, index, control.items[0]);
+  }
   sync_cta();
   for (int32_t i = 0; control.items[i].index >= 0; i ^= 1)
     run_item<K>(p, plan, control, control.items[i], control.items[i ^ 1]);

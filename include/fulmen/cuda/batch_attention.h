@@ -41,11 +41,13 @@ FULMEN_FN constexpr int32_t num_groups(const Key& k) { return kWarps / k.warps_q
 struct RowInfo {
   int32_t begin, end, qo_idx, qo_head;
 };
-// An item of the plan and its request; index < 0: there is none.
-struct Item {
+// An item of the plan and its request.
+struct Record {
   attention::PlanItem plan;
   attention::PlanRequest request;
-  int32_t index;
+};
+struct Item : Record {
+  int32_t index;  // < 0: there is none
 };
 // Keys that some of a warp's rows see, and keys that all of them see.
 struct Ranges {
@@ -88,12 +90,14 @@ struct SharedLayout {
   }
 };
 
-// The head of the workspace: the plan as the kernel reads it. Offsets are bytes from it. A graph that was captured with
+// The head of the workspace: the plan as the kernel reads it. Records lie at kRecords, at least one per worker, so that
+// a CTA need not read the head before its first one. Offsets are bytes from the head. A graph that was captured with
 // one plan runs any other that is uploaded to the same place.
+inline constexpr int64_t kRecords = 256;
 struct PlanOnDevice {
   int32_t num_items, num_workers;
   uint32_t next, finished;  // the queue: items taken beyond the first of each CTA; CTAs that are done
-  int64_t requests, items, merges, merge_of_slot, arrivals, slot_states, slot_outputs, totals, total_states;
+  int64_t merges, merge_of_slot, arrivals, slot_states, slot_outputs, totals, total_states;
 };
 
 // What a launch says besides the variant.

@@ -175,15 +175,36 @@ __device__ __forceinline__ void fold(const ParamsOf<Variant>& p, const PlanOnDev
 // True in the CTA that is the last to arrive at its tile's merge.
 __device__ __forceinline__ bool arrives_last(uint32_t* arrivals, int32_t expected) {
   uint32_t* flag = &reinterpret_cast<Control*>(dynamic_shared())->is_last;
-  fence_device();
   sync_cta();
-  if (threadIdx.x == 0) {
+  if (fresh_thread() == 0) {  // what the others wrote before the barrier is part of what its fence releases
+    fence_device();
     *flag = fetch_add(arrivals, 1) + 1 == uint32_t(expected) ? 1 : 0;
     if (*flag != 0) *arrivals = 0;  // for the next launch
     fence_device();
   }
   sync_cta();
   return *flag != 0;
+}
+
+// All slots of a tile in the order of their keys, a batch of them on its way at a time.
+template <Key K, class Variant>
+__device__ __forceinline__ Piece merged_slots(const ParamsOf<Variant>& p, const PlanOnDevice& plan,
+                                              const attention::PlanMerge& merge, int32_t row, int32_t column) {
+  constexpr int32_t kBatch = 8;
+  Piece sum;
+#pragma unroll 1
+  for (int32_t first = 0; first < merge.num_slots; first += kBatch) {
+    Piece part[kBatch];
+#pragma unroll
+    for (int32_t i = 0; i < kBatch; ++i) {
+      const int32_t slot = merge.slot_begin + (first + i < merge.num_slots ? first + i : 0);
+      part[i] = Slot<K>(p.workspace, plan.slot_outputs, plan.slot_states, slot).get(row, column);
+    }
+#pragma unroll
+    for (int32_t i = 0; i < kBatch; ++i)
+      if (first + i < merge.num_slots) add<Variant>(sum, part[i]);
+  }
+  return sum;
 }
 
 template <Key K, class Variant>
@@ -202,11 +223,7 @@ __device__ __forceinline__ void finish(const ParamsOf<Variant>& p, const PlanOnD
   const attention::PlanMerge merge = reinterpret_cast<const attention::PlanMerge*>(p.workspace + plan.merges)[index];
   if (!arrives_last(reinterpret_cast<uint32_t*>(p.workspace + plan.arrivals) + index, merge.num_slots)) return;
   for_pieces<K>(item.plan.num_rows, [&](int32_t row, int32_t column) {
-    Piece sum;
-#pragma unroll 4
-    for (int32_t i = 0; i < merge.num_slots; ++i)
-      add<Variant>(sum,
-                   Slot<K>(p.workspace, plan.slot_outputs, plan.slot_states, merge.slot_begin + i).get(row, column));
+    Piece sum = merged_slots<K, Variant>(p, plan, merge, row, column);
     write_piece(p, item, row, column, sum);
   });
 }

@@ -48,9 +48,6 @@ class Loader {
   }
 
   static constexpr int32_t kStep = K.tile_kv * num_groups(K);
-  __device__ __forceinline__ int32_t num_tiles() const {
-    return first_ >= end_ ? 0 : (end_ - first_ + kStep - 1) / kStep;
-  }
   __device__ __forceinline__ int32_t first_key(int32_t tile) const { return first_ + tile * kStep; }
   __device__ __forceinline__ uint32_t stage(int32_t tile) const {
     return ring_ + uint32_t(tile % K.stages * kShared.stage_bytes);

@@ -175,9 +175,9 @@ template <Key K>
 __device__ __forceinline__ void multiply_values(Outputs<K>& out, const Scores<K>& weights, uint32_t values_at,
                                                 int32_t lane) {
   using Operands = ValueOperands<K>;
-  const Operands values(values_at, forget(lane));
 #pragma unroll
   for (int32_t block = 0; block < K.tile_kv / Operands::kKeys; ++block) {
+    const Operands values(values_at, forget(lane));
     uint32_t a[Operands::kSteps][K.m_tiles][4];
 #pragma unroll
     for (int32_t step = 0; step < Operands::kSteps; ++step)

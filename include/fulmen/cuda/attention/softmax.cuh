@@ -64,19 +64,20 @@ __device__ __forceinline__ void apply_variant(Scores<K>& scores, const Variant& 
   for (int32_t n = 0; n < Scores<K>::kTiles; ++n) {
 #pragma unroll
     for (int32_t m = 0; m < K.m_tiles; ++m) {
-      float now[4];
-#pragma unroll
+      float now[4] = {scores.s[m][0][0], scores.s[m][0][1], scores.s[m][0][2], scores.s[m][0][3]};
+#pragma unroll 1
       for (int32_t i = 0; i < 4; ++i) {
         const RowInfo info = rows[m * 16 + i / 2 * 8 + lane / 4];
         const attention::Row row{item.plan.request_idx, info.qo_idx,         info.qo_head,
                                  item.plan.kv_head,     item.request.qo_len, item.request.kv_len};
         const int32_t key = first + n * 8 + lane % 4 * 2 + i % 2, safe = key < last_key ? key : last_key;
-        float x = scores.s[m][0][i];
+        float x = now[0];
         if (variant.changes_logits()) x = variant.logit(row, safe, x * sign) * sign;
         if constexpr (!Variant::kSoftmax) x = variant.weight(row, safe, x * sign);
         bool sees = key >= info.begin && key < info.end && key < end;
         if (sees && variant.has_mask()) sees = variant.keep(row, key);
-        now[i] = sees ? x : Variant::kSoftmax ? -kInfinity : 0;
+        now[0] = now[1], now[1] = now[2], now[2] = now[3];
+        now[3] = sees ? x : Variant::kSoftmax ? -kInfinity : 0;
       }
 #pragma unroll
       for (int32_t next = 0; next < Scores<K>::kTiles; ++next)

@@ -44,7 +44,7 @@ __device__ __forceinline__ void sync_warp() { __syncwarp(); }
 __device__ __forceinline__ void sync_cta() { __syncthreads(); }
 
 // What this thread wrote before is seen by every CTA that sees what it writes after.
-__device__ __forceinline__ void fence_device() { __threadfence(); }
+__device__ __forceinline__ void fence_device() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
 
 // On shared or global memory.
 __device__ __forceinline__ void atomic_add(uint32_t* p, uint32_t x) { atomicAdd(p, x); }
