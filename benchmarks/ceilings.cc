@@ -31,22 +31,14 @@ const Loops& loops() {
 }
 
 // Fresh pages, huge where the system grants them: the ceiling must not pay for address translation.
-struct Pages {
-  size_t bytes;
-  float* data;
-  explicit Pages(size_t n) : bytes(n) {
-    void* p = mmap(nullptr, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    data = p == MAP_FAILED ? nullptr : static_cast<float*>(p);
-    if (data == nullptr) return;
-    madvise(p, n, MADV_HUGEPAGE);
-    std::fill(data, data + n / sizeof(float), 1.f);
-  }
-  ~Pages() {
-    if (data != nullptr) munmap(data, bytes);
-  }
-  Pages(const Pages&) = delete;
-  Pages& operator=(const Pages&) = delete;
-};
+float* fresh_pages(size_t bytes) {
+  void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) return nullptr;
+  madvise(p, bytes, MADV_HUGEPAGE);
+  float* data = static_cast<float*>(p);
+  std::fill(data, data + bytes / sizeof(float), 1.f);
+  return data;
+}
 
 std::atomic<float> sink{0};
 
@@ -67,31 +59,49 @@ double best_seconds(double seconds, F body) {
 
 }  // namespace
 
-Bandwidth measure_bandwidth(int64_t working_set_bytes) {
-  constexpr int64_t kStep = 128;  // floats; every loop's unrolling divides it
+BandwidthProbe::BandwidthProbe(int64_t working_set_bytes) {
+  constexpr int64_t kStep = 256;  // floats; every loop's unrolling divides its half
   const int64_t threads = runtime::num_threads();
-  const int64_t part = std::max<int64_t>(working_set_bytes / 4 / threads / kStep, 2) * kStep / 2 / kStep * kStep * 2;
-  const Pages pages(size_t(part * threads) * sizeof(float));
-  if (pages.data == nullptr) return {};
-  const double bytes = double(part * threads) * sizeof(float);
-  // Short passes are repeated inside one parallel region, so that the region's start is not counted.
-  const int64_t repeat = std::max<int64_t>(1, int64_t(4e6 / bytes));
-  const double read = best_seconds(0.1, [&](int64_t i, int64_t) {
-    for (int64_t r = 0; r < repeat; ++r)
-      sink.store(loops().read(pages.data + i * part, part), std::memory_order_relaxed);
-  });
-  const double copy = best_seconds(0.1, [&](int64_t i, int64_t) {
-    float* const from = pages.data + i * part;
-    for (int64_t r = 0; r < repeat; ++r) loops().copy(from, from + part / 2, part / 2);
-  });
-  return {bytes * double(repeat) / read, bytes * double(repeat) / copy};
+  part_ = std::max<int64_t>(working_set_bytes / 4 / threads / kStep, 1) * kStep;
+  bytes_ = size_t(part_ * threads) * sizeof(float);
+  data_ = fresh_pages(bytes_);
 }
 
-double measure_f32_flops() {
+BandwidthProbe::~BandwidthProbe() {
+  if (data_ != nullptr) munmap(data_, bytes_);
+}
+
+void BandwidthProbe::sample(double seconds) {
+  if (data_ == nullptr) return;
+  // Short passes are repeated inside one parallel region, so that the region's start is not counted.
+  const int64_t repeat = std::max<int64_t>(1, int64_t(4e6 / double(bytes_)));
+  const double read = best_seconds(seconds / 2, [&](int64_t i, int64_t) {
+    for (int64_t r = 0; r < repeat; ++r) sink.store(loops().read(data_ + i * part_, part_), std::memory_order_relaxed);
+  });
+  const double copy = best_seconds(seconds / 2, [&](int64_t i, int64_t) {
+    float* const from = data_ + i * part_;
+    for (int64_t r = 0; r < repeat; ++r) loops().copy(from, from + part_ / 2, part_ / 2);
+  });
+  const double bytes = double(bytes_) * double(repeat);
+  reads_.push_back(bytes / read);
+  best_ = {std::max(best_.read, bytes / read), std::max(best_.copy, bytes / copy)};
+}
+
+double BandwidthProbe::median_read() const {
+  std::vector<double> sorted = reads_;
+  std::sort(sorted.begin(), sorted.end());
+  return sorted.empty() ? 0 : sorted[sorted.size() / 2];
+}
+
+PeakFlops measure_flops() {
   constexpr int64_t kRounds = 200000;
-  const double seconds =
-      best_seconds(0.2, [&](int64_t, int64_t) { sink.store(loops().fma(kRounds), std::memory_order_relaxed); });
-  return double(kRounds) * loops().flops_per_round * runtime::num_threads() / seconds;
+  const auto rate = [](float (*loop)(int64_t)) {
+    if (loop == nullptr) return 0.0;
+    const double seconds =
+        best_seconds(0.2, [&](int64_t, int64_t) { sink.store(loop(kRounds), std::memory_order_relaxed); });
+    return double(kRounds) * loops().flops_per_round * runtime::num_threads() / seconds;
+  };
+  return {rate(loops().fma), 2 * rate(loops().bf16_dot)};
 }
 
 void pin_threads() {

@@ -2,6 +2,8 @@
 #include "benchmarks/ceilings_loops.h"
 
 #include <fulmen/cpu/simd.h>
+#include <fulmen/cpu/simd_bf16_dot.h>
+#include <fulmen/cpu/unroll.h>
 
 FULMEN_CPU_BEGIN
 namespace {
@@ -21,19 +23,29 @@ void copy_all(const float* from, float* to, int64_t n) {
     for (int32_t k = 0; k < 4; ++k) store(to + i + k * kLanes, load(from + i + k * kLanes));
 }
 
-float fma_all(int64_t rounds) {
+// step(k, sum) for every chain k, `rounds` times over.
+template <class Step>
+float run_chains(int64_t rounds, Step step) {
   F32 sum[kChains];
   for (int32_t k = 0; k < kChains; ++k) sum[k] = splat(float(k));
-  const F32 a = splat(0.999f), b = splat(0.001f);
-  for (int64_t i = 0; i < rounds; ++i)
-    for (F32& s : sum) s = fma(s, a, b);
+  for (int64_t i = 0; i < rounds; ++i) unroll<kChains>([&](auto k) { sum[k] = step(sum[k]); });
   F32 total = zeros();
   for (const F32& s : sum) total = total + s;
   return reduce_add(total);
 }
 
+float fma_all(int64_t rounds) {
+  const F32 a = splat(0.999f), b = splat(0.001f);
+  return run_chains(rounds, [=](F32 sum) { return fma(sum, a, b); });
+}
+
+float dot_all(int64_t rounds) {
+  const F32 a = splat(0.001f);
+  return run_chains(rounds, [=](F32 sum) { return dot_pairs(a, a, sum); });
+}
+
 }  // namespace
 
-const bench::Loops kLoops{read_all, copy_all, fma_all, 2.0 * kChains* kLanes};
+const bench::Loops kLoops{read_all, copy_all, fma_all, kHasBf16Dot ? dot_all : nullptr, 2.0 * kChains* kLanes};
 
 FULMEN_CPU_END

@@ -9,7 +9,8 @@ struct Loops {
   float (*read)(const float* p, int64_t n);               // sums; n is a multiple of 128
   void (*copy)(const float* from, float* to, int64_t n);  // plain stores
   float (*fma)(int64_t rounds);
-  double flops_per_round;
+  float (*bf16_dot)(int64_t rounds);  // null where the instruction set has no products of bf16 pairs
+  double flops_per_round;             // of fma; bf16_dot does twice as many
 };
 
 }  // namespace fulmen::bench

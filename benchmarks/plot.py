@@ -22,7 +22,9 @@ def bars_of(data):
     """[(label, {series: percent of the floor, microseconds})] in the order of the file."""
     bars = []
     for row in data["rows"]:
-        times = {"fulmen": row["us"], **row.get("peers", {})}
+        if not row.get("floor_us"):
+            continue
+        times = {"fulmen": row.get("us") or 0, **row.get("peers", {})}
         label = f'{row["id"]}  {row["shape"]}'
         bars.append((label, {name: (100 * row["floor_us"] / us, us) for name, us in times.items() if us > 0}))
     return bars
@@ -34,7 +36,9 @@ def draw(files, output):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    results = [load(path) for path in files]
+    results = [r for r in map(load, files) if bars_of(r)]
+    if not results:
+        return False
     heights = [max(2.0, 0.32 * sum(len(times) for _, times in bars_of(r)) + 1.2) for r in results]
     figure, axes = plt.subplots(len(results), 1, figsize=(10, sum(heights)), squeeze=False,
                                 gridspec_kw={"height_ratios": heights}, layout="constrained")
@@ -61,6 +65,8 @@ def draw(files, output):
         if len(names) > 1:
             axis.legend([plt.Rectangle((0, 0), 1, 1, color=colours[n]) for n in names], names, fontsize=8)
     figure.savefig(output, dpi=130)
+    plt.close(figure)
+    return True
 
 
 def main():
@@ -69,9 +75,11 @@ def main():
     parser.add_argument("-o", "--output", default="benchmark.svg", help="PNG or SVG, by its ending")
     options = parser.parse_args()
     try:
-        draw(options.results, options.output)
+        drawn = draw(options.results, options.output)
     except ImportError:
         sys.exit("plot.py needs matplotlib: pip install matplotlib")
+    if not drawn:
+        sys.exit("no row of these files has a floor")
     print(options.output)
 
 

@@ -5,33 +5,11 @@ Each program writes one JSON file (benchmarks/support.h); one plot per file show
 """
 
 import argparse
-import json
 import pathlib
 import subprocess
 import sys
 
-
-def plot(file: pathlib.Path) -> None:
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    result = json.loads(file.read_text())
-    rows = [r for r in result["rows"] if r.get("us") and r.get("floor_us")][::-1]
-    if not rows:
-        return
-    figure, axes = pyplot.subplots(figsize=(9, 1.2 + 0.28 * len(rows)))
-    axes.barh([f"{r['id']} {r['shape']}" for r in rows], [100 * r["floor_us"] / r["us"] for r in rows], color="#4477aa")
-    for y, row in enumerate(rows):
-        axes.text(1, y, f"{row['us']:.1f} µs", va="center", fontsize=8, color="white")
-    axes.axvline(100, color="black", linewidth=0.8)
-    axes.set_xlabel("% of the floor measured in the same run (more is better)")
-    axes.set_title(f"{result['suite']}: {result.get('device', '')}, {result.get('num_threads', '?')} threads, "
-                   f"{result.get('date', '')}", fontsize=9)
-    figure.tight_layout()
-    figure.savefig(file.with_suffix(".svg"))
-    pyplot.close(figure)
+from plot import draw
 
 
 def main() -> int:
@@ -49,8 +27,8 @@ def main() -> int:
         if subprocess.run([program, f"--json={file}", *more], check=False).returncode != 0:
             failed.append(program.name)
         elif file.exists():
-            plot(file)
-            print(f"{file} and {file.with_suffix('.svg').name}")
+            drawn = draw([file], file.with_suffix(".svg"))
+            print(f"{file} and {file.with_suffix('.svg').name}" if drawn else file)
     if failed:
         print("failed:", " ".join(failed))
     return bool(failed)

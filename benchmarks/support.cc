@@ -24,12 +24,12 @@ using Clock = std::chrono::steady_clock;
 
 struct Row {
   std::string id, shape;
-  double us = 0, median_us = 0, floor_us = 0, bytes = 0, flops = 0, foreign_cpu = 0;
+  double us = 0, median_us = 0, floor_us = 0, bytes = 0, flops = 0, foreign_cpu = 0, median_read = 0;
   Bandwidth bandwidth;
   std::vector<std::pair<std::string, double>> peers;
 };
 
-double peak_flops = 0;
+PeakFlops peak_flops;
 
 std::vector<Row>& rows() {
   static std::vector<Row> all;
@@ -102,11 +102,11 @@ const Current& current(const std::string& name, const std::function<Subject()>& 
   return c;
 }
 
-// The best time of all calls of a row stays.
+// Google Benchmark calls a row with more and more iterations: the last call's figures stay.
 void keep(const Row& row) {
   for (Row& r : rows())
     if (r.id == row.id && r.shape == row.shape) {
-      if (row.us < r.us) r = row;
+      r = row;
       return;
     }
   rows().push_back(row);
@@ -118,22 +118,31 @@ void time_row(benchmark::State& state, const std::string& id, const std::string&
   if (!c.failure.empty()) return state.SkipWithError(c.failure.c_str());
   const Subject& s = c.subject;
   Row row{.id = id, .shape = shape, .bytes = s.cost.bytes, .flops = s.cost.flops};
-  row.bandwidth = measure_bandwidth(int64_t(s.footprint_bytes > 0 ? s.footprint_bytes : s.cost.bytes));
+  BandwidthProbe probe(int64_t(s.footprint_bytes > 0 ? s.footprint_bytes : s.cost.bytes));
+  probe.sample(0.1);
   const ForeignCpu foreign;
+  double since_sample = 0;
   std::vector<double> times, peer_best(s.peers.size(), 1e30);
   for (auto _ : state) {
     times.push_back(time_once(s, s.run));
     state.SetIterationTime(times.back());
+    if ((since_sample += times.back()) > 0.1) probe.sample(0.04), since_sample = 0;
     for (size_t i = 0; i < s.peers.size(); ++i) peer_best[i] = std::min(peer_best[i], time_once(s, s.peers[i].second));
   }
   row.foreign_cpu = foreign.share();
+  probe.sample(0.1);
+  row.bandwidth = probe.best(), row.median_read = probe.median_read();
   std::sort(times.begin(), times.end());
   row.us = times.front() * 1e6, row.median_us = times[times.size() / 2] * 1e6;
-  row.floor_us = floor_seconds(s.cost, row.bandwidth, peak_flops) * 1e6;
+  const double peak = s.bf16_products && peak_flops.bf16 > 0 ? peak_flops.bf16 : peak_flops.f32;
+  row.floor_us = floor_seconds(s.cost, row.bandwidth, peak) * 1e6;
   for (size_t i = 0; i < s.peers.size(); ++i) row.peers.emplace_back(s.peers[i].first, peer_best[i] * 1e6);
   state.counters["best_us"] = row.us;
   state.counters["GB/s"] = row.bytes / row.us * 1e-3;
   if (row.flops > 0) state.counters["GFLOP/s"] = row.flops / row.us * 1e-3;
+  state.counters["%read"] = 100 * row.bytes / row.us * 1e6 / row.bandwidth.read;
+  state.counters["%read_medians"] = 100 * row.bytes / row.median_us * 1e6 / row.median_read;
+  if (row.flops > 0) state.counters["%f32"] = 100 * row.flops / row.us * 1e6 / peak_flops.f32;
   state.counters["%floor"] = 100 * row.floor_us / row.us;
   state.counters["%foreign"] = 100 * row.foreign_cpu;
   for (const auto& [name, us] : row.peers) state.counters["x_" + name] = us / row.us;
@@ -177,13 +186,15 @@ void write_json(const std::string& path, const std::string& suite) {
   out << "{\"device\": " << quoted(device_name()) << ", \"level\": " << quoted(runtime::name_of(runtime::cpu_level()))
       << ", \"num_threads\": " << runtime::num_threads() << ", \"commit\": " << quoted(commit)
       << ", \"date\": " << quoted(date) << ", \"suite\": " << quoted(suite)
-      << ",\n \"ceilings\": {\"f32_gflops\": " << peak_flops * 1e-9 << "},\n \"rows\": [";
+      << ",\n \"ceilings\": {\"f32_gflops\": " << peak_flops.f32 * 1e-9
+      << ", \"bf16_gflops\": " << peak_flops.bf16 * 1e-9 << "},\n \"rows\": [";
   const char* separator = "\n";
   for (const Row& r : rows()) {
     out << separator << "  {\"id\": " << quoted(r.id) << ", \"shape\": " << quoted(r.shape) << ", \"us\": " << r.us
         << ", \"median_us\": " << r.median_us << ", \"floor_us\": " << r.floor_us << ", \"bytes\": " << r.bytes
         << ", \"flops\": " << r.flops << ", \"read_gbps\": " << r.bandwidth.read * 1e-9
-        << ", \"copy_gbps\": " << r.bandwidth.copy * 1e-9 << ", \"foreign_cpu\": " << r.foreign_cpu << ", \"peers\": {";
+        << ", \"median_read_gbps\": " << r.median_read * 1e-9 << ", \"copy_gbps\": " << r.bandwidth.copy * 1e-9
+        << ", \"foreign_cpu\": " << r.foreign_cpu << ", \"peers\": {";
     const char* comma = "";
     for (const auto& [name, us] : r.peers) out << comma << quoted(name) << ": " << us, comma = ", ";
     out << "}}";
@@ -216,9 +227,10 @@ int run(int argc, char** argv, const std::string& suite) {
   benchmark::Initialize(&count, rest.data());
   if (benchmark::ReportUnrecognizedArguments(count, rest.data())) return 1;
   pin_threads();
-  peak_flops = measure_f32_flops();
-  std::fprintf(stderr, "%s, level %s, %d threads, %.0f f32 GFLOP/s\n", device_name().c_str(),
-               runtime::name_of(runtime::cpu_level()), runtime::num_threads(), peak_flops * 1e-9);
+  peak_flops = measure_flops();
+  std::fprintf(stderr, "%s, level %s, %d threads, GFLOP/s: %.0f f32, %.0f bf16 pairs\n", device_name().c_str(),
+               runtime::name_of(runtime::cpu_level()), runtime::num_threads(), peak_flops.f32 * 1e-9,
+               peak_flops.bf16 * 1e-9);
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();
   if (!json.empty()) write_json(json, suite);

@@ -178,10 +178,9 @@ struct BlockLocal : attention::Defaults {
   FULMEN_FN float scale_log2() const { return math::kLog2e; }
 };
 
-TEST(Variants, AUsersStructRunsThroughTheHeaders) {
-  AttentionProblem p({.kv_dtype = DType::kBF16, .lens = {{70, 150}, {1, 64}, {3, 10}}});
-  const BlockLocal variant{};
-  const reference::AttentionValues want = reference::attention(p.args, variant);
+// Runs a user's variant through the headers, with splits and merges, on more threads than one.
+template <class V>
+void run_variant(AttentionProblem& p, const V& variant) {
   AttentionArgs a = p.args;
   std::vector<attention::PlanRequest> requests;
   const AttentionDims dims = attention::prepare(a, AttentionEntry::kBatchAttention, requests);
@@ -191,7 +190,37 @@ TEST(Variants, AUsersStructRunsThroughTheHeaders) {
   std::vector<uint8_t> workspace(size_t(cpu::FULMEN_CPU_NS::attention_workspace_bytes(a, dims, plan.view(), 3)));
   cpu::FULMEN_CPU_NS::attention(a, dims, plan.view(), variant, workspace.data(), int64_t(workspace.size()),
                                 three_threads());
-  EXPECT_TRUE(within(p, want));
+}
+
+TEST(Variants, AUsersStructRunsThroughTheHeaders) {
+  AttentionProblem p({.kv_dtype = DType::kBF16, .lens = {{70, 150}, {1, 64}, {3, 10}}});
+  run_variant(p, BlockLocal{});
+  EXPECT_TRUE(within(p, reference::attention(p.args, BlockLocal{})));
+}
+
+// Sigmoid attention: every key has a weight of its own, 1 / (1 + exp(-z - bias)), and nothing is normalised.
+struct Sigmoid : attention::Defaults {
+  static constexpr bool kSoftmax = false;
+  float scale = 0.125f, bias = -1.f;
+  FULMEN_FN bool changes_logits() const { return true; }
+  FULMEN_FN attention::KvRange visible(attention::Row row) const { return {0, attention::causal_end(row)}; }
+  template <class F, class I>
+  FULMEN_FN F logit(attention::Row, I, F x) const {
+    return x * F(scale) + F(bias);
+  }
+  template <class F, class I>
+  FULMEN_FN F weight(attention::Row, I, F z) const {
+    using math::tanh;
+    return tanh(z * F(0.5f)) * F(0.5f) + F(0.5f);
+  }
+};
+
+TEST(Variants, WeightsWithoutSoftmaxMatchTheOracle) {
+  for (const DType t : {DType::kF32, DType::kBF16, DType::kE4M3}) {
+    AttentionProblem p({.kv_dtype = t, .lens = {{40, 700}, {1, 2000}, {3, 10}, {9, 2}, {2, 0}}});
+    run_variant(p, Sigmoid{});
+    EXPECT_TRUE(within(p, reference::attention(p.args, Sigmoid{})));
+  }
 }
 
 }  // namespace

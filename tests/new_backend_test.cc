@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The example backend of examples/04_new_backend passes the conformance run; so does the CPU.
+#include <fulmen/runtime/dry_run.h>
+
 #include <cstdlib>
 
 #include "examples/04_new_backend/toy_backend.cc"  // the example itself, not a library
@@ -38,6 +40,22 @@ TEST(NewBackend, TheErrorListsEveryRefusal) {
   t.device_type = w.device_type = DeviceType(101);
   EXPECT_EQ(error_of([&] { rmsnorm({.input = t, .weight = w, .out = t}); }),
             "rmsnorm: no kernel serves this call\n  no backend is registered for device type 101");
+}
+
+TEST(NewBackend, ADryRunChoosesAndRunsNothing) {
+  Tensor x(DType::kF32, {2, 8}), w(DType::kF32, {8}), out(DType::kF32, {2, 8});
+  TensorView xv = x, wv = w, ov = out;
+  xv.device_type = wv.device_type = ov.device_type = toy::kToyDevice;
+  {
+    const runtime::DryRun dry;
+    rmsnorm({.input = xv, .weight = wv, .out = ov});
+    ASSERT_EQ(dry.rows().size(), 1u);
+    EXPECT_EQ(dry.rows()[0]->kernel, "toy/simple");
+    xv.dtype = DType::kBF16;
+    EXPECT_NE(error_of([&] { rmsnorm({.input = xv, .weight = wv, .out = ov}); }), "");
+  }
+  const TensorView y = out;
+  EXPECT_NE(y.as<float>()[0], y.as<float>()[0]);  // poisoned with NaN, as it was made
 }
 
 TEST(NewBackend, ATakenDeviceTypeAndAnotherVersionAreRefused) {

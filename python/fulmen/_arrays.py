@@ -18,13 +18,19 @@ from typing import Any, Callable, Sequence
 import numpy as np
 
 from ._dtypes import FP8, ML_DTYPES, dtype_name, numpy_dtype, torch_dtype
-from ._ffi import lib
+from ._ffi import dispatched_types, is_compiling, lib
 
 Array = Any  # np.ndarray, torch.Tensor, or anything with __dlpack__
 
 _INTEGER_OF_SIZE = {1: np.uint8, 2: np.uint16}
 _DIRECT_NAMES = "bool int8 int32 int64 uint8 uint32 uint64 float16 float32 float64".split()
 _DIRECT = frozenset(np.dtype(name) for name in _DIRECT_NAMES)  # what NumPy's DLPack exports and the library knows
+
+
+# Types that need no further question at the door. PyTorch's are added when the first tensor comes.
+_native_types: set[type] = {np.ndarray}
+# PyTorch's types whose every tensor the library takes as it is.
+_torch_types: set[type] = set()
 
 
 def is_torch(x: Any) -> bool:
@@ -34,7 +40,25 @@ def is_torch(x: Any) -> bool:
 
 
 def is_native(x: Any) -> bool:
-    return type(x) is np.ndarray or isinstance(x, np.ndarray) or is_torch(x)
+    if type(x) in _native_types:
+        return True
+    if isinstance(x, np.ndarray):
+        return True
+    if not is_torch(x):
+        return False
+    if not is_compiling():
+        _remember(type(x))
+    return True
+
+
+def _remember(tensor_type: type) -> None:
+    torch = sys.modules["torch"]
+    if tensor_type not in (torch.Tensor, torch.nn.Parameter):
+        dispatched_types.add(tensor_type)
+        return
+    _native_types.add(tensor_type)
+    if hasattr(tensor_type, "__dlpack_c_exchange_api__"):  # PyTorch's older DLPack has no FP8
+        _torch_types.add(tensor_type)
 
 
 def dtype_of(x: Array) -> str:
@@ -46,19 +70,40 @@ def empty(like: Array, shape: Sequence[int], dtype: str | None = None) -> Array:
     """An uninitialised contiguous array of like's framework and device; dtype is a name, None for like's."""
     if isinstance(like, np.ndarray):
         return np.empty(shape, like.dtype if dtype is None else numpy_dtype(dtype))
-    return like.new_empty(tuple(shape), dtype=None if dtype is None else torch_dtype(dtype))
+    if dtype is None and len(shape) > 0:
+        return like.new_empty(*shape)  # half the time of a tuple
+    return like.new_empty(tuple(shape), dtype=like.dtype if dtype is None else torch_dtype(dtype))
 
 
 def empty_like(x: Array) -> Array:
     """An uninitialised contiguous array of x's shape, dtype and framework."""
-    return np.empty(x.shape, x.dtype) if type(x) is np.ndarray else empty(x, x.shape)
+    if type(x) not in _torch_types and isinstance(x, np.ndarray):
+        return np.empty(x.shape, x.dtype)
+    if x.is_contiguous():  # the faster of PyTorch's ways, but it keeps the order of strides
+        return sys.modules["torch"].empty_like(x)
+    return x.new_empty(x.shape)
 
 
-def zeros(like: Array, shape: Sequence[int], dtype: str) -> Array:
-    """As empty, filled with zeros."""
+def filled(like: Array, shape: Sequence[int], value: Any, dtype: str) -> Array:
+    """As empty, filled with value. On a GPU a kernel writes it: nothing waits."""
     if isinstance(like, np.ndarray):
-        return np.zeros(shape, numpy_dtype(dtype))
-    return like.new_zeros(tuple(shape), dtype=torch_dtype(dtype))
+        return np.full(shape, value, numpy_dtype(dtype))
+    return like.new_full(tuple(shape), value, dtype=torch_dtype(dtype))
+
+
+def joined(x: Array, shape: Sequence[int]) -> Array:
+    """The same memory in another shape. Raises ValueError where that would need a copy."""
+    if isinstance(x, np.ndarray):
+        y = x.reshape(shape)
+        if x.size > 0 and y.ctypes.data != x.ctypes.data:
+            raise ValueError(f"an array of shape {x.shape} cannot be seen as {tuple(shape)}")
+        return y
+    if x.is_contiguous():
+        return x.view(shape)
+    try:
+        return x.view(shape)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
 
 
 def from_numpy(like: Array, x: np.ndarray) -> Array:
@@ -77,8 +122,8 @@ def cast(x: Array, dtype: str) -> Array:
 
 def arg(x: Array | None) -> Any:
     """x as the library takes it: no copy, None stays None."""
-    if x is None:
-        return None
+    if x is None or type(x) in _torch_types:
+        return x
     if isinstance(x, np.ndarray):
         if x.dtype in _DIRECT and x.flags.writeable:
             return x
@@ -92,6 +137,8 @@ def arg(x: Array | None) -> Any:
 
 def out_arg(x: Array, name: str = "out") -> Any:
     """As arg, for memory that the library writes. Raises ValueError when NumPy marked it read-only."""
+    if type(x) in _torch_types:
+        return x
     if isinstance(x, np.ndarray) and not x.flags.writeable:
         raise ValueError(f"{name} is a read-only NumPy array")
     return arg(x)
@@ -108,6 +155,12 @@ def _numpy_arg(x: np.ndarray) -> Any:
 
 
 def _torch_arg(x: Array) -> Any:
+    if is_compiling():
+        return x
+    if type(x) not in _native_types:
+        _remember(type(x))
+    if type(x) in dispatched_types:
+        return x
     if x.requires_grad:
         x = x.detach()
     name = _torch_name(x.dtype)
@@ -187,26 +240,17 @@ def _adopt(x: Any, seen: list[Any]) -> Any:
     return _as_numpy(x)
 
 
-_PLAIN = (np.ndarray, int, float, str, bool, type(None))
-
-
 def takes_dlpack(function: Callable[..., Any]) -> Callable[..., Any]:
     """Lets a function written for NumPy and PyTorch arrays take any DLPack array and answer in its framework.
 
     The result stays NumPy where the foreign array has no __array_namespace__ with from_dlpack.
     """
 
+    position = 1 if function.__code__.co_varnames[:1] == ("self",) else 0  # of the first array
+
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        first = args[0] if args else None
-        if (
-            first is not None
-            and not isinstance(first, _PLAIN)
-            and not is_torch(first)
-            and not hasattr(first, "__dlpack__")
-        ):
-            first = args[1] if len(args) > 1 else None  # a method: the wrapper object comes first
-        if is_native(first):
+        if len(args) > position and (type(args[position]) in _native_types or is_native(args[position])):
             return function(*args, **kwargs)
         seen: list[Any] = []
         args = tuple(_adopt(x, seen) for x in args)

@@ -32,7 +32,6 @@ def dtype_name(dtype: Any) -> str:
     raise TypeError(f"{dtype!r} is not a dtype that fulmen knows; expected one of {', '.join(sorted(NAMES))}")
 
 
-@functools.lru_cache(maxsize=256)
 def _name_of(dtype: Any) -> str:
     if isinstance(dtype, str):
         name = dtype.rsplit(".", 1)[-1]
@@ -40,6 +39,11 @@ def _name_of(dtype: Any) -> str:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(dtype, torch.dtype):
         return str(dtype).rsplit(".", 1)[-1]
+    return _numpy_name(dtype)
+
+
+@functools.lru_cache(maxsize=256)
+def _numpy_name(dtype: Any) -> str:
     try:
         return np.dtype(dtype).name
     except TypeError:

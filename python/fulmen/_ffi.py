@@ -8,14 +8,48 @@ and their arguments are listed in docs/ffi.md.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from typing import Any, Callable
+
+# Subclasses of torch.Tensor that were met (FakeTensor, DTensor, ...): calls with them go through PyTorch's dispatcher.
+dispatched_types: set[type] = set()
+
+
+def is_compiling() -> bool:
+    """Whether PyTorch is tracing the caller (torch.compile, torch.export)."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_compiling()
+
+
+def _operator(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, or its twin in torch.ops.fulmen while PyTorch traces or for tensors of a kind of their own."""
+    compiling = sys.modules["torch"].compiler.is_dynamo_compiling  # torch.export without Dynamo has fake tensors
+
+    def call(*args: Any) -> Any:
+        if compiling() or (dispatched_types and not dispatched_types.isdisjoint(map(type, args))):
+            from ._torch import call_traced
+
+            return call_traced(name, *args)
+        return function(*args)
+
+    return call
 
 
 def library_path() -> str:
     """libfulmen_ffi.so: FULMEN_FFI_LIBRARY, else the one inside this package."""
     given = os.environ.get("FULMEN_FFI_LIBRARY")
     return given or os.path.join(os.path.dirname(os.path.realpath(__file__)), "_lib", "libfulmen_ffi.so")
+
+
+def _nvrtc_folders() -> list[str]:
+    """Where `pip install nvidia-cuda-nvrtc` and PyTorch's wheels put NVRTC, in any folder of sys.path."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("nvidia")
+    roots = [] if spec is None or spec.submodule_search_locations is None else list(spec.submodule_search_locations)
+    folders = [os.path.join(root, *sub) for root in roots for sub in (("cu13", "lib"), ("cuda_nvrtc", "lib"))]
+    return [folder for folder in folders if os.path.isdir(folder)]
 
 
 class Library:
@@ -38,15 +72,29 @@ class Library:
                     )
                 # An error kind that tvm_ffi does not know would arrive as RuntimeError.
                 tvm_ffi.register_error("NotImplementedError", NotImplementedError)
-                self._module = tvm_ffi.load_module(path)
+                module = tvm_ffi.load_module(path)
+                for folder in _nvrtc_folders():
+                    module.get_function("add_library_folder")(folder)
+                self._module = module
         return self._module
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):
             raise AttributeError(name)
-        function = self._load().get_function(name)
+        if is_compiling():
+            from ._torch import traced
+
+            return traced(name)
+        function = self.function(name)
+        # Importing tvm_ffi imported PyTorch where that is installed: elsewhere nobody pays for it.
+        if sys.modules.get("torch") is not None:
+            function = _operator(name, function)
         setattr(self, name, function)
         return function
+
+    def function(self, name: str) -> Callable[..., Any]:
+        """The module's function itself."""
+        return self._load().get_function(name)
 
 
 lib = Library()

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from ._arrays import Array, arg, empty_like, from_numpy, out_arg, takes_dlpack
+from ._arrays import Array, arg, empty_like, filled, out_arg, takes_dlpack
 from ._ffi import lib
 
 
@@ -69,9 +67,7 @@ def layernorm(input: Array, gemma: Array, beta: Array, eps: float = 1e-6) -> Arr
 
 
 def _scale_array(scale: Any, like: Array) -> Array:
-    if hasattr(scale, "shape"):
-        return scale.reshape(1)
-    return from_numpy(like, np.array([scale], np.float32))
+    return scale.reshape(1) if hasattr(scale, "shape") else filled(like, (1,), scale, "float32")
 
 
 @takes_dlpack

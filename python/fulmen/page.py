@@ -41,6 +41,40 @@ def append_paged_kv_cache(
 
 
 @takes_dlpack
+def rope_append_paged_kv_cache(
+    q: Array,
+    k: Array,
+    v: Array,
+    pos_ids: Array,
+    batch_indices: Array,
+    positions: Array,
+    paged_kv_cache: Array | tuple[Array, Array],
+    kv_indices: Array,
+    kv_indptr: Array,
+    kv_layout: str = "NHD",
+    interleave: bool = False,
+    rope_scale: float = 1.0,
+    rope_theta: float = 1e4,
+    out: Array | None = None,
+) -> Array:
+    """Rotates q and k and appends k and v to the cache in one pass over new tokens; the rotated q (out, else new).
+
+    As apply_rope_pos_ids followed by append_paged_kv_cache. pos_ids: [nnz], positions for the angles; positions: [nnz],
+    those in the cache, mostly the same.
+    """
+    check_kv_layout(kv_layout)
+    k_cache, v_cache = unpack_paged_kv_cache(paged_kv_cache, kv_layout)
+    out = empty(q, q.shape) if out is None else out
+    lib.rope_append_paged_kv_cache(
+        arg(q), arg(k), None, None, arg(v), out_arg(out, "out"), None,
+        out_arg(nhd(k_cache, kv_layout), "paged_kv_cache"), None, out_arg(nhd(v_cache, kv_layout), "paged_kv_cache"),
+        arg(pos_ids), arg(batch_indices), arg(positions), arg(kv_indices), arg(kv_indptr), None, interleave, rope_scale,
+        rope_theta, 1.0, 1.0,
+    )  # fmt: skip
+    return out
+
+
+@takes_dlpack
 def append_paged_mla_kv_cache(
     append_ckv: Array,
     append_kpe: Array,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._arrays import Array, arg, empty, from_numpy, host_ints, takes_dlpack, zeros
+from ._arrays import Array, arg, empty, from_numpy, host_ints, takes_dlpack
 from ._dtypes import FP8, dtype_name
 from ._ffi import lib
 from ._options import only
@@ -68,7 +68,7 @@ def per_token_group_quant_8bit(
     groups = x.shape[-1] // group_size
     out = empty(x, x.shape, name)
     shape = (groups, x.shape[0]) if column_major_scales else (x.shape[0], groups)
-    scales = zeros(x, shape, "float32")
+    scales = empty(x, shape, "float32")
     lib.per_token_group_quant_fp8(arg(x), arg(out), arg(scales), group_size, eps, column_major_scales, scale_ue8m0)
     return out, scales.swapaxes(0, 1) if column_major_scales else scales
 

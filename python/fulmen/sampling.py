@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from ._arrays import Array, arg, cast, dtype_of, empty, empty_like, from_numpy, is_torch, out_arg, takes_dlpack
-from ._ffi import lib
+from ._arrays import Array, arg, cast, dtype_of, empty, empty_like, filled, is_torch, out_arg, takes_dlpack
+from ._ffi import is_compiling, lib
 
 _ALL = 2**63 - 1  # top_k that keeps every token
 
@@ -57,16 +57,34 @@ def _random(like: Array, increment: int, generator: Any, seed: Any, offset: Any)
     if seed is None:
         if offset is not None:
             raise ValueError("offset is given without seed")
+        if is_torch(like) and _draws_on_device(like, generator):
+            return 0, 0, _device_seed(like, generator), None
         seed, offset = get_seed_and_offset(increment, generator, like.device if is_torch(like) else None)
     numbers: list[int] = []
     arrays: list[Any] = []
     for value in (seed, 0 if offset is None else offset):
+        if is_torch(value) and value.ndim == 0:  # its number may be on a GPU
+            value = value.reshape(1)
         is_array = hasattr(value, "shape") and value.ndim > 0
         numbers.append(0 if is_array else _signed(int(value)))
         arrays.append(
             arg(value if dtype_of(value) in ("int64", "uint64") else cast(value, "int64")) if is_array else None
         )
     return numbers[0], numbers[1], arrays[0], arrays[1]
+
+
+def _draws_on_device(like: Array, generator: Any) -> bool:
+    if generator is not None:
+        return like.is_cuda and getattr(generator, "device", None) == like.device
+    return like.is_cuda or is_compiling()
+
+
+def _device_seed(like: Array, generator: Any) -> Any:
+    """A seed that never visits the host: nothing waits, and every replay of a CUDA graph draws a new one."""
+    torch = sys.modules["torch"]
+    if generator is None:
+        return torch.randint(0, _ALL, (1,), dtype=torch.int64, device=like.device)
+    return torch.randint(0, _ALL, (1,), dtype=torch.int64, device=like.device, generator=generator)
 
 
 def _per_row(x: Any, default: float | int, dtype: str) -> tuple[Any, Any]:
@@ -303,8 +321,7 @@ def chain_speculative_sampling(
     """
     batch_size, n = draft_token_ids.shape
     out = empty(draft_token_ids, (batch_size, n + 1))
-    zeros = np.zeros(batch_size, np.int32)
-    counts = [from_numpy(draft_token_ids, zeros.copy()) if c is None else c
+    counts = [filled(draft_token_ids, (batch_size,), 0, "int32") if c is None else c
               for c in (maybe_output_accepted_token_num, maybe_output_emitted_draft_token_num)]  # fmt: skip
     seed, offset, seed_arr, offset_arr = _random(target_probs, batch_size * (n + 1), generator, seed, offset)
     lib.chain_speculative_sampling(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names that FlashInfer's users import from its utils, with a CPU's answers to questions about GPUs."""
+"""Names that FlashInfer's users import from its utils, with this library's answers to questions about GPUs."""
 
 from __future__ import annotations
 
@@ -139,34 +139,64 @@ def check_shape_dtype_device(
         raise ValueError(f"{name} is on device {device}, expected {expected_device}")
 
 
+def _cuda_device(device: Any) -> dict[str, Any] | None:
+    """What the library knows of a CUDA device: "cuda", "cuda:1", a torch.device. None for any other."""
+    kind, _, index = str("cpu" if device is None else device).partition(":")
+    if kind != "cuda":
+        return None
+    import json
+
+    from ._ffi import lib
+
+    found = [d for d in json.loads(lib.list_devices()) if d["backend"] == "cuda" and d["device_id"] == int(index or 0)]
+    return found[0] if found else None
+
+
 def get_compute_capability(device: Any = None) -> tuple[int, int]:
-    """(0, 0): no CUDA device serves the calls of this build."""
-    return (0, 0)
+    """(major, minor) of a CUDA device, (0, 0) of any other."""
+    found = _cuda_device(device)
+    return divmod(found["arch"], 10) if found else (0, 0)
 
 
-def _no_gpu(*args: Any, **kwargs: Any) -> bool:
-    """False: no CUDA device serves the calls of this build."""
+def _needs(*capabilities: tuple[int, int]) -> Callable[..., bool]:
+    def supported(device: Any = None, *args: Any, **kwargs: Any) -> bool:
+        return get_compute_capability(device) in capabilities
+
+    return supported
+
+
+is_sm90a_supported, is_sm100a_supported, is_sm100f_supported = _needs((9, 0)), _needs((10, 0)), _needs((10, 0), (10, 3))
+is_sm110a_supported, is_sm120a_supported, is_sm121a_supported = _needs((11, 0)), _needs((12, 0)), _needs((12, 1))
+is_sm120f_supported = is_sm12x_supported = _needs((12, 0), (12, 1))
+
+
+def device_support_pdl(device: Any = None) -> bool:
+    """Whether the device can launch a kernel before its predecessor has ended (sm_90 and up)."""
+    return get_compute_capability(device) >= (9, 0)
+
+
+def _no(*args: Any, **kwargs: Any) -> bool:
+    """False: no such backend here."""
     return False
 
 
-is_sm90a_supported = is_sm100a_supported = is_sm100f_supported = is_sm110a_supported = _no_gpu
-is_sm120a_supported = is_sm120f_supported = is_sm121a_supported = is_sm12x_supported = _no_gpu
-device_support_pdl = is_fa3_backend_supported = is_cutlass_backend_supported = has_cuda_cudart = _no_gpu
+is_fa3_backend_supported = is_cutlass_backend_supported = has_cuda_cudart = _no
 
 
-def determine_attention_backend(*args: Any, **kwargs: Any) -> str:
-    """Always "cpu"."""
-    return "cpu"
+def determine_attention_backend(device: Any = None, *args: Any, **kwargs: Any) -> str:
+    """FlashInfer's name nearest to what runs: "fa2" on CUDA devices, else "cpu"."""
+    return "fa2" if str(device).startswith("cuda") else "cpu"
 
 
 determine_gemm_backend = determine_mla_backend = determine_attention_backend
 
 
 def get_device_sm_count(device: Any = None) -> int:
-    """Workers that a kernel fills: threads of the CPU backend."""
+    """Workers that a kernel fills: a GPU's multiprocessors, or threads of the CPU backend."""
     from ._ffi import lib
 
-    return int(lib.num_threads())
+    found = _cuda_device(device)
+    return int(found["num_workers"] if found else lib.num_threads())
 
 
 def register_custom_op(name: str, fn: Callable | None = None, /, **options: Any) -> Callable:

@@ -17,26 +17,24 @@ int32_t vec_of(const LayerNormArgs& a) {
 }
 
 NormKey key_of(const Rows& x, const TensorView& input, const TensorView& weight, const TensorView& out, int32_t vec,
-               const Device& device, int32_t num_tensors = 1) {
-  const RowShape s = choose_row_shape(x.n, vec, x.num_rows(), device.num_sms, num_tensors);
+               const Device& device) {
+  const RowShape s = choose_row_shape(x.n, vec, x.num_rows(), device.num_sms);
   return {.x = input.dtype, .weight = weight.dtype, .out = out.dtype, .vec = s.vec, .vecs = s.vecs, .lanes = s.lanes};
 }
 
 // Outputs and weights as models have them: the input's dtype, f32 weights, FP8 where rows are hidden states.
-std::vector<NormKey> usual_keys(int32_t num_tensors = 1) {
+std::vector<NormKey> usual_keys() {
   std::vector<NormKey> keys;
-  for_common_rows(
-      [&](DType t, int64_t n, const RowShape& s) {
-        NormKey key{.x = t, .weight = t, .out = t, .vec = s.vec, .vecs = s.vecs, .lanes = s.lanes};
-        keys.push_back(key);
-        if (t == DType::kF32) return;
-        key.weight = DType::kF32;
-        keys.push_back(key);
-        if (n < 1024) return;
-        key.weight = t, key.out = DType::kE4M3;
-        keys.push_back(key);
-      },
-      num_tensors);
+  for_common_rows([&](DType t, int64_t n, const RowShape& s) {
+    NormKey key{.x = t, .weight = t, .out = t, .vec = s.vec, .vecs = s.vecs, .lanes = s.lanes};
+    keys.push_back(key);
+    if (t == DType::kF32) return;
+    key.weight = DType::kF32;
+    keys.push_back(key);
+    if (n < 1024) return;
+    key.weight = t, key.out = DType::kE4M3;
+    keys.push_back(key);
+  });
   return keys;
 }
 
@@ -60,7 +58,8 @@ Work<rmsnorm::Key, rmsnorm::Params> RmsNorm::work(const Args& a, const Device& d
                      .rows = x.count(),
                      .eps = a.eps,
                      .bias = a.weight_bias},
-          .shape = launch_shape(x.num_rows(), key.shape())};
+          .shape = launch_shape(x.num_rows(), key.shape()),
+          .persistent = false};
 }
 
 std::vector<NormKey> RmsNorm::common_keys() { return usual_keys(); }
@@ -74,7 +73,7 @@ Work<fused_add_rmsnorm::Key, fused_add_rmsnorm::Params> FusedAddRmsNorm::work(co
   const int32_t vec = vec_of(a);
   Rows x(a.input), residual(a.residual), out(a.out);
   flatten_together(x, residual, out);
-  const Key key = key_of(x, a.input, a.weight, a.out, vec, device, 2);
+  const Key key = key_of(x, a.input, a.weight, a.out, vec, device);
   return {.key = key,
           .params = {.x = x,
                      .residual = residual,
@@ -84,11 +83,12 @@ Work<fused_add_rmsnorm::Key, fused_add_rmsnorm::Params> FusedAddRmsNorm::work(co
                      .rows = x.count(),
                      .eps = a.eps,
                      .bias = a.weight_bias},
-          .shape = launch_shape(x.num_rows(), key.shape())};
+          .shape = launch_shape(x.num_rows(), key.shape()),
+          .persistent = false};
 }
 
 std::vector<NormKey> FusedAddRmsNorm::common_keys() {
-  std::vector<NormKey> keys = usual_keys(2);  // residual streams are hidden states, never heads
+  std::vector<NormKey> keys = usual_keys();  // residual streams are hidden states, never heads
   std::erase_if(keys, [](const NormKey& k) { return k.shape().capacity() < 1024; });
   return keys;
 }
@@ -111,7 +111,8 @@ Work<layernorm::Key, layernorm::Params> LayerNorm::work(const Args& a, const Dev
                      .out_scale = scale_of(a.out_scale),
                      .rows = x.count(),
                      .eps = a.eps},
-          .shape = launch_shape(x.num_rows(), key.shape())};
+          .shape = launch_shape(x.num_rows(), key.shape()),
+          .persistent = false};
 }
 
 std::vector<NormKey> LayerNorm::common_keys() {

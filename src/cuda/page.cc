@@ -39,33 +39,37 @@ Side side_of(const TensorView& rows, const TensorView& cache, int32_t vec_bytes)
 
 }  // namespace
 
+PageTable page_table(const TensorView& batch_indices, const TensorView& positions, const TensorView& kv_indices,
+                     const TensorView& kv_indptr, const TensorView& cache) {
+  return {.batch_indices = ids_of(batch_indices),
+          .positions = ids_of(positions),
+          .kv_indices = ids_of(kv_indices),
+          .kv_indptr = ids_of(kv_indptr),
+          .batch_size = kv_indptr.shape[0] - 1,
+          .num_pages = cache.shape[0],
+          .num_kv_indices = kv_indices.shape[0],
+          .page_size = int32_t(cache.shape[1])};
+}
+
 runtime::Refusal AppendPagedKvCache::refuses(const Args& a) {
   const int64_t bytes = (a.append_key.shape[2] + a.append_value.shape[2]) * size_of(a.append_key.dtype);
   if (a.append_key.shape[1] * bytes > kMost / 2) return "a token's keys and values exceed 1 GiB";
+  if (a.append_key.shape[0] > (kMost * (kThreads / 32)) / (1 + a.append_key.shape[1] * bytes / (32 * kBatch)))
+    return "too many tokens for one grid";
   if (a.k_cache.shape[1] > kMost) return "page_size is beyond 2147483647";
   return {};
 }
 
-Work<append_paged_kv_cache::Key, append_paged_kv_cache::Params> AppendPagedKvCache::work(const Args& a,
-                                                                                         const Device& device) {
+Work<append_paged_kv_cache::Key, append_paged_kv_cache::Params> AppendPagedKvCache::work(const Args& a, const Device&) {
   const int32_t vec_bytes = std::min(vec_bytes_of(a.append_key, a.k_cache), vec_bytes_of(a.append_value, a.v_cache));
   Params p{.key = side_of(a.append_key, a.k_cache, vec_bytes),
            .value = side_of(a.append_value, a.v_cache, vec_bytes),
-           .batch_indices = ids_of(a.batch_indices),
-           .positions = ids_of(a.positions),
-           .kv_indices = ids_of(a.kv_indices),
-           .kv_indptr = ids_of(a.kv_indptr),
+           .pages = page_table(a.batch_indices, a.positions, a.kv_indices, a.kv_indptr, a.k_cache),
            .nnz = a.append_key.shape[0],
-           .batch_size = a.kv_indptr.shape[0] - 1,
-           .num_pages = a.k_cache.shape[0],
-           .num_kv_indices = a.kv_indices.shape[0],
            .num_heads = int32_t(a.append_key.shape[1]),
-           .page_size = int32_t(a.k_cache.shape[1]),
            .parts = 1};
-  // Few tokens: several warps each, until every SM has some 8 warps or a warp has one batch of loads.
   const int64_t vecs = int64_t(p.num_heads) * (p.key.vecs_per_head + p.value.vecs_per_head);
-  const int64_t most = std::max<int64_t>(1, math::ceil_div(vecs, 32 * kBatch));
-  while (p.parts < most && p.nnz * p.parts < 8 * int64_t(device.num_sms)) ++p.parts;
+  p.parts = int32_t(std::max<int64_t>(1, math::ceil_div(vecs, 32 * kBatch)));
   const int64_t ctas = math::ceil_div(p.nnz * p.parts, int64_t(kThreads / 32));
   return {
       .key = {vec_bytes}, .params = p, .shape = {.grid = uint32_t(ctas), .num_threads = kThreads}, .persistent = false};

@@ -9,6 +9,10 @@
 
 namespace fulmen::cuda {
 
+// cache: [num_pages, page_size, …]
+PageTable page_table(const TensorView& batch_indices, const TensorView& positions, const TensorView& kv_indices,
+                     const TensorView& kv_indptr, const TensorView& cache);
+
 struct AppendPagedKvCache {
   using Args = AppendPagedKvCacheArgs;
   using Key = append_paged_kv_cache::Key;

@@ -14,7 +14,7 @@ PerTensorWork per_tensor(const PerTensorQuantFp8Args& a, const Device& device, S
   const int32_t vec = vec_for(x, out);
   flatten_together(x, out);
   const int64_t num_vecs = x.num_rows() * (x.n / vec);
-  int64_t ctas = math::ceil_div(num_vecs, int64_t(per_tensor_quant_fp8::vecs_per_cta()));
+  int64_t ctas = math::ceil_div(num_vecs, int64_t(per_tensor_quant_fp8::vecs_per_cta(step)));
   if (step == Step::kScale) ctas = 1;
   if (step == Step::kLargest) ctas = std::min<int64_t>(ctas, 4 * device.num_sms);
   const per_tensor_quant_fp8::Key key{
@@ -82,7 +82,8 @@ Work<per_token_group_quant_fp8::Key, per_token_group_quant_fp8::Params> PerToken
   return {
       .key = {.x = a.input.dtype, .out = a.out.dtype, .vec = s.vec, .vecs = s.vecs, .lanes = s.lanes},
       .params = {.x = x, .out = out, .scales = scales, .rows = x.count(), .eps = a.eps, .pow2_scales = a.pow2_scales},
-      .shape = launch_shape(x.num_rows(), s)};
+      .shape = launch_shape(x.num_rows(), s),
+      .persistent = false};
 }
 
 std::vector<per_token_group_quant_fp8::Key> PerTokenGroupQuantFp8::common_keys() {

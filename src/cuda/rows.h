@@ -59,25 +59,27 @@ int32_t vec_for(const Rows& first, const R&... more) {
 inline int32_t table_vec(const TensorView& t) { return max_vec(uint64_t(t.data), size_of(t.dtype)); }
 
 inline Shape launch_shape(int64_t num_rows, const RowShape& shape) {
-  const int64_t ctas = math::ceil_div(num_rows, shape.rows_per_cta());
-  return {.grid = uint32_t(ctas < 0x7fffffff ? ctas : 0x7fffffff), .num_threads = uint32_t(shape.num_threads())};
+  return {.grid = uint32_t(math::ceil_div(num_rows, shape.rows_per_cta())),
+          .num_threads = uint32_t(shape.num_threads())};
 }
 
 // Why no shape holds these rows; empty: one does.
 inline std::string refuses_rows(const Rows& rows, int32_t vec) {
-  if (choose_row_shape(rows.n, vec, rows.num_rows(), 1).lanes == 0)
+  const RowShape shape = choose_row_shape(rows.n, vec, rows.num_rows(), 1);
+  if (shape.lanes == 0)
     return "rows of " + std::to_string(rows.n) + " elements exceed " +
            std::to_string(int64_t(vec) * kMaxLanes * kMaxVecs) + ", the most at this alignment";
+  if (rows.num_rows() / shape.rows_per_cta() >= 0x7fffffff) return "more rows than a grid has CTAs for";
   if (!rows.even() && rows.num_rows() > 0x7fffffff) return "more than 2147483647 rows of unevenly strided heads";
   return {};
 }
 
 // Calls f(dtype, n, shape) for what usual models need: hidden sizes and head dims, few rows and many.
 template <class F>
-void for_common_rows(F f, int32_t num_tensors = 1) {
+void for_common_rows(F f) {
   for (DType t : {DType::kBF16, DType::kF16, DType::kF32})
     for (int64_t n : {64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384})
-      for (int64_t num_rows : {1, 1 << 20}) f(t, n, choose_row_shape(n, 16 / size_of(t), num_rows, 132, num_tensors));
+      for (int64_t num_rows : {1, 1 << 20}) f(t, n, choose_row_shape(n, 16 / size_of(t), num_rows, 132));
 }
 
 }  // namespace fulmen::cuda

@@ -3,9 +3,12 @@
 
 #include "src/cuda/activation.h"
 #include "src/cuda/attention.h"
+#include "src/cuda/bits.h"
+#include "src/cuda/elementwise.h"
 #include "src/cuda/merge.h"
 #include "src/cuda/norm.h"
 #include "src/cuda/page.h"
+#include "src/cuda/page_tables.h"
 #include "src/cuda/quantization.h"
 #include "src/cuda/rope.h"
 
@@ -22,7 +25,9 @@ struct Table {
   static std::vector<runtime::KernelRow> rows() { return {row<Ops>()...}; }
   template <class Op>
   static void add_family(std::vector<Family>& all) {
-    if constexpr (!requires { Op::kKernel; }) all.push_back(family<Op>());
+    if constexpr (
+        !requires { Op::kKernel; } && requires { Op::common_keys(); })
+      all.push_back(family<Op>());
   }
   static std::vector<Family> families() {
     std::vector<Family> all;
@@ -31,8 +36,10 @@ struct Table {
   }
 };
 
-using All = Table<RmsNorm, FusedAddRmsNorm, LayerNorm, ActAndMul, Rope, AppendPagedKvCache, AppendPagedMlaKvCache,
-                  MergeState, MergeStates, PerTensorQuantFp8, PerTokenGroupQuantFp8, Attention>;
+using All =
+    Table<RmsNorm, FusedAddRmsNorm, LayerNorm, ActAndMul, Rope, RopeQuantizeFp8, RopeAppendPagedKvCache,
+          AppendPagedKvCache, AppendPagedMlaKvCache, MergeState, MergeStates, PerTensorQuantFp8, PerTokenGroupQuantFp8,
+          PackBits, SegmentPackBits, GetBatchIndicesPositions, GetSeqLens, Elementwise, Attention>;
 
 }  // namespace
 

@@ -13,6 +13,7 @@
 
 #include <limits>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace fulmen::ffi {
@@ -58,19 +59,40 @@ int call_packed(const TVMFFIAny* args, int32_t num_args, TVMFFIAny* result) {
   TVM_FFI_SAFE_CALL_END();
 }
 
+// An argument's type as PyTorch's operator schemas spell it; "object" for what they cannot name.
+template <class T>
+constexpr const char* type_name() {
+  if constexpr (std::is_same_v<T, Tensor>)
+    return "Tensor";
+  else if constexpr (std::is_same_v<T, MaybeTensor>)
+    return "Tensor?";
+  else if constexpr (std::is_same_v<T, String>)
+    return "str";
+  else if constexpr (std::is_same_v<T, bool>)
+    return "bool";
+  else if constexpr (std::is_same_v<T, int64_t>)
+    return "int";
+  else if constexpr (std::is_same_v<T, double>)
+    return "float";
+  else
+    return "object";
+}
+
 // One exported function, for the list that the module itself exports as `list_functions`.
 struct Export {
   const char *name, *arguments, *doc;
   int32_t num_arguments;
+  std::vector<const char*> types;  // of the arguments; empty for a function of PackedArgs
 };
 std::vector<Export>& exports();
 inline bool add_export(const char* name, const char* arguments, const char* doc, int32_t num_arguments) {
-  exports().push_back({name, arguments, doc, num_arguments});
+  exports().push_back({name, arguments, doc, num_arguments, {}});
   return true;
 }
 template <class R, class... A>
 bool add_export(R (*)(A...), const char* name, const char* arguments, const char* doc) {
-  return add_export(name, arguments, doc, int32_t(sizeof...(A)));
+  exports().push_back({name, arguments, doc, int32_t(sizeof...(A)), {type_name<A>()...}});
+  return true;
 }
 
 }  // namespace fulmen::ffi

@@ -2,46 +2,20 @@
 // What the module says about itself: functions, ops, kernels, devices, threads. JSON text, so that any language reads
 // it.
 #include <fulmen/runtime/cpu_level.h>
+#include <fulmen/runtime/dry_run.h>
 #include <fulmen/runtime/registry.h>
 #include <fulmen/runtime/thread_pool.h>
+#include <tvm/ffi/container/array.h>
+
+#include <atomic>
+#include <optional>
 
 #include "src/ffi/convert.h"
+#include "src/ffi/json.h"
 #include "src/ffi/schemas.h"
 
 namespace fulmen::ffi {
 namespace {
-
-// {"name": "text", ...}
-class Object {
- public:
-  Object& text(std::string_view name, std::string_view value) { return json(name, quoted(value)); }
-  Object& number(std::string_view name, int64_t value) { return json(name, std::to_string(value)); }
-  Object& boolean(std::string_view name, bool value) { return json(name, value ? "true" : "false"); }
-  Object& json(std::string_view name, std::string_view value) {
-    text_.append(text_.empty() ? "{" : ", ").append(quoted(name)).append(": ").append(value);
-    return *this;
-  }
-  std::string end() const {
-    std::string whole = text_;
-    whole.push_back('}');
-    return whole;
-  }
-  static std::string quoted(std::string_view text) {
-    const String escaped = tvm::ffi::EscapeStringJSON(String(text.data(), text.size()));
-    return std::string(escaped.data(), escaped.size());
-  }
-
- private:
-  std::string text_;
-};
-
-// [first, second, ...]
-std::string list(const std::vector<std::string>& items) {
-  std::string text(1, '[');
-  for (const std::string& item : items) text.append(text.size() == 1 ? "" : ", ").append(item);
-  text.push_back(']');
-  return text;
-}
 
 std::string dtypes_of(DTypes types) {
   std::vector<std::string> names;
@@ -86,13 +60,17 @@ String version_() { return FULMEN_VERSION; }
 
 String list_functions_() {
   std::vector<std::string> all;
-  for (const Export& e : exports())
+  for (const Export& e : exports()) {
+    std::vector<std::string> types;
+    for (const char* type : e.types) types.push_back(Object::quoted(type));
     all.push_back(Object()
                       .text("name", e.name)
                       .text("arguments", e.arguments)
                       .number("num_arguments", e.num_arguments)
+                      .json("types", list(types))
                       .text("doc", e.doc)
                       .end());
+  }
   return list(all);
 }
 
@@ -145,8 +123,42 @@ String why_not_(String op, int64_t device_type, int64_t device_id) {
   }
 }
 
+// True: launches of this thread choose kernels and run none. False: ends that; the names of the chosen, a line each.
+String dry_run_(bool on) {
+  thread_local std::optional<runtime::DryRun> dry;
+  if (on) return dry.emplace(), std::string();
+  std::string names;
+  if (dry)
+    for (const runtime::KernelRow* row : dry->rows()) names.append(row->kernel).append("\n");
+  dry.reset();
+  return names;
+}
+
+namespace {
+
+struct NoMemory {  // addresses of their own, which no dry run reads
+  void AllocData(DLTensor* tensor) {
+    static std::atomic<uint32_t> serial{0};
+    tensor->data = reinterpret_cast<void*>(uintptr_t(serial.fetch_add(1) % 1024 + 1) << 36);
+  }
+  void FreeData(DLTensor*) {}
+};
+
+}  // namespace
+
+tvm::ffi::Tensor stand_in_(tvm::ffi::Array<int64_t> shape, DLDataType dtype, int64_t device_type, int64_t device_id) {
+  const std::vector<int64_t> sizes(shape.begin(), shape.end());
+  const DLDevice device{DLDeviceType(to_i32("stand_in", "device_type", device_type)),
+                        to_i32("stand_in", "device_id", device_id)};
+  return tvm::ffi::Tensor::FromNDAlloc(NoMemory{}, tvm::ffi::ShapeView(sizes.data(), sizes.size()), dtype, device);
+}
+
 }  // namespace fulmen::ffi
 
+FULMEN_FFI_EXPORT(dry_run, "on",
+                  "true: calls of this thread choose kernels and run none; false: ends that and names the chosen");
+FULMEN_FFI_EXPORT(stand_in, "shape, dtype, device_type, device_id",
+                  "a tensor without memory, for calls that do not run: dry_run, attention_plan");
 FULMEN_FFI_EXPORT(version, "", "the library's version");
 FULMEN_FFI_EXPORT(list_functions, "", "JSON: every function of this module with its arguments in order");
 FULMEN_FFI_EXPORT(list_schemas, "", "JSON: every op's tensors with shapes and dtypes");

@@ -6,6 +6,7 @@
 #include <fulmen/ops/append_paged_mla_kv_cache.h>
 #include <fulmen/ops/attention.h>
 #include <fulmen/ops/chain_speculative_sampling.h>
+#include <fulmen/ops/elementwise.h>
 #include <fulmen/ops/fused_add_rmsnorm.h>
 #include <fulmen/ops/get_batch_indices_positions.h>
 #include <fulmen/ops/get_seq_lens.h>
@@ -16,6 +17,8 @@
 #include <fulmen/ops/per_token_group_quant_fp8.h>
 #include <fulmen/ops/rmsnorm.h>
 #include <fulmen/ops/rope.h>
+#include <fulmen/ops/rope_append_paged_kv_cache.h>
+#include <fulmen/ops/rope_quantize_fp8.h>
 #include <fulmen/ops/sample.h>
 #include <fulmen/ops/segment_packbits.h>
 #include <fulmen/ops/softmax.h>
@@ -32,6 +35,7 @@ inline constexpr std::array kSchemas{
     &kAppendPagedKvCacheSchema,
     &kAppendPagedMlaKvCacheSchema,
     &kChainSpeculativeSamplingSchema,
+    &kElementwiseSchema,
     &kFusedAddRmsNormSchema,
     &kGetBatchIndicesPositionsSchema,
     &kGetSeqLensSchema,
@@ -43,6 +47,8 @@ inline constexpr std::array kSchemas{
     &kPerTokenGroupQuantFp8Schema,
     &kRmsNormSchema,
     &kRopeSchema,
+    &kRopeAppendPagedKvCacheSchema,
+    &kRopeQuantizeFp8Schema,
     &kSampleSchema,
     &kSegmentPackBitsSchema,
     &kSoftmaxSchema,

@@ -40,8 +40,26 @@ Resources resources_of(std::string_view log) {
           .spill_bytes = number_before(log, " bytes spill stores") + number_before(log, " bytes spill loads")};
 }
 
-std::string first_errors(std::string_view log) {
-  const size_t error = log.find("error");
+std::string_view own_file_of(std::string_view source) {
+  constexpr std::string_view kMark = "#line 1 \"";
+  const size_t at = source.find(kMark);
+  if (at == source.npos) return {};
+  source.remove_prefix(at + kMark.size());
+  return source.substr(0, source.find('"'));
+}
+
+std::string first_errors(std::string_view log, std::string_view file) {
+  size_t error = log.find("error");
+  if (!file.empty()) {  // "name(3): error: …" at the start of a line
+    const std::string begin = std::string(file) + "(";
+    for (size_t at = log.find(begin); at != log.npos; at = log.find(begin, at + 1)) {
+      if (at > 0 && log[at - 1] != '\n') continue;
+      if (const size_t found = log.find("error", at); found < log.find('\n', at)) {
+        error = found;
+        break;
+      }
+    }
+  }
   if (error == log.npos) return std::string(log);
   const size_t line = log.rfind('\n', error);
   std::string_view rest = log.substr(line == log.npos ? 0 : line + 1);

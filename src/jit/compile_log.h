@@ -10,7 +10,9 @@ namespace fulmen::jit {
 
 Resources resources_of(std::string_view log);
 
-// The log with its first error in front, and that error's context; notes and warnings after the errors are cut.
-std::string first_errors(std::string_view log);
+// The file that a source names for text that is not ours (#line 1 "name"); empty: there is none.
+std::string_view own_file_of(std::string_view source);
+// The log from its first error on, with that error's context; of the named file, if it has one.
+std::string first_errors(std::string_view log, std::string_view file = {});
 
 }  // namespace fulmen::jit

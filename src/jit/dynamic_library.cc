@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <mutex>
 
 namespace fulmen::jit {
 namespace fs = std::filesystem;
@@ -21,6 +22,31 @@ DynamicLibrary::DynamicLibrary(const std::vector<std::string>& names, const std:
   }
 }
 
+namespace {
+
+struct Added {
+  std::mutex mutex;
+  std::vector<std::string> folders;
+};
+Added& added() {
+  static Added* a = new Added;  // never destroyed: libraries may be looked for while statics die
+  return *a;
+}
+
+}  // namespace
+
+void add_library_folder(const std::string& folder) {
+  const std::lock_guard lock(added().mutex);
+  added().folders.push_back(folder);
+}
+
+std::string own_folder() {
+  Dl_info self{};
+  if (dladdr(reinterpret_cast<const void*>(&own_folder), &self) == 0 || self.dli_fname == nullptr) return {};
+  std::error_code ignored;
+  return fs::absolute(self.dli_fname, ignored).parent_path().string();
+}
+
 std::vector<std::string> cuda_library_folders() {
   std::vector<std::string> folders;
   for (const char* variable : {"CUDA_HOME", "CUDA_PATH"})
@@ -28,14 +54,13 @@ std::vector<std::string> cuda_library_folders() {
       for (const char* sub : {"/lib64", "/lib", "/targets/x86_64-linux/lib"})
         folders.push_back(std::string(home) + sub);
 
-  Dl_info self{};
-  if (dladdr(reinterpret_cast<const void*>(&cuda_library_folders), &self) == 0 || self.dli_fname == nullptr)
-    return folders;
   std::error_code ignored;
-  fs::path folder = fs::absolute(self.dli_fname, ignored).parent_path();
+  fs::path folder = own_folder();
   for (int32_t up = 0; up < 4 && folder.has_relative_path(); ++up, folder = folder.parent_path())
     for (const char* sub : {"cu13/lib", "cuda_nvrtc/lib"})  // wheels of CUDA 13, of CUDA 12
       if (const fs::path lib = folder / "nvidia" / sub; fs::is_directory(lib, ignored)) folders.push_back(lib.string());
+  const std::lock_guard lock(added().mutex);
+  folders.insert(folders.end(), added().folders.begin(), added().folders.end());
   return folders;
 }
 

@@ -30,7 +30,11 @@ class DynamicLibrary {
 };
 
 // Where a CUDA toolkit or NVIDIA's wheels keep libraries: $CUDA_HOME, $CUDA_PATH, the `nvidia` folder of the Python
-// environment that this library is installed in.
+// environment that this library is installed in, and what a program has added.
 std::vector<std::string> cuda_library_folders();
+void add_library_folder(const std::string& folder);
+
+// The folder of the library that this code is in; empty where the system cannot tell.
+std::string own_folder();
 
 }  // namespace fulmen::jit

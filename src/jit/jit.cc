@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <filesystem>
 
+#include "src/jit/dynamic_library.h"
 #include "src/jit/embedded_headers.h"
 #include "src/jit/nvrtc.h"
 
@@ -40,6 +42,10 @@ Options options_from_environment() {
   Options o;
   o.cache_folder = default_cache_folder();
   if (const char* path = std::getenv("FULMEN_PACK_PATH")) o.pack_folders = split(path, ':');
+  // What a wheel or an installation brings along.
+  std::error_code ignored;
+  if (const std::string pack = own_folder() + "/fulmen-pack"; std::filesystem::is_directory(pack, ignored))
+    o.pack_folders.push_back(pack);
   if (const char* limit = std::getenv("FULMEN_CACHE_LIMIT_MB"))
     o.cache_limit_bytes = std::max(0ll, std::atoll(limit)) << 20;
   if (const char* mode = std::getenv("FULMEN_JIT")) o.may_compile = std::string_view(mode) != "off";

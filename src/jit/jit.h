@@ -30,7 +30,8 @@ struct Options {
   bool may_compile = true;  // false: FULMEN_JIT=off
   Compiler compiler = {};   // none: NVRTC
 };
-// FULMEN_CACHE_DIR, FULMEN_CACHE_LIMIT_MB, FULMEN_PACK_PATH (folders separated by ':'), FULMEN_JIT.
+// FULMEN_CACHE_DIR, FULMEN_CACHE_LIMIT_MB, FULMEN_PACK_PATH (folders separated by ':'), FULMEN_JIT; and the pack
+// `fulmen-pack` beside this library, if it is there.
 Options options_from_environment();
 
 enum class Origin : int8_t { kMemory, kPack, kCache, kCompiled };

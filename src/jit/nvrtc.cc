@@ -129,10 +129,13 @@ void compile(Kernel* k) {
     k->image = k->arch.starts_with("compute_") ? text_of(program, api.ptx_size, api.ptx)
                                                : text_of(program, api.cubin_size, api.cubin);
   api.destroy(&program);
-  if (result != 0)
-    throw Error(
-        result == 6 ? Code::kInvalidArgument : Code::kInternal,
-        k->key + ": does not compile for " + k->arch + ": " + api.error_string(result) + "\n" + first_errors(k->log));
+  if (result != 0) {
+    const std::string_view own = own_file_of(k->source);
+    const std::string what = k->key + ": does not compile for " + k->arch + ": " + api.error_string(result);
+    const std::string errors = first_errors(k->log, own);
+    throw Error(result == 6 ? Code::kInvalidArgument : Code::kInternal,
+                own.empty() ? what + "\n" + errors : errors + "\n" + what);
+  }
   if (k->image.empty()) throw Error(Code::kInternal, k->key + ": NVRTC gave no image for " + k->arch);
   k->resources = resources_of(k->log);
   k->resources.compile_ms = cpu_ms() - start_ms;

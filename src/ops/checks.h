@@ -26,4 +26,20 @@ inline void require_out(std::string_view op, const TensorView& out, const Tensor
   if (out_scale.defined()) fail(op, "out_scale", "is given, expected none: out is not FP8");
 }
 
+// An optional input of `first`'s dtype and the output that belongs to it, of `first_out`'s.
+inline void require_pair(std::string_view op, std::string_view name, const TensorView& t, const TensorView& first,
+                         std::string_view out_name, const TensorView& out, const TensorView& first_out) {
+  if (t.defined() != out.defined())
+    fail(op, t.defined() ? out_name : name,
+         "is missing, expected " + std::string(name) + " and " + std::string(out_name) + " or neither");
+  if (!t.defined()) return;
+  require_same_dtype(op, name, t, first, "q_rope");
+  if (out.dtype != first_out.dtype)
+    fail(op, out_name, std::string("dtype is ") + name_of(out.dtype) + ", expected " + name_of(first_out.dtype));
+}
+
+inline void require_rope_dim(std::string_view op, int64_t rope_dim) {
+  require(rope_dim % 2 == 0 && rope_dim <= 1024, op, "rope_dim", rope_dim, "an even number up to 1024");
+}
+
 }  // namespace fulmen

@@ -26,15 +26,15 @@ int64_t rotary_dim_of(const RopeArgs& a) {
   return given;
 }
 
-void check_scaling(const RopeArgs& a) {
-  require(a.rope_scale > 0, "rope", "rope_scale", a.rope_scale, "a positive number");
-  require(a.rope_theta > 0, "rope", "rope_theta", a.rope_theta, "a positive number");
-  require(a.old_context_len >= 0, "rope", "old_context_len", a.old_context_len, "0 or more");
-  if (a.old_context_len > 0 && !(a.high_freq_factor > a.low_freq_factor))
-    require(false, "rope", "high_freq_factor", a.high_freq_factor, "more than low_freq_factor");
-}
-
 }  // namespace
+
+void check_angles(std::string_view op, const RopeArgs& a) {
+  require(a.rope_scale > 0, op, "rope_scale", a.rope_scale, "a positive number");
+  require(a.rope_theta > 0, op, "rope_theta", a.rope_theta, "a positive number");
+  require(a.old_context_len >= 0, op, "old_context_len", a.old_context_len, "0 or more");
+  if (a.old_context_len > 0 && !(a.high_freq_factor > a.low_freq_factor))
+    require(false, op, "high_freq_factor", a.high_freq_factor, "more than low_freq_factor");
+}
 
 RopeDims check(const RopeArgs& a) {
   const Dims d =
@@ -50,7 +50,7 @@ RopeDims check(const RopeArgs& a) {
   const int64_t rotary_dim = rotary_dim_of(a);
   require(rotary_dim >= 0 && rotary_dim % 2 == 0 && rotary_dim <= std::min(kMaxRotaryDim, d["head_dim"]), "rope",
           "rotary_dim", rotary_dim, "an even number up to head_dim " + std::to_string(d["head_dim"]) + " and 1024");
-  check_scaling(a);
+  check_angles("rope", a);
   return {d["nnz"],        d["num_qo_heads"], a.k.defined() ? d["num_kv_heads"] : 0, d["head_dim"], rotary_dim,
           d["batch_size"], d["max_position"]};
 }

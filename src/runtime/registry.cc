@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fulmen/runtime/dry_run.h>
 #include <fulmen/runtime/registry.h>
 
 #include <algorithm>
@@ -115,13 +116,27 @@ const KernelRow& row_for(OpHandle op, const TensorView& where, const void* args,
 
 }  // namespace
 
+namespace {
+thread_local DryRun* dry_run = nullptr;
+}
+
+DryRun::DryRun() { dry_run = this; }
+DryRun::~DryRun() { dry_run = nullptr; }
+
+bool skipped(const KernelRow& row) {
+  if (dry_run == nullptr) return false;
+  dry_run->rows_.push_back(&row);
+  return true;
+}
+
 void launch(OpHandle op, const TensorView& where, const void* args, const Context& context) {
-  row_for(op, where, args, context).launch(args, context);
+  const KernelRow& row = row_for(op, where, args, context);
+  if (!skipped(row)) row.launch(args, context);
 }
 
 void prepare(OpHandle op, const TensorView& where, const void* args, const Context& context) {
   const KernelRow& row = row_for(op, where, args, context);
-  if (row.prepare != nullptr) row.prepare(args, context);
+  if (!skipped(row) && row.prepare != nullptr) row.prepare(args, context);
 }
 
 }  // namespace fulmen::runtime

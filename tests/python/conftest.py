@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arrays of each framework for tests, and comparison with float64.
 
-`xp` runs a test on NumPy always and on PyTorch where it can be imported. `xp.array(values, "bfloat16")` makes an array
+`xp` runs a test on NumPy always, on PyTorch where it can be imported, and on PyTorch's CUDA tensors where there is a
+GPU; a call there that no kernel serves skips the test with the refusals. `xp.array(values, "bfloat16")` makes an array
 of float64 values rounded to a dtype; `f64(x)` reads any of them back. Oracles are NumPy in float64, from the formula.
 """
 
@@ -62,10 +63,50 @@ class Torch:
         return isinstance(x, torch.Tensor)
 
 
+class TorchCuda(Torch):
+    name = "torch_cuda"
+
+    def array(self, values: Any, dtype: str) -> Any:
+        return super().array(values, dtype).cuda()
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
+        return super().empty(shape, dtype).cuda()
+
+    def owns(self, x: Any) -> bool:
+        return isinstance(x, torch.Tensor) and x.is_cuda
+
+
 needs_torch = pytest.mark.skipif(torch is None, reason="PyTorch is not installed")
+needs_cuda = pytest.mark.skipif(
+    torch is None or not torch.cuda.is_available(), reason="PyTorch finds no CUDA device"
+)
+FRAMEWORKS = [NumPy(), pytest.param(Torch(), marks=needs_torch), pytest.param(TorchCuda(), marks=needs_cuda)]
 
 
-@pytest.fixture(params=[NumPy(), pytest.param(Torch(), marks=needs_torch)], ids=["numpy", "torch"])
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Any:
+    """A CUDA test of an op that has no kernel there is skipped and says why."""
+    outcome = yield
+    framework = getattr(item, "callspec", None) and item.callspec.params.get("xp")
+    if isinstance(framework, TorchCuda) and outcome.excinfo is not None:
+        reason = why_unserved(outcome.excinfo[1])
+        if reason:
+            outcome.force_exception(pytest.skip.Exception(reason))
+
+
+def why_unserved(error: BaseException) -> str:
+    """The refusals behind an error of a call on CUDA tensors; empty where the error means something else."""
+    if isinstance(error, NotImplementedError) and "no kernel serves this call" in str(error):
+        return str(error).replace("\n", ";")
+    if isinstance(error, ValueError) and "is on another device than" in str(error):
+        # Without CUDA kernels attention plans for the CPU: its tables lie there, and q does not.
+        from fulmen._ffi import lib
+
+        return str(lib.why_not("batch_attention", 2, 0)).replace("\n", ";")
+    return ""
+
+
+@pytest.fixture(params=FRAMEWORKS, ids=["numpy", "torch", "torch_cuda"])
 def xp(request: pytest.FixtureRequest) -> Any:
     return request.param
 
@@ -82,7 +123,7 @@ def dtype_name(x: Any) -> str:
 def f64(x: Any) -> np.ndarray:
     """Values of an array of any framework as float64."""
     if torch is not None and isinstance(x, torch.Tensor):
-        return x.to(torch.float64).numpy()
+        return x.to(torch.float64).cpu().numpy()
     return np.asarray(x).astype(np.float64)
 
 

@@ -208,3 +208,66 @@ def test_command_line():
     unknown = run_cli("why-not", "nonsense")
     assert unknown.returncode == 2 and "no op 'nonsense'" in unknown.stderr
     assert run_cli("why-not", "rmsnorm", "--device", "abacus").returncode == 2
+
+
+def test_command_line_why_not_describes_a_call():
+    served = run_cli("why-not", "rmsnorm", "--device", "cpu", "input=float16[3,100]", "eps=1e-5")
+    assert served.stdout.startswith("rmsnorm runs on cpu with cpu/") and served.returncode == 0
+    refused = run_cli("why-not", "rmsnorm", "input=float16[3,100]", "weight=int8")
+    assert refused.returncode == 1 and "weight dtype is int8" in refused.stdout
+    mismatch = run_cli("why-not", "rmsnorm", "input=float16[3,100]", "weight=float16[99]")
+    assert "weight dim 0 (hidden_size) is 99, expected 100" in mismatch.stdout
+    assert run_cli("why-not", "rope", "q=bfloat16", "pos_ids=int64", "head_dim=96").returncode == 0
+    for bad in (["nonsense=3"], ["input"], ["input=float17"], ["input=float16[a]"], ["--nonsense"]):
+        assert run_cli("why-not", "rmsnorm", *bad).returncode == 2, bad
+
+
+def test_dry_runs_of_every_op_choose_a_kernel_and_run_nothing():
+    from fulmen import _why_not
+
+    needed = {
+        "rope": {"pos_ids": "int32"}, "packbits": {"out": "uint8[1]"},
+        "per_token_group_quant_fp8": {"input": "bfloat16[2,128]", "scales": "float32[2,1]"},
+    }  # fmt: skip
+    for op in sorted({s["op"] for s in json.loads(lib.list_schemas())}):
+        if _why_not.can_ask(op):
+            kernel, why = _why_not.ask(op, needed.get(op, {}), (1, 0))
+            assert kernel.startswith("cpu/"), (op, why)
+
+
+def test_command_line_jit_and_pack(tmp_path):
+    environment = {"FULMEN_CACHE_DIR": str(tmp_path / "cache"), "FULMEN_PACK_PATH": ""}
+
+    def cli(*args: str, **env: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "fulmen", *args], capture_output=True, text=True, timeout=400, check=False,
+            env={**os.environ, **environment, **env},
+        )  # fmt: skip
+
+    keys = cli("pack", "keys").stdout.splitlines()
+    key = next(k for k in keys if k.startswith("rmsnorm "))
+    missed = cli("jit", "explain", *key.split(), "--arch", "sm_90a")
+    assert missed.returncode == 1 and "miss: " in missed.stdout
+    unknown = cli("jit", "explain", "nonsense", "--arch", "sm_90a")
+    assert unknown.returncode == 1 and "no kernel has the key" in unknown.stderr
+    assert "0 kernels" in cli("jit", "list").stdout and "0 kernels removed" in cli("jit", "clear").stdout
+    assert "FULMEN_PACK_PATH" in cli("pack", "list").stdout
+    assert "build" in cli("pack", "--help").stdout and "explain" in cli("jit", "--help").stdout
+    if not json.loads(lib.jit_config())["compiler"]:
+        pytest.skip("NVRTC is not installed")
+    (tmp_path / "few.keys").write_text(f"# two lines\n{key}\n")
+    few = ("--keys", str(tmp_path / "few.keys"), "--out", str(tmp_path / "p"))
+    built = cli("pack", "build", "--arch", "sm_80,sm_90a", *few)
+    assert built.returncode == 0 and "2 compiled now" in built.stdout, built.stderr
+    assert "0 compiled now" in cli("pack", "build", "--arch", "sm_80", *few).stdout
+    assert cli("pack", "list", str(tmp_path / "p")).stdout.count(key) == 2
+    found = cli("jit", "explain", *key.split(), "--arch", "sm_90a", FULMEN_PACK_PATH=str(tmp_path / "p"))
+    assert found.returncode == 0 and "hit: " in found.stdout
+    wrong = cli("pack", "build", "--arch", "sm_1", *few)
+    assert wrong.returncode == 1 and wrong.stderr
+
+
+def test_benchmark_tables_are_those_of_the_result_files():
+    command = [sys.executable, str(ROOT / "benchmarks" / "tables.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

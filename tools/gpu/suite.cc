@@ -10,6 +10,7 @@
 #include <fulmen/ops/per_token_group_quant_fp8.h>
 #include <fulmen/ops/rmsnorm.h>
 #include <fulmen/ops/rope.h>
+#include <fulmen/ops/rope_append_paged_kv_cache.h>
 
 #include <algorithm>
 #include <random>
@@ -218,8 +219,30 @@ Problem rope_problem(int64_t tokens) {
       4.0 * double(tokens * 40 * 128), [=](Pool& p) { return rope_args(p, tokens); }, rope);
 }
 
-// Two launches; the bytes are those of one fused pass, so that fusing them would show.
-Problem rope_append_problem(int64_t tokens) {
+RopeAppendPagedKvCacheArgs rope_append_args(Pool& p, int64_t tokens, int64_t batch) {
+  const RopeArgs r = rope_args(p, tokens);
+  const AppendPagedKvCacheArgs a = append_args(p, r.k, p.random(kBF16, {tokens, 8, 128}), tokens, batch);
+  return {.q_rope = r.q,
+          .k_rope = r.k,
+          .v = a.append_value,
+          .q_rope_out = r.q_out,
+          .k_rope_cache = a.k_cache,
+          .v_cache = a.v_cache,
+          .pos_ids = r.pos_ids,
+          .batch_indices = a.batch_indices,
+          .positions = a.positions,
+          .kv_indices = a.kv_indices,
+          .kv_indptr = a.kv_indptr};
+}
+
+Problem rope_append_problem(int64_t tokens, int64_t batch) {
+  return problem<RopeAppendPagedKvCacheArgs>(
+      4.0 * double(tokens * 48 * 128), [=](Pool& p) { return rope_append_args(p, tokens, batch); },
+      rope_append_paged_kv_cache);
+}
+
+// The same in two launches.
+Problem rope_then_append_problem(int64_t tokens) {
   return problem<RopeAppend>(
       4.0 * double(tokens * 48 * 128),
       [=](Pool& p) {
@@ -250,7 +273,10 @@ std::vector<Row> suite() {
          return norm_problem({27030, 24, 128}, kBF16);
        }},
       {"N5", "silu_and_mul bf16 4096 x 2*14336", [] { return activation_problem(4096, 14336, Activation::kSilu); }},
-      {"N6", "rope + append bf16 8192 tokens 32/8 D128", [] { return rope_append_problem(8192); }},
+      {"N6", "rope + append bf16 8192 tokens 32/8 D128", [] { return rope_append_problem(8192, 8); }},
+      {"N6-two", "rope, then append bf16 8192 tokens 32/8 D128", [] { return rope_then_append_problem(8192); }},
+      {"rope_append-256", "rope + append bf16 256 decode tokens 32/8 D128",
+       [] { return rope_append_problem(256, 256); }},
       {"N7", "append bf16 256 decode tokens 8 heads D128", [] { return append_problem(256, 256); }},
       {"C3", "merge_state bf16 8192 x 64 x 128", [] { return merge_problem(8192, 64, 128); }},
       {"rmsnorm-4096x8192", "rmsnorm bf16 4096 x 8192",

@@ -11,16 +11,21 @@
 namespace fulmen::cpu {
 
 // Every position must be a row of cos_sin_cache.
+inline void check_pos_ids(std::string_view op, const TensorView& pos_ids, const TensorView& cos_sin_cache) {
+  if (!cos_sin_cache.defined()) return;
+  const int64_t max_position = cos_sin_cache.shape[0];
+  const Ids positions(pos_ids);
+  for (int64_t t = 0; t < pos_ids.shape[0]; ++t)
+    if (positions[t] < 0 || positions[t] >= max_position)
+      fail_at(op, "pos_ids", t, positions[t],
+              "0 to " + std::to_string(max_position - 1) + ", the rows of cos_sin_cache");
+}
+
 inline void check_rope_positions(const RopeArgs& a, const RopeDims& d) {
   if (a.indptr.defined()) check_indptr("rope", "indptr", a.indptr, d.nnz);
+  if (a.pos_ids.defined()) return check_pos_ids("rope", a.pos_ids, a.cos_sin_cache);
   if (!a.cos_sin_cache.defined()) return;
   const std::string expected = "0 to " + std::to_string(d.max_position - 1) + ", the rows of cos_sin_cache";
-  if (a.pos_ids.defined()) {
-    const Ids positions(a.pos_ids);
-    for (int64_t t = 0; t < d.nnz; ++t)
-      if (positions[t] < 0 || positions[t] >= d.max_position) fail_at("rope", "pos_ids", t, positions[t], expected);
-    return;
-  }
   const Ids indptr(a.indptr), offsets(a.offsets);
   for (int64_t b = 0; b < d.batch_size; ++b) {
     const int64_t len = indptr[b + 1] - indptr[b];
@@ -70,8 +75,8 @@ inline void interleave_table(RopeTable* table, int64_t num_pairs) {
 }
 
 // Pairs (x_i, x_{i+half}); out may be x.
-template <class T>
-void rotate_halves(const T* x, T* out, const RopeTable& t, int64_t half) {
+template <class T, class O>
+void rotate_halves(const T* x, O* out, const RopeTable& t, int64_t half) {
   int64_t i = 0;
   for (; i + kLanes <= half; i += kLanes) {
     const F32 a = load(x + i), b = load(x + half + i), c = load(t.cos + i), s = load(t.sin + i);
@@ -86,8 +91,8 @@ void rotate_halves(const T* x, T* out, const RopeTable& t, int64_t half) {
 }
 
 // Pairs (x_2i, x_2i+1); out may be x. Registers hold whole pairs, because rotary_dim is even.
-template <class T>
-void rotate_pairs(const T* x, T* out, const RopeTable& t, int64_t rotary_dim) {
+template <class T, class O>
+void rotate_pairs(const T* x, O* out, const RopeTable& t, int64_t rotary_dim) {
   int64_t i = 0;
   for (; i + kLanes <= rotary_dim; i += kLanes) {
     const F32 a = load(x + i);
@@ -97,6 +102,20 @@ void rotate_pairs(const T* x, T* out, const RopeTable& t, int64_t rotary_dim) {
     const F32 a = load_n(x + i, left);
     store_n(out + i, fma(swap_pairs(a), load(t.sin + i), a * load(t.cos + i)), left);
   }
+}
+
+// The angles of one token.
+inline void fill_rope_table(const RopeArgs& a, const uint64_t* turns, int64_t position, int64_t num_pairs,
+                            RopeTable* table) {
+  if (!a.cos_sin_cache.defined()) return rope_angles(position, turns, num_pairs, table->cos, table->sin);
+  for_dtype<float, f16, bf16>(a.cos_sin_cache.dtype, [&]<class C>(C) {
+    const C* row = a.cos_sin_cache.as<const C>() + position * a.cos_sin_cache.strides[0];
+    for (int64_t i = 0; i < num_pairs; i += kLanes) {
+      const int32_t left = int32_t(num_pairs - i < kLanes ? num_pairs - i : kLanes);
+      store(table->cos + i, load_n(row + i, left));
+      store(table->sin + i, load_n(row + num_pairs + i, left));
+    }
+  });
 }
 
 template <class T>
@@ -114,16 +133,6 @@ void rotate_heads(const TensorView& in, const TensorView& out, int64_t token, co
   }
 }
 
-template <class C>
-void read_cache_row(const TensorView& cache, int64_t position, int64_t num_pairs, RopeTable* table) {
-  const C* row = cache.as<const C>() + position * cache.strides[0];
-  for (int64_t i = 0; i < num_pairs; i += kLanes) {
-    const int32_t left = int32_t(num_pairs - i < kLanes ? num_pairs - i : kLanes);
-    store(table->cos + i, load_n(row + i, left));
-    store(table->sin + i, load_n(row + num_pairs + i, left));
-  }
-}
-
 template <class T>
 void rope_tokens(const RopeArgs& a, const RopeDims& d, const Executor& executor) {
   check_rope_positions(a, d);
@@ -137,12 +146,7 @@ void rope_tokens(const RopeArgs& a, const RopeDims& d, const Executor& executor)
     for (int64_t t = begin; t < end; ++t) {
       int64_t position = 0;
       if (!positions.find(t, &position)) continue;
-      if (a.cos_sin_cache.defined())
-        for_dtype<float, f16, bf16>(a.cos_sin_cache.dtype, [&]<class C>(C) {
-          read_cache_row<C>(a.cos_sin_cache, position, num_pairs, &table);
-        });
-      else
-        rope_angles(position, turns, num_pairs, table.cos, table.sin);
+      fill_rope_table(a, turns, position, num_pairs, &table);
       if (a.interleave) interleave_table(&table, num_pairs);
       rotate_heads<T>(a.q, a.q_out, t, table, a, d);
       if (a.k.defined()) rotate_heads<T>(a.k, a.k_out, t, table, a, d);

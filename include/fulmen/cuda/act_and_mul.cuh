@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// act_and_mul: one vector of gates and one of ups at a time, two of each in flight per thread. Launched by
+// act_and_mul: one vector of gates and one of ups per thread; the SM's many warps hide memory and expf. Launched by
 // src/cuda/activation.cc.
 #pragma once
 #include <fulmen/cuda/act_and_mul.h>

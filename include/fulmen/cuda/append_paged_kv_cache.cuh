@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// append_paged_kv_cache: a warp copies a token's keys and values, or a part of them where tokens are few. The new rows
-// are on their way while the page table is asked where they belong. Launched by src/cuda/page.cc.
+// append_paged_kv_cache: a warp copies a part of a token's keys and values, kBatch vectors per thread. They are on
+// their way while the page table is asked where they belong. Launched by src/cuda/page.cc.
 #pragma once
 #include <fulmen/cuda/append_paged_kv_cache.h>
 #include <fulmen/cuda/ptx/dependent_launch.cuh>
@@ -9,57 +9,39 @@
 
 namespace fulmen::cuda::append_paged_kv_cache {
 
-struct Slot {
-  int64_t page = -1, in_page = 0;  // page -1: nowhere
-};
-
-// Nowhere for padding, and for indices that point outside: the kernel stays inside its tensors whatever it is given.
-__device__ __forceinline__ Slot slot_of(const Params& p, int64_t token) {
-  const int64_t request = p.batch_indices[token], position = p.positions[token];
-  if (request < 0 || request >= p.batch_size || position < 0) return {};
-  const int64_t in_table = position / p.page_size, index = p.kv_indptr[request] + in_table;
-  if (index < 0 || index >= p.num_kv_indices) return {};
-  const int64_t page = p.kv_indices[index];
-  return page < 0 || page >= p.num_pages ? Slot{} : Slot{page, position - in_table * p.page_size};
-}
-
 template <Key K>
 __device__ __forceinline__ void run(const Params& p) {
   using Vector = Bits<K.vec_bytes>;
   const int64_t warp = int64_t(blockIdx.x) * (kThreads / 32) + warp_index();
-  const int64_t token = warp / p.parts;
+  const int64_t token = warp / uint32_t(p.parts);
   if (token >= p.nnz) return;
   const int32_t keys = p.num_heads * p.key.vecs_per_head, total = keys + p.num_heads * p.value.vecs_per_head;
-  const int32_t step = p.parts * 32 * kBatch;
+  const int32_t first = int32_t(warp - token * p.parts) * 32 * kBatch + warp_lane();
 
   wait_for_predecessor();
   allow_successor();
-  Slot slot;
-  bool asked = false;
-  for (int32_t base = int32_t(warp - token * p.parts) * 32 * kBatch; base < total; base += step) {
-    Vector data[kBatch];
-    int64_t to[kBatch];  // offset in the cache, without page and slot
+  Vector data[kBatch];
+  int64_t to[kBatch];  // offset in the cache, without page and slot
 #pragma unroll
-    for (int32_t i = 0; i < kBatch; ++i) {
-      const int32_t at = base + i * 32 + warp_lane();
-      const Side& side = at < keys ? p.key : p.value;
-      const int32_t in_side = at < keys ? at : at - keys, head = in_side / side.vecs_per_head;
-      const int64_t in_head = int64_t(in_side - head * side.vecs_per_head) * K.vec_bytes;
-      to[i] = head * side.cache_head_stride + in_head;
-      data[i] = Vector{};
-      if (at < total)
-        data[i] = load_stream<K.vec_bytes>(side.rows + token * side.token_stride + head * side.head_stride + in_head);
-    }
-    if (!asked) slot = slot_of(p, token), asked = true;
-    if (slot.page < 0) return;
+  for (int32_t i = 0; i < kBatch; ++i) {
+    const int32_t at = first + i * 32;
+    const Side& side = at < keys ? p.key : p.value;
+    const int32_t in_side = at < keys ? at : at - keys, head = in_side / side.vecs_per_head;
+    const int64_t in_head = int64_t(in_side - head * side.vecs_per_head) * K.vec_bytes;
+    to[i] = head * side.cache_head_stride + in_head;
+    data[i] = Vector{};
+    if (at < total)
+      data[i] = load_stream<K.vec_bytes>(side.rows + token * side.token_stride + head * side.head_stride + in_head);
+  }
+  const PageTable::Slot slot = p.pages.slot_of(p.pages.ask(token));
+  if (slot.page < 0) return;
 #pragma unroll
-    for (int32_t i = 0; i < kBatch; ++i) {
-      const int32_t at = base + i * 32 + warp_lane();
-      const Side& side = at < keys ? p.key : p.value;
-      if (at < total)
-        store_stream<K.vec_bytes>(side.cache + slot.page * side.page_stride + slot.in_page * side.slot_stride + to[i],
-                                  data[i]);
-    }
+  for (int32_t i = 0; i < kBatch; ++i) {
+    const int32_t at = first + i * 32;
+    const Side& side = at < keys ? p.key : p.value;
+    if (at < total)
+      store_stream<K.vec_bytes>(side.cache + slot.page * side.page_stride + slot.in_page * side.slot_stride + to[i],
+                                data[i]);
   }
 }
 

@@ -2,7 +2,7 @@
 // What the append_paged_kv_cache kernel and the code that launches it share; fulmen/ops/append_paged_kv_cache.h says
 // what it computes. Bytes are copied: elements appear as their size alone.
 #pragma once
-#include <fulmen/cuda/ids.h>
+#include <fulmen/cuda/page_table.h>
 
 namespace fulmen::cuda::append_paged_kv_cache {
 
@@ -16,7 +16,7 @@ struct Key {
   }
 };
 
-inline constexpr int32_t kThreads = 128, kBatch = 8;  // loads in flight per thread
+inline constexpr int32_t kThreads = 128, kBatch = 4;  // loads in flight per thread
 FULMEN_FN constexpr int32_t num_threads(const Key&) { return kThreads; }
 
 // New rows of one kind and their cache; strides in bytes.
@@ -29,10 +29,10 @@ struct Side {
 
 struct Params {
   Side key, value;
-  IdVector batch_indices, positions, kv_indices, kv_indptr;
-  int64_t nnz, batch_size, num_pages, num_kv_indices;
-  int32_t num_heads, page_size;
-  int32_t parts;  // warps that share a token
+  PageTable pages;
+  int64_t nnz;
+  int32_t num_heads;
+  int32_t parts;  // warps of a token
 };
 
 }  // namespace fulmen::cuda::append_paged_kv_cache

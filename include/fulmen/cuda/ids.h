@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A vector of i32 or i64 numbers, told apart at run time: ids are read once per token or row.
+// A vector of i32 or i64 numbers, told apart at run time: ids are read or written once per token or row.
 #pragma once
 #include <fulmen/core/portable.h>
 
@@ -11,6 +11,12 @@ struct IdVector {
 
   FULMEN_FN int64_t operator[](int64_t i) const {
     return wide ? static_cast<const int64_t*>(data)[i] : int64_t(static_cast<const int32_t*>(data)[i]);
+  }
+  FULMEN_FN void set(int64_t i, int64_t value) const {  // of an output
+    if (wide)
+      static_cast<int64_t*>(const_cast<void*>(data))[i] = value;
+    else
+      static_cast<int32_t*>(const_cast<void*>(data))[i] = int32_t(value);
   }
 };
 

@@ -3,8 +3,8 @@
 // Launched by src/cuda/norm.cc.
 #pragma once
 #include <fulmen/cuda/layernorm.h>
+#include <fulmen/cuda/tile/own_row.cuh>
 #include <fulmen/cuda/tile/row.cuh>
-#include <fulmen/cuda/tile/row_loop.cuh>
 
 namespace fulmen::cuda::layernorm {
 
@@ -14,42 +14,38 @@ __device__ __forceinline__ void run(const Params& p) {
   using W = type_of<K.weight>;
   using Out = type_of<K.out>;
   constexpr RowShape S = K.shape();
-  constexpr bool kAhead = S.registers_hold(2 * S.per_lane() * int32_t(sizeof(X)));
   __shared__ float scratch[2][RowReducer<S>::kSlots];
   RowReducer<S> reducer{scratch};
-  const int32_t lane = lane_of_row<S>();
+  const OwnRow<S> mine(p.rows);
 
   wait_for_predecessor();
-  const RowTable<W, S, false> gamma(p.gamma, p.rows.n, lane), beta(p.beta, p.rows.n, lane);
+  Row<X, S> x;
+  x.load(mine.template of<const X>(p.x), mine.n, mine.lane);
+  const RowTable<W, S, false> gamma(p.gamma, p.rows.n, mine.lane), beta(p.beta, p.rows.n, mine.lane);
   const float out_scale = p.out_scale == nullptr ? 1.0f : 1.0f / *p.out_scale, num = float(p.rows.n);
   allow_successor();
-  const auto load = [&](Row<X, S>& x, int64_t row) {
-    x.load(p.rows.row_of<const X>(p.x, row < 0 ? 0 : row), row < 0 ? 0 : p.rows.n, lane);
-  };
-  for_rows<S, kAhead, Row<X, S>>(p.rows.num_rows, load, [&](Row<X, S>& x, int64_t row) {
-    float sum = 0, squares = 0;
-    x.for_each([&](int32_t, const float(&v)[S.vec]) {
+  float sum = 0, squares = 0;
+  x.for_each([&](int32_t, const float(&v)[S.vec]) {
 #pragma unroll
-      for (int32_t j = 0; j < S.vec; ++j) sum += v[j];
-    });
-    const float mean = reducer.sum(sum) / num;
-    x.keep_packed();
-    x.for_each([&](int32_t i, const float(&v)[S.vec]) {
-      const bool inside = Row<X, S>::at(i, lane) < p.rows.n;  // zeros past the end would count as far from the mean
+    for (int32_t j = 0; j < S.vec; ++j) sum += v[j];
+  });
+  const float mean = reducer.sum(sum) / num;
+  x.keep_packed();
+  x.for_each([&](int32_t i, const float(&v)[S.vec]) {
+    const bool inside = Row<X, S>::at(i, mine.lane) < p.rows.n;  // zeros past the end would count as far from the mean
 #pragma unroll
-      for (int32_t j = 0; j < S.vec; ++j) squares = inside ? fmaf(v[j] - mean, v[j] - mean, squares) : squares;
-    });
-    const float scale = 1.0f / sqrtf(reducer.sum(squares) / num + p.eps);
-    x.keep_packed();
-    Out* out = p.rows.row_of<Out>(p.out, row < 0 ? 0 : row);
-    x.for_each([&](int32_t i, const float(&v)[S.vec]) {
-      float g[S.vec], b[S.vec], y[S.vec];
-      gamma.unpack_to(i, g);
-      beta.unpack_to(i, b);
+    for (int32_t j = 0; j < S.vec; ++j) squares = inside ? fmaf(v[j] - mean, v[j] - mean, squares) : squares;
+  });
+  const float scale = 1.0f / sqrtf(reducer.sum(squares) / num + p.eps);
+  x.keep_packed();
+  Out* out = mine.template of<Out>(p.out);
+  x.for_each([&](int32_t i, const float(&v)[S.vec]) {
+    float g[S.vec], b[S.vec], y[S.vec];
+    gamma.unpack_to(i, g);
+    beta.unpack_to(i, b);
 #pragma unroll
-      for (int32_t j = 0; j < S.vec; ++j) y[j] = fmaf((v[j] - mean) * scale, g[j], b[j]) * out_scale;
-      Row<Out, S>::store(out, row < 0 ? 0 : p.rows.n, lane, i, y);
-    });
+    for (int32_t j = 0; j < S.vec; ++j) y[j] = fmaf((v[j] - mean) * scale, g[j], b[j]) * out_scale;
+    Row<Out, S>::store(out, mine.n, mine.lane, i, y);
   });
 }
 

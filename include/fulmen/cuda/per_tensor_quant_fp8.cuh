@@ -10,11 +10,11 @@
 
 namespace fulmen::cuda::per_tensor_quant_fp8 {
 
-template <class X, int32_t Vec>
-__device__ __forceinline__ void load(const Params& p, const FlatBlock<Vec, kVecsPerThread, kThreads>& mine,
-                                     Bits<Vec * int32_t(sizeof(X))> (&x)[kVecsPerThread]) {
+template <class X, int32_t Vec, int32_t Count>
+__device__ __forceinline__ void load(const Params& p, const FlatBlock<Vec, Count, kThreads>& mine,
+                                     Bits<Vec * int32_t(sizeof(X))> (&x)[Count]) {
 #pragma unroll
-  for (int32_t i = 0; i < kVecsPerThread; ++i) {
+  for (int32_t i = 0; i < Count; ++i) {
     x[i] = Bits<Vec * int32_t(sizeof(X))>{};
     if (mine.inside[i])
       x[i] = load_stream<Vec * int32_t(sizeof(X))>(p.rows.row_of<const X>(p.x, mine.row[i]) + mine.column[i]);
@@ -25,15 +25,16 @@ __device__ __forceinline__ void load(const Params& p, const FlatBlock<Vec, kVecs
 template <Key K>
 __device__ __forceinline__ void find_largest(const Params& p) {
   using X = type_of<K.x>;
+  constexpr int32_t kCount = vecs_per_thread(K.step);
   __shared__ float scratch[2][kThreads / 32];
   RowReducer<RowShape{1, 1, kThreads}> reducer{scratch};
   float top = 0;
-  for (int64_t block = blockIdx.x; block * vecs_per_cta() < p.num_vecs; block += gridDim.x) {
-    const FlatBlock<K.vec, kVecsPerThread, kThreads> mine(p.rows, p.num_vecs, block);
-    Bits<K.vec * int32_t(sizeof(X))> x[kVecsPerThread];
-    load<X, K.vec>(p, mine, x);
+  for (int64_t block = blockIdx.x; block * vecs_per_cta(K.step) < p.num_vecs; block += gridDim.x) {
+    const FlatBlock<K.vec, kCount, kThreads> mine(p.rows, p.num_vecs, block);
+    Bits<K.vec * int32_t(sizeof(X))> x[kCount];
+    load<X>(p, mine, x);
 #pragma unroll
-    for (int32_t i = 0; i < kVecsPerThread; ++i) {
+    for (int32_t i = 0; i < kCount; ++i) {
       float v[K.vec];
       unpack<X, K.vec>(x[i], v);
 #pragma unroll
@@ -49,12 +50,13 @@ template <Key K>
 __device__ __forceinline__ void quantize(const Params& p) {
   using X = type_of<K.x>;
   using Out = type_of<K.out>;
-  const FlatBlock<K.vec, kVecsPerThread, kThreads> mine(p.rows, p.num_vecs, blockIdx.x);
-  Bits<K.vec * int32_t(sizeof(X))> x[kVecsPerThread];
-  load<X, K.vec>(p, mine, x);
+  constexpr int32_t kCount = vecs_per_thread(K.step);
+  const FlatBlock<K.vec, kCount, kThreads> mine(p.rows, p.num_vecs, blockIdx.x);
+  Bits<K.vec * int32_t(sizeof(X))> x[kCount];
+  load<X>(p, mine, x);
   const float factor = 1.0f / *p.scale;
 #pragma unroll
-  for (int32_t i = 0; i < kVecsPerThread; ++i) {
+  for (int32_t i = 0; i < kCount; ++i) {
     if (!mine.inside[i]) continue;
     float v[K.vec];
     unpack<X, K.vec>(x[i], v);

@@ -26,9 +26,10 @@ struct Key {
   }
 };
 
-inline constexpr int32_t kThreads = 256, kVecsPerThread = 4;
+inline constexpr int32_t kThreads = 256;
+FULMEN_FN constexpr int32_t vecs_per_thread(Step s) { return s == Step::kLargest ? 4 : 1; }
 FULMEN_FN constexpr int32_t num_threads(const Key& k) { return k.step == Step::kScale ? 32 : kThreads; }
-FULMEN_FN constexpr int32_t vecs_per_cta() { return kThreads * kVecsPerThread; }
+FULMEN_FN constexpr int32_t vecs_per_cta(Step s) { return kThreads * vecs_per_thread(s); }
 
 struct Params {
   RowTensor x, out;

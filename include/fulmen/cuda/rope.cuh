@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// rope: a CTA rotates all heads of one token. A thread owns `vec` pairs of a head, computes their angles once, and
-// walks over the heads, two at a time:
+// rope: a warp takes a part of a token, kBatch pieces per thread. A piece is two vectors of a head:
 //   halves      a = x[i..i+vec), b = x[half+i..half+i+vec)          pairs (a_j, b_j)
 //   interleave  a = x[2i..2i+vec), b = x[2i+vec..2i+2vec)           pairs of neighbours
-// Elements behind rotary_dim are copied by threads of their own. Launched by src/cuda/rope.cc.
+//   copied      the same vectors as interleave, not turned
+// They are on their way while the warp computes the token's angles, each pair's once, and asks the page table. Launched
+// by src/cuda/rope.cc.
 #pragma once
 #include <fulmen/cuda/rope.h>
 #include <fulmen/cuda/ptx/dependent_launch.cuh>
@@ -53,106 +54,123 @@ __device__ __forceinline__ SinCos angle_of(const Params& p, int64_t position, in
   }
 }
 
-// One token's part of a head: two vectors, or with n = vec one of those behind rotary_dim.
+// The token's angles, pair g * vec + j at [j * groups + g]: neighbouring threads read neighbouring ones.
+template <Key K>
+__device__ __forceinline__ void fill_table(SinCos* table, const Params& p, int64_t position) {
+  const int32_t groups = p.num_pairs / K.vec;
+  for (int32_t i = warp_lane(); i < p.num_pairs; i += 32)
+    table[i % K.vec * groups + i / K.vec] = angle_of<K>(p, position, i);
+  sync_warp();
+}
+
 template <Key K>
 struct Piece {
   using X = type_of<K.x>;
   static constexpr int32_t kBytes = K.vec * int32_t(sizeof(X));
-  Bits<kBytes> a{}, b{};
-  X* out = nullptr;  // null: no such head
+  Bits<kBytes> a, b;
+  int32_t segment, head, at, distance;  // head -1: no such piece; distance 0: there is no b
 
-  __device__ __forceinline__ void load(const Params& p, int64_t token, int32_t head, int32_t at, int32_t distance) {
-    out = nullptr;
-    if (head >= p.q.num_heads + p.k.num_heads) return;
-    const Heads& heads = head < p.q.num_heads ? p.q : p.k;
-    const int32_t h = head < p.q.num_heads ? head : head - p.q.num_heads;
-    const X* x = static_cast<const X*>(heads.x) + token * heads.x_token + h * heads.x_head + at;
-    out = static_cast<X*>(heads.out) + token * heads.out_token + h * heads.out_head + at;
+  // Lane's piece of a pass over the token.
+  __device__ __forceinline__ void load(const Params& p, int64_t token, int32_t pass) {
+    segment = 0;
+#pragma unroll
+    for (int32_t s = 1; s < kNumSegments; ++s) segment += pass >= p.first_pass[s];
+    const Segment& from = p.segment[segment];
+    const uint32_t item = uint32_t(pass - p.first_pass[segment]) * 32 + uint32_t(warp_lane());
+    const uint32_t groups = uint32_t(from.groups);
+    head = int32_t(item / groups);
+    const int32_t group = int32_t(item - uint32_t(head) * groups);
+    const bool halves = is_turned(segment) && !K.interleave;
+    at = halves ? group * K.vec : 2 * group * K.vec;
+    distance = halves ? p.num_pairs : at + K.vec < from.width ? K.vec : 0;
+    a = b = Bits<kBytes>{};
+    if (pass >= p.first_pass[kNumSegments] || head >= from.num_heads) return void(head = -1);
+    const X* x = static_cast<const X*>(from.x) + token * from.x_token + head * from.x_head + at;
     a = load_stream<kBytes>(x);
     if (distance > 0) b = load_stream<kBytes>(x + distance);
   }
-  __device__ __forceinline__ void rotate(const SinCos (&angle)[K.vec], int32_t distance) const {
+
+  __device__ __forceinline__ void turn(float (&x)[2 * K.vec], const SinCos* table, int32_t groups) const {
+    const int32_t group = K.interleave ? at / (2 * K.vec) : at / K.vec;
+#pragma unroll
+    for (int32_t j = 0; j < K.vec; ++j) {
+      const SinCos angle = table[j * groups + group];
+      float& u = K.interleave ? x[2 * j] : x[j];
+      float& v = K.interleave ? x[2 * j + 1] : x[K.vec + j];
+      const float turned = u * angle.cos - v * angle.sin;
+      v = fmaf(v, angle.cos, u * angle.sin);
+      u = turned;
+    }
+  }
+
+  template <DType kOut>
+  __device__ __forceinline__ void finish(const Params& p, int64_t row, float scale, const SinCos* table) const {
+    using Out = type_of<kOut>;
+    const Segment& to = p.segment[segment];
+    Out* out = static_cast<Out*>(to.out) + row + head * to.out_head + at;
+    if (kOut == K.x && !is_turned(segment)) {
+      store_stream<kBytes>(out, a);
+      if (distance > 0) store_stream<kBytes>(out + distance, b);
+      return;
+    }
     float x[2 * K.vec];  // a, then b
     float(&low)[K.vec] = reinterpret_cast<float(&)[K.vec]>(x[0]);
     float(&high)[K.vec] = reinterpret_cast<float(&)[K.vec]>(x[K.vec]);
     unpack<X, K.vec>(a, low);
     unpack<X, K.vec>(b, high);
+    if (is_turned(segment)) turn(x, table, p.num_pairs / K.vec);
+    if constexpr (sizeof(Out) == 1) {
 #pragma unroll
-    for (int32_t j = 0; j < K.vec; ++j) {
-      float& u = K.interleave ? x[2 * j] : x[j];
-      float& v = K.interleave ? x[2 * j + 1] : x[K.vec + j];
-      const float turned = u * angle[j].cos - v * angle[j].sin;
-      v = fmaf(v, angle[j].cos, u * angle[j].sin);
-      u = turned;
+      for (int32_t j = 0; j < 2 * K.vec; ++j) x[j] *= scale;
     }
-    store_stream<kBytes>(out, pack<X, K.vec>(low));
-    store_stream<kBytes>(out + distance, pack<X, K.vec>(high));
+    constexpr int32_t kOutBytes = K.vec * int32_t(sizeof(Out));
+    store_stream<kOutBytes>(out, pack<Out, K.vec>(low));
+    if (distance > 0) store_stream<kOutBytes>(out + distance, pack<Out, K.vec>(high));
   }
 };
 
-// Where a group of threads works: the vectors `at` and `at + distance` of every head; distance 0: one vector is copied.
-template <Key K>
-struct Group {
-  int32_t pair, at, distance;
-
-  __device__ __forceinline__ Group(const Params& p, int32_t group) {
-    const int32_t turning = p.num_pairs / K.vec;
-    const bool copies = group >= turning;
-    pair = group * K.vec;
-    at = copies ? 2 * p.num_pairs + (group - turning) * K.vec : K.interleave ? 2 * pair : pair;
-    distance = copies ? 0 : K.interleave ? K.vec : p.num_pairs;
-  }
+// Where a token's rows go.
+struct Target {
+  bool owned = false;  // a request owns the token
+  int64_t token;
+  PageTable::Slot slot;
 };
 
 template <Key K>
-__device__ __forceinline__ void load_pieces(Piece<K> (&piece)[kHeadsAtOnce], const Params& p, int64_t token,
-                                            const Group<K>& group, int32_t head, int32_t heads_per_pass) {
-#pragma unroll
-  for (int32_t i = 0; i < kHeadsAtOnce; ++i)
-    piece[i].load(p, token, head + i * heads_per_pass, group.at, group.distance);
+__device__ __forceinline__ void store(const Piece<K>& piece, const Params& p, const Target& to, const SinCos* table) {
+  if (piece.head < 0 || !to.owned) return;
+  const Segment& s = p.segment[piece.segment];
+  if (is_query(piece.segment)) return piece.template finish<K.q_out>(p, to.token * s.out_token, p.q_scale, table);
+  if (K.paged && to.slot.page < 0) return;
+  const int64_t row = K.paged ? to.slot.page * s.out_page + to.slot.in_page * s.out_token : to.token * s.out_token;
+  piece.template finish<K.kv_out>(p, row, p.kv_scale, table);
 }
 
-template <Key K>
-__device__ __forceinline__ void turn_pieces(const Piece<K> (&piece)[kHeadsAtOnce], const Group<K>& group,
-                                            const SinCos* table) {
-  SinCos angle[K.vec];
-#pragma unroll
-  for (int32_t j = 0; j < K.vec; ++j) angle[j] = group.distance == 0 ? SinCos{} : table[group.pair + j];
-#pragma unroll
-  for (int32_t i = 0; i < kHeadsAtOnce; ++i) {
-    if (piece[i].out == nullptr) continue;
-    if (group.distance == 0)
-      store_stream<Piece<K>::kBytes>(piece[i].out, piece[i].a);
-    else
-      piece[i].rotate(angle, group.distance);
-  }
-}
-
-// A token's first heads are on their way while its angles are computed, each pair's once for the CTA.
 template <Key K>
 __device__ __forceinline__ void run(const Params& p) {
-  __shared__ SinCos table[kMostPairs];
-  const int32_t groups = (p.num_pairs + p.num_copied) / K.vec, lanes = groups < kThreads ? groups : kThreads;
-  const int32_t heads_per_pass = kThreads / lanes, num_heads = p.q.num_heads + p.k.num_heads;
-  const int32_t mine = int32_t(threadIdx.x) / lanes, first_head = mine < heads_per_pass ? mine : num_heads;
-  const int32_t first_group = int32_t(threadIdx.x) % lanes;
+  __shared__ SinCos tables[kThreads / 32][kMostPairs];
+  SinCos* table = tables[warp_index()];
+  const int64_t warp = int64_t(blockIdx.x) * (kThreads / 32) + warp_index();
+  Target to;
+  to.token = warp / uint32_t(p.parts);
+  if (to.token >= p.nnz) return;
+  const int32_t pass = int32_t(warp - to.token * p.parts) * kBatch;
   wait_for_predecessor();
   allow_successor();
-  for (int64_t token = blockIdx.x; token < p.nnz; token += gridDim.x) {
-    Piece<K> piece[kHeadsAtOnce];
-    load_pieces<K>(piece, p, token, Group<K>(p, first_group), first_head, heads_per_pass);
-    int64_t position = 0;
-    const bool owned = position_of(p, token, &position);
-    for (int32_t i = int32_t(threadIdx.x); i < p.num_pairs; i += kThreads) table[i] = angle_of<K>(p, position, i);
-    sync_cta();
-    for (int32_t g = first_group; g < groups && owned; g += lanes)
-      for (int32_t head = first_head; head < num_heads; head += kHeadsAtOnce * heads_per_pass) {
-        const Group<K> group(p, g);
-        if (g != first_group || head != first_head) load_pieces<K>(piece, p, token, group, head, heads_per_pass);
-        turn_pieces<K>(piece, group, table);
-      }
-    if (token + gridDim.x < p.nnz) sync_cta();  // the table is about to be written again
-  }
+  Piece<K> piece[kBatch];
+#pragma unroll
+  for (int32_t i = 0; i < kBatch; ++i) piece[i].load(p, to.token, pass + i);
+  PageTable::Asked asked;
+  bool appends = false;  // the same for all of the warp
+#pragma unroll
+  for (int32_t i = 0; i < kBatch; ++i) appends |= K.paged && !is_query(piece[i].segment);
+  if (appends) asked = p.pages.ask(to.token);
+  int64_t position = 0;
+  to.owned = position_of(p, to.token, &position);
+  if (pass < p.first_pass[kQCopied]) fill_table<K>(table, p, position);  // what turns comes first
+  if (appends) to.slot = p.pages.slot_of(asked);
+#pragma unroll
+  for (int32_t i = 0; i < kBatch; ++i) store<K>(piece[i], p, to, table);
 }
 
 }  // namespace fulmen::cuda::rope

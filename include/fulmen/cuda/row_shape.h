@@ -24,12 +24,6 @@ struct RowShape {
   FULMEN_FN constexpr int32_t rows_per_cta() const { return lanes > 32 ? 1 : num_threads() / lanes; }
   FULMEN_FN constexpr int32_t per_lane() const { return vec * vecs; }
   FULMEN_FN constexpr int64_t capacity() const { return int64_t(vec) * vecs * lanes; }
-
-  // Whether a thread has registers for that many bytes of packed rows and tables beside some 40 of its own.
-  FULMEN_FN constexpr bool registers_hold(int32_t bytes) const {
-    const int32_t registers = 65536 / num_threads() > 255 ? 255 : 65536 / num_threads();
-    return bytes / 4 + 40 <= registers;
-  }
 };
 
 inline constexpr int32_t kMaxLanes = 1024, kMaxVecs = 8;
@@ -43,19 +37,18 @@ FULMEN_FN constexpr int32_t max_vec(uint64_t bits, int32_t element_bytes) {
   return bytes < element_bytes ? 1 : bytes / element_bytes;
 }
 
-// A shape for rows of n elements; lanes 0 where no shape holds them. Aims at 4 loads in flight per lane, over all the
-// tensors whose rows are read together, so that an SM with 1024 threads has 64 KB on the way; few rows get more lanes,
-// as only their latency counts.
-FULMEN_FN constexpr RowShape choose_row_shape(int64_t n, int32_t vec, int64_t num_rows, int32_t num_sms,
-                                              int32_t num_tensors = 1) {
+// A shape for rows of n elements; lanes 0 where no shape holds them. Many long rows have two loads in flight per lane;
+// rows of a head one, and few rows one, as only their latency counts.
+FULMEN_FN constexpr RowShape choose_row_shape(int64_t n, int32_t vec, int64_t num_rows, int32_t num_sms) {
   const int64_t num_vecs = math::ceil_div(n, vec);
-  const int32_t wanted = num_rows <= num_sms ? 1 : 4 / num_tensors;
+  const int32_t wanted = num_rows <= num_sms || num_vecs <= 32 ? 1 : 2;
   int32_t lanes = 8;
   while (lanes < kMaxLanes && int64_t(lanes) * wanted < num_vecs) lanes *= 2;
-  if (lanes == 64) lanes = 128;  // a CTA of two warps wastes scheduler slots
+  if (lanes == 64) lanes = 128;                                               // 128 is a CTA's least
+  if (wanted == 2 && lanes > 128 && 3 * (lanes / 2) >= num_vecs) lanes /= 2;  // three loads rather than idle lanes
   int64_t vecs = math::ceil_div(num_vecs, lanes);
   vecs = vecs < 1 ? 1 : vecs;
-  for (int32_t step = 1; step <= kMaxVecs; step *= 2)  // few distinct kernels: 1, 2, 4, 8
+  for (int32_t step = 1; step <= kMaxVecs; step += step < 4 ? 1 : 2)  // few distinct kernels: 1, 2, 3, 4, 6, 8
     if (vecs <= step) return {vec, step, lanes};
   return {vec, 0, 0};
 }

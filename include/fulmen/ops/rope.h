@@ -54,6 +54,30 @@ inline constexpr int64_t kMaxRotaryDim = 1024;
 RopeDims check(const RopeArgs& args);  // throws Error{kInvalidArgument}
 void rope(const RopeArgs& args, const Context& context = {});
 
+// What angles depend on besides positions, for the ops that rotate on the way to somewhere else.
+struct RopeAngles {
+  bool interleave = false;
+  double rope_scale = 1, rope_theta = 1e4;           // > 0
+  double low_freq_factor = 1, high_freq_factor = 4;  // Llama 3.1
+  int64_t old_context_len = 0;                       // Llama 3.1: 8192; 0: plain RoPE
+};
+
+// Their rotation as a call of rope without outputs.
+inline RopeArgs rope_args(const TensorView& q, const TensorView& k, const TensorView& pos_ids,
+                          const TensorView& cos_sin_cache, const RopeAngles& angles) {
+  return {.q = q,
+          .k = k,
+          .pos_ids = pos_ids,
+          .cos_sin_cache = cos_sin_cache,
+          .interleave = angles.interleave,
+          .rope_scale = angles.rope_scale,
+          .rope_theta = angles.rope_theta,
+          .low_freq_factor = angles.low_freq_factor,
+          .high_freq_factor = angles.high_freq_factor,
+          .old_context_len = angles.old_context_len};
+}
+void check_angles(std::string_view op, const RopeArgs& args);  // throws Error{kInvalidArgument} naming a scalar
+
 inline Cost cost(const RopeArgs& args) {
   const double n = double(args.q.num_elements()) + (args.k.defined() ? double(args.k.num_elements()) : 0);
   const double size = size_of(args.q.dtype);

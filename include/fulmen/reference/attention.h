@@ -13,10 +13,14 @@
 //   out_c    errors of a weight act on both sums: Σ_j p_j E_j |v_jc - out_c| + A (Σ_j p_j |v_jc| + |out_c|) + 4u
 //            |out_c| + R Σ_j p_j |v_jc|
 //   lse      Σ_j p_j E_j + A + u (2 ln d + 4 |lse|)
+// A variant without softmax sums w_j v_j as they are: out_c errs by Σ_j e_j |v_jc| + (A + R) Σ_j |w_j v_jc|, e_j: what
+// the logit's error makes of the weight, and 8 roundings of the variant's own; lse is 0, or -inf where no key is seen.
 #pragma once
 #include <fulmen/attention/variant.h>
 #include <fulmen/ops/attention.h>
 #include <fulmen/reference/bounded.h>
+
+#include <type_traits>
 
 namespace fulmen::reference {
 
@@ -35,12 +39,17 @@ namespace detail {
 inline constexpr double kLog2e = 1.4426950408889634074, kLn2 = 0.69314718055994530942;
 inline int64_t id(const TensorView& t, int64_t i) { return int64_t(element(t, i)); }
 
-// What a variant is to the oracle: z(row, j, x) in natural-log units, the rounding that f32 adds to it, and visibility.
-template <class Sees, class Logit, class Rounding>
+struct Softmax {};
+
+// What a variant is to the oracle: z(row, j, x) in natural-log units, the rounding that f32 adds to it, and visibility;
+// weight(row, j, z) where there is no softmax.
+template <class Sees, class Logit, class Rounding, class Weight = Softmax>
 struct Model {
   Sees sees;
   Logit logit;
   Rounding rounding;
+  Weight weight = {};
+  static constexpr bool kSoftmax = std::is_same_v<Weight, Softmax>;
 };
 
 struct Problem {
@@ -160,6 +169,51 @@ inline void finish_row(const AttentionArgs& a, std::vector<Term>& terms, const V
   *lse = d > 0 ? rounded_to({natural * scale, lse_bound * scale * second_order}, DType::kF32) : Bounded{-INFINITY, 0};
 }
 
+// Sum of one row's terms, each with its weight and the weight's error, and its bound.
+inline void finish_sum(const AttentionArgs& a, const std::vector<Term>& terms, const Vectors& v, int64_t d_vo,
+                       Products products, Bounded* out, Bounded* lse) {
+  const double sums = sum_error(double(terms.size())) * (products == Products::kHalf ? 2 : 1);
+  const double relative = sums + weight_rounding(a, products) + 4 * kUnit;
+  const double scale = double(a.options.v_scale);
+  for (int64_t c = 0; c < d_vo; ++c) {
+    double value = 0, bound = 0;
+    for (const Term& t : terms) {
+      const double x = v.x[size_t(t.j * d_vo + c)];
+      value += t.weight * x;
+      bound += (t.error + relative * std::abs(t.weight) + 0x1p-126) * std::abs(x) + 0x1p-126;
+    }
+    out[c] = rounded_to({value * scale, bound * std::abs(scale)}, a.out.dtype);
+  }
+  *lse = terms.empty() ? Bounded{-INFINITY, 0} : Bounded{0, 0};
+}
+
+// What key j, row j of k, contributes to a row with query q.
+template <class M>
+Term term_of(const AttentionArgs& a, const M& model, const fulmen::attention::Row& row, int64_t j, const Vectors& q,
+             const Vectors& k, Products products) {
+  const size_t d = q.x.size();
+  double x = 0, magnitude = 0, error = 0;
+  for (size_t c = 0; c < d; ++c) {
+    const double kc = k.x[size_t(j) * d + c], qc = q.x[c];
+    x += qc * kc;
+    magnitude += std::abs(qc * kc);
+    error += std::abs(qc) * k.error[size_t(j) * d + c] + std::abs(kc) * q.error[c];
+  }
+  error += sum_error(double(d)) * magnitude * (products == Products::kHalf ? 2 : 1);
+  if (weight_rounding(a, products) > 0) error += 0x1p-120 * double(d);  // subnormal inputs times what is not huge
+  const double z = model.logit(row, j, x);
+  const double slope =
+      std::max(std::abs(model.logit(row, j, x + error) - z), std::abs(model.logit(row, j, x - error) - z));
+  const double e = slope + model.rounding(row, j, x, z);
+  if constexpr (M::kSoftmax) {
+    return {z * kLog2e, e * kLog2e + 2 * kUnit * std::abs(z * kLog2e), 0, j};
+  } else {
+    const double w = model.weight(row, j, z);
+    const double apart = std::max(std::abs(model.weight(row, j, z + e) - w), std::abs(model.weight(row, j, z - e) - w));
+    return {z, apart + 8 * kUnit * std::abs(w), w, j};
+  }
+}
+
 template <class M>
 AttentionValues attention(const AttentionArgs& a, const M& model, bool add_sinks, Products products) {
   const Problem p(a);
@@ -168,8 +222,7 @@ AttentionValues attention(const AttentionArgs& a, const M& model, bool add_sinks
   r.lse.assign(size_t(p.total_q * p.num_qo_heads), {NAN, 0});
   r.owned.assign(size_t(p.total_q), false);
   const int64_t group = p.num_qo_heads / p.num_kv_heads;
-  const double rounding = products == Products::kHalf ? epsilon_of(a.q.dtype) / 2 : 0, adding = rounding > 0 ? 2 : 1;
-  const double tiny = weight_rounding(a, products) > 0 ? 0x1p-120 * double(p.d_qk) : 0;  // subnormal inputs
+  const double rounding = products == Products::kHalf ? epsilon_of(a.q.dtype) / 2 : 0;
   std::vector<Term> terms;
   for (int64_t b = 0; b < p.batch_size; ++b) {
     const int64_t qo_len = p.qo_len(b), kv_len = p.kv_len(b);
@@ -191,26 +244,16 @@ AttentionValues attention(const AttentionArgs& a, const M& model, bool add_sinks
           const int64_t h = head * group + g, at = row_idx * p.num_qo_heads + h;
           const fulmen::attention::Row row{int32_t(b),    int32_t(i),      int32_t(h),
                                            int32_t(head), int32_t(qo_len), int32_t(kv_len)};
-          std::vector<double> q(size_t(p.d_qk)), q_error(size_t(p.d_qk), 0);
-          for (int64_t c = 0; c < p.d_qk; ++c) q[size_t(c)] = element(a.q, at * p.d_qk + c);
+          Vectors q{std::vector<double>(size_t(p.d_qk)), std::vector<double>(size_t(p.d_qk), 0)};
+          for (int64_t c = 0; c < p.d_qk; ++c) q.x[size_t(c)] = element(a.q, at * p.d_qk + c);
           if (a.options.rope_theta > 0)
-            rotate(q.data(), q_error.data(), p.d_qk, double(kv_len - qo_len + i), a.options, rounding);
+            rotate(q.x.data(), q.error.data(), p.d_qk, double(kv_len - qo_len + i), a.options, rounding);
           terms.clear();
-          for (int64_t j = 0; j < kv_len; ++j) {
-            if (!model.sees(row, j)) continue;
-            double x = 0, magnitude = 0, error = 0;
-            for (int64_t c = 0; c < p.d_qk; ++c) {
-              const double kc = k.x[size_t(j * p.d_qk + c)], qc = q[size_t(c)];
-              x += qc * kc;
-              magnitude += std::abs(qc * kc);
-              error += std::abs(qc) * k.error[size_t(j * p.d_qk + c)] + std::abs(kc) * q_error[size_t(c)];
-            }
-            error += adding * sum_error(double(p.d_qk)) * magnitude + tiny;
-            const double z = model.logit(row, j, x);
-            const double slope =
-                std::max(std::abs(model.logit(row, j, x + error) - z), std::abs(model.logit(row, j, x - error) - z));
-            terms.push_back(
-                {z * kLog2e, (slope + model.rounding(row, j, x, z)) * kLog2e + 2 * kUnit * std::abs(z * kLog2e), 0, j});
+          for (int64_t j = 0; j < kv_len; ++j)
+            if (model.sees(row, j)) terms.push_back(term_of(a, model, row, j, q, k, products));
+          if constexpr (!M::kSoftmax) {
+            finish_sum(a, terms, v, p.d_vo, products, &r.out[size_t(at * p.d_vo)], &r.lse[size_t(at)]);
+            continue;
           }
           const double sink = add_sinks ? element(a.sinks, h) : 0;
           finish_row(a, terms, v, p.d_vo, add_sinks ? &sink : nullptr, products, &r.out[size_t(at * p.d_vo)],
@@ -224,6 +267,8 @@ AttentionValues attention(const AttentionArgs& a, const M& model, bool add_sinks
 
 template <class Sees, class Logit, class Rounding>
 Model(Sees, Logit, Rounding) -> Model<Sees, Logit, Rounding>;
+template <class Sees, class Logit, class Rounding, class Weight>
+Model(Sees, Logit, Rounding, Weight) -> Model<Sees, Logit, Rounding, Weight>;
 
 }  // namespace detail
 
@@ -265,13 +310,18 @@ AttentionValues attention(const AttentionArgs& a, const V& variant, Products pro
     const fulmen::attention::KvRange seen = variant.visible(r);
     return j >= seen.begin && j < seen.end && (!variant.has_mask() || bool(variant.keep(r, int32_t(j))));
   };
-  const auto logit = [&](const Row& r, int64_t j, double x) {
-    return double(variant.scale_log2()) * detail::kLn2 * variant.logit(r, int32_t(j), x);
-  };
+  double scale = 1;
+  if constexpr (V::kSoftmax) scale = double(variant.scale_log2()) * detail::kLn2;
+  const auto logit = [&](const Row& r, int64_t j, double x) { return scale * variant.logit(r, int32_t(j), x); };
   const auto rounding = [&](const Row&, int64_t, double x, double z) {
-    return 8 * kUnit * (std::abs(z) + std::abs(double(variant.scale_log2()) * detail::kLn2 * x));
+    return 8 * kUnit * (std::abs(z) + std::abs(scale * x));
   };
-  return detail::attention(a, detail::Model{sees, logit, rounding}, false, products);
+  if constexpr (V::kSoftmax) {
+    return detail::attention(a, detail::Model{sees, logit, rounding}, false, products);
+  } else {
+    const auto weight = [&](const Row& r, int64_t j, double z) { return variant.weight(r, int32_t(j), z); };
+    return detail::attention(a, detail::Model{sees, logit, rounding, weight}, false, products);
+  }
 }
 
 }  // namespace fulmen::reference

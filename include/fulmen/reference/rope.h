@@ -32,9 +32,11 @@ inline bool rope_position(const RopeArgs& a, int64_t t, int64_t* position) {
   return false;
 }
 
-inline Values rope_one(const RopeArgs& a, const TensorView& x, const TensorView& out, int64_t rotary_dim) {
+// x rotated, times `scale`, in out's dtype.
+inline Values rope_one(const RopeArgs& a, const TensorView& x, const TensorView& out, int64_t rotary_dim,
+                       double scale = 1) {
   const int64_t num_heads = x.shape[1], dim = x.shape[2], half = rotary_dim / 2;
-  const double angle_error = a.cos_sin_cache.defined() ? 0 : 1e-6;
+  const double angle_error = a.cos_sin_cache.defined() ? 0 : 1e-6, units = scale == 1 ? 3 : 5;
   Values y(size_t(x.num_elements()));
   for (int64_t t = 0; t < x.shape[0]; ++t) {
     int64_t position = 0;
@@ -50,9 +52,12 @@ inline Values rope_one(const RopeArgs& a, const TensorView& x, const TensorView&
         const int64_t base = (t * num_heads + head) * dim;
         const int64_t at = base + (a.interleave ? 2 * i : i), to = base + (a.interleave ? 2 * i + 1 : i + half);
         const double p = element(x, at), q = element(x, to), size = (std::abs(p) + std::abs(q)) * angle_error;
-        const auto bound = [&](double m, double n) { return size + 3 * kUnit * (std::abs(m) + std::abs(n)); };
-        y[size_t(at)] = rounded_to({p * c - q * s, bound(p * c, q * s)}, x.dtype);
-        y[size_t(to)] = rounded_to({q * c + p * s, bound(q * c, p * s)}, x.dtype);
+        const auto sum = [&](double m, double n) {
+          const double bound = size + units * kUnit * (std::abs(m) + std::abs(n));
+          return rounded_to({scale * (m + n), std::abs(scale) * bound}, out.dtype);
+        };
+        y[size_t(at)] = sum(p * c, -q * s);
+        y[size_t(to)] = sum(q * c, p * s);
       }
     }
     for (int64_t head = 0; head < num_heads; ++head)

@@ -19,6 +19,8 @@
 #include <fulmen/ops/per_token_group_quant_fp8.h>
 #include <fulmen/ops/rmsnorm.h>
 #include <fulmen/ops/rope.h>
+#include <fulmen/ops/rope_append_paged_kv_cache.h>
+#include <fulmen/ops/rope_quantize_fp8.h>
 #include <fulmen/ops/segment_packbits.h>
 #include <fulmen/ops/softmax.h>
 #include <fulmen/ops/top_k.h>
@@ -47,6 +49,8 @@ void launch(const PerTensorQuantFp8Args& args, const Context& context);
 void launch(const PerTokenGroupQuantFp8Args& args, const Context& context);
 void launch(const RmsNormArgs& args, const Context& context);
 void launch(const RopeArgs& args, const Context& context);
+void launch(const RopeAppendPagedKvCacheArgs& args, const Context& context);
+void launch(const RopeQuantizeFp8Args& args, const Context& context);
 void launch(const SampleArgs& args, const Context& context);
 void launch(const SegmentPackBitsArgs& args, const Context& context);
 void launch(const SoftmaxArgs& args, const Context& context);

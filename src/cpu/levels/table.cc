@@ -41,6 +41,8 @@ void append_rows(std::vector<runtime::KernelRow>& rows) {
                               row<PerTokenGroupQuantFp8Args>("per_token_group_quant_fp8"),
                               row<RmsNormArgs>("rmsnorm"),
                               row<RopeArgs>("rope"),
+                              row<RopeAppendPagedKvCacheArgs>("rope_append_paged_kv_cache"),
+                              row<RopeQuantizeFp8Args>("rope_quantize_fp8"),
                               row<SampleArgs>("sample"),
                               row<SegmentPackBitsArgs>("segment_packbits"),
                               row<SoftmaxArgs>("softmax"),

@@ -9,16 +9,19 @@
 // S and P are held as they come out of the tree: register t / kKeys, lane r * kKeys + t % kKeys, with kKeys = kLanes /
 // kRows; maxima and sums of the softmax are held in the same lanes.
 //
-// A block may span several kv heads: each chunk is then worked on head by head. Meanwhile the next chunk's rows of the
-// same head are prefetched through the page table, one row per step, and into L2 only: rows that lie a power of two
-// apart (all tokens of a head in a token-major cache) share so few sets of L1 that they would evict each other there.
+// A block may span several kv heads: each chunk is then worked on head by head. Meanwhile the next chunk's rows are
+// prefetched through the page table, a row per step, in the order in which they lie in memory (a token's heads together
+// in a token-major cache), and into L2 only: rows that lie a power of two apart (all tokens of a head in a token-major
+// cache) share so few sets of L1 that they would evict each other there.
 #pragma once
 #include <fulmen/cpu/attention/query_block.h>
 #include <fulmen/cpu/attention/row_load.h>
+#include <fulmen/cpu/attention/row_prefetch.h>
 #include <fulmen/cpu/attention/softmax.h>
 #include <fulmen/cpu/simd_bf16_dot.h>
 #include <fulmen/cpu/unroll.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <type_traits>
 
@@ -47,17 +50,16 @@ struct FewRowsScratch {
   }
 };
 
-inline void prefetch_row(const void* row, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) prefetch_l2(static_cast<const char*>(row) + i);
-}
-
-// s[r * kKeys + i] = q_r . key_i, at keys[i] + offset, for kKeys = kLanes / kRows keys.
-template <bool kDot, int kRows, class Q, class T>
-inline void dot_keys(const Q* q, int32_t q_stride, const T* const* keys, int64_t offset, int32_t head_dim, float* s) {
+// s[r * kKeys + i] = q_r . key_i, at keys[i] + offset, for kKeys = kLanes / kRows keys. consumed(bytes) is told of what
+// has been read, as the work goes on.
+template <bool kDot, int kRows, class Q, class T, class Consumed>
+inline void dot_keys(const Q* q, int32_t q_stride, const T* const* keys, int64_t offset, int32_t head_dim, float* s,
+                     Consumed consumed) {
   constexpr int kKeys = kLanes / kRows, kStep = kDot ? 2 * kLanes : kLanes;
   F32 acc[kLanes];
   unroll<kLanes>([&](auto i) __attribute__((always_inline)) { acc[i] = zeros(); });
   const auto step = [&](int32_t at, auto load_key) __attribute__((always_inline)) {
+    consumed(kKeys * kStep * int64_t(sizeof(T)));
     F32 k[kKeys];
     unroll<kKeys>([&](auto i) __attribute__((always_inline)) { k[i] = load_key(keys[i] + offset + at); });
     unroll<kRows>([&](auto r) __attribute__((always_inline)) {
@@ -81,10 +83,10 @@ inline void dot_keys(const Q* q, int32_t q_stride, const T* const* keys, int64_t
 }
 
 // o[r][0..width) += sum_t p_rt values[t][offset + 0..width) for n tokens and width <= kVecs * kLanes. With kDot p holds
-// pairs of bf16, and where n is odd, values[n] is readable and its weight is 0.
-template <bool kDot, int kRows, int kVecs, class T>
+// pairs of bf16, and where n is odd, values[n] is readable and its weight is 0. consumed(bytes) as above.
+template <bool kDot, int kRows, int kVecs, class T, class Consumed>
 inline void add_values(const float* p, const T* const* values, int32_t n, int64_t offset, int32_t width, float* o,
-                       int32_t o_stride) {
+                       int32_t o_stride, Consumed consumed) {
   constexpr int32_t kKeys = kLanes / kRows, kUnit = kDot ? 2 : 1;
   F32 acc[kRows][kVecs];
   unroll<kRows>([&](auto r) __attribute__((always_inline)) {
@@ -92,6 +94,7 @@ inline void add_values(const float* p, const T* const* values, int32_t n, int64_
   });
   const bool part = width < kVecs * kLanes;  // then kVecs is the least: 2 with kDot, else 1
   for (int32_t t = 0; t < n; t += kUnit) {
+    consumed(kUnit * kVecs * kLanes * int64_t(sizeof(T)));
     const float* const weights = p + (t / kKeys * kLanes + t % kKeys) / kUnit;
     F32 v[kVecs];
     if constexpr (kDot) {
@@ -155,19 +158,17 @@ struct FewRows {
     const attention::KvRange in = start<kRows>(first, num_rows, kv);
     Chunk chunks[2];
     fill(chunks[0], in.begin, in.end);
-    for (int32_t i = 0; i < chunks[0].n; ++i) {
-      for (int32_t h = 0; h < block.num_kv_heads; ++h) {
-        prefetch_row(chunks[0].k[i] + h * k.stride_head, block.head_dim_qk * sizeof(T));
-        prefetch_row(chunks[0].v[i] + h * v.stride_head, block.head_dim_vo * sizeof(T));
-      }
-    }
+    Ahead first_rows = ahead_of(chunks[0]);
+    first_rows.k.all();
+    first_rows.v.all();
     for (int32_t i = 0; chunks[i & 1].n > 0; ++i) {
       Chunk &now = chunks[i & 1], &next = chunks[~i & 1];
       fill(next, now.begin + now.n, in.end);
+      Ahead ahead = ahead_of(next);
       for (int32_t h = 0; h < block.num_kv_heads; ++h) {
-        score<kRows>(now, next, h);
+        score<kRows>(now, ahead, h);
         weigh<kRows>(now, first, num_rows, h);
-        add<kRows>(now, next, h);
+        add<kRows>(now, ahead, h);
       }
     }
     const int32_t width = padded_head_dim(block.head_dim_vo);
@@ -210,30 +211,38 @@ struct FewRows {
     for (int32_t i = chunk.n; i < kChunk; ++i) chunk.k[i] = chunk.k[chunk.n - 1], chunk.v[i] = chunk.v[chunk.n - 1];
   }
 
+  struct Ahead {
+    RowPrefetch<T> k, v;
+  };
+  Ahead ahead_of(const Chunk& c) const {
+    const auto rows = [&](const T* const* tokens, const KvRows<T>& all, int32_t head_dim) {
+      const bool token_major = c.n > 1 && std::abs(all.stride_head) < std::abs(tokens[1] - tokens[0]);
+      return RowPrefetch<T>(tokens, c.n, block.num_kv_heads, all.stride_head, head_dim, token_major);
+    };
+    return {rows(c.k, k, block.head_dim_qk), rows(c.v, v, block.head_dim_vo)};
+  }
+
   template <int kRows>
-  void score(const Chunk& now, const Chunk& next, int32_t h) {
+  void score(const Chunk& now, Ahead& ahead, int32_t h) {
     const int32_t width = padded_head_dim(block.head_dim_qk), n = now.n;
     if (rope.cos != nullptr) {
       rotate_keys(rope, now.k, h * k.stride_head, now.begin, n, block.head_dim_qk, scratch.rotated);
       const float* rows[kChunk];
       for (int32_t i = 0; i < kChunk; ++i) rows[i] = scratch.rotated + (i < n ? i : n - 1) * width;
-      score_rows<false, kRows>(scratch.q + h * kRows * width, rows, 0, n, next, h);
+      score_rows<false, kRows>(scratch.q + h * kRows * width, rows, 0, n, ahead);
     } else if constexpr (kDot) {
-      score_rows<true, kRows>(scratch.q_bf16 + h * kRows * width, now.k, h * k.stride_head, n, next, h);
+      score_rows<true, kRows>(scratch.q_bf16 + h * kRows * width, now.k, h * k.stride_head, n, ahead);
     } else {
-      score_rows<false, kRows>(scratch.q + h * kRows * width, now.k, h * k.stride_head, n, next, h);
+      score_rows<false, kRows>(scratch.q + h * kRows * width, now.k, h * k.stride_head, n, ahead);
     }
   }
 
   template <bool kPairs, int kRows, class Q, class K>
-  void score_rows(const Q* q, const K* const* keys, int64_t offset, int32_t n, const Chunk& next, int32_t h) {
+  void score_rows(const Q* q, const K* const* keys, int64_t offset, int32_t n, Ahead& ahead) {
     constexpr int kKeys = kLanes / kRows;
     for (int32_t t = 0; t < n; t += kKeys) {
-      for (int32_t i = t; i < t + kKeys && i < next.n; ++i) {
-        prefetch_row(next.k[i] + h * k.stride_head, block.head_dim_qk * sizeof(T));
-      }
       dot_keys<kPairs, kRows>(q, padded_head_dim(block.head_dim_qk), keys + t, offset, block.head_dim_qk,
-                              scratch.s + t * kRows);
+                              scratch.s + t * kRows, [&](int64_t bytes) { ahead.k.follow(bytes); });
     }
   }
 
@@ -247,7 +256,7 @@ struct FewRows {
     }
     if (mixed) {
       for (int32_t r = 0; r < num_rows; ++r) weigh_row<kRows>(now, h * block.num_rows + first + r, h, r);
-    } else {
+    } else if constexpr (Variant::kSoftmax) {
       weigh_all<kRows>(h);
     }
     if constexpr (kDot) narrow_pairs(scratch.s, kChunk * kRows, scratch.p_bf16);
@@ -316,21 +325,21 @@ struct FewRows {
   }
 
   template <int kRows>
-  void add(const Chunk& now, const Chunk& next, int32_t h) {
+  void add(const Chunk& now, Ahead& ahead, int32_t h) {
     constexpr int kRegisters = kLanes == 16 ? 16 : 8, kLeast = kDot ? 2 : 1;
     constexpr int kVecs = kRegisters / kRows < kLeast ? kLeast : kRegisters / kRows > 8 ? 8 : kRegisters / kRows;
     const int32_t head_dim = block.head_dim_vo, width = padded_head_dim(head_dim);
     const int64_t offset = h * v.stride_head;
-    for (int32_t i = 0; i < next.n; ++i) prefetch_row(next.v[i] + offset, head_dim * sizeof(T));
     const float* const p = kDot ? reinterpret_cast<const float*>(scratch.p_bf16) : scratch.s;
     float* const o = scratch.o + h * kRows * width;
     int32_t column = 0;
+    const auto consumed = [&](int64_t bytes) { ahead.v.follow(bytes); };
     for (; column + kVecs * kLanes <= head_dim; column += kVecs * kLanes) {
-      add_values<kDot, kRows, kVecs>(p, now.v, now.n, offset + column, kVecs * kLanes, o + column, width);
+      add_values<kDot, kRows, kVecs>(p, now.v, now.n, offset + column, kVecs * kLanes, o + column, width, consumed);
     }
     for (; column < head_dim; column += kLeast * kLanes) {
       const int32_t left = head_dim - column < kLeast * kLanes ? head_dim - column : kLeast * kLanes;
-      add_values<kDot, kRows, kLeast>(p, now.v, now.n, offset + column, left, o + column, width);
+      add_values<kDot, kRows, kLeast>(p, now.v, now.n, offset + column, left, o + column, width, consumed);
     }
   }
 };

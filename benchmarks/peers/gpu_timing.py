@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Device time of a call on a GPU through PyTorch: medians, cold L2, no host time.
+
+A call is captured into a CUDA graph several times, on buffers that no other call of the graph touches; the L2 is
+overwritten before every replay, so that each call finds none of its data there. What cannot be captured is queued
+behind a kernel that keeps the GPU busy until everything is enqueued.
+"""
+
+import dataclasses
+import statistics
+from typing import Any, Callable, Sequence
+
+import torch
+
+FLUSH_BYTES = 256 << 20
+MAX_BYTES = 16 << 30  # of all buffers of one row
+
+
+@dataclasses.dataclass
+class Timing:
+    us: float
+    low_us: float
+    method: str  # "graph" or "queue"
+
+
+def num_sets(num_bytes: float) -> int:
+    """How many buffers of this size a row rotates through."""
+    return max(2, min(32, int(MAX_BYTES / max(num_bytes, 1.0) / 2), 2 + int((512 << 20) / max(num_bytes, 1.0))))
+
+
+class Timer:
+    def __init__(self, replays: int = 31) -> None:
+        self.replays = replays
+        self.flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
+        self.stream = torch.cuda.Stream()
+
+    def _elapsed(self, work: Callable[[], None], sleep: bool = False) -> float:
+        """Microseconds between two events around work."""
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self.flush.fill_(1)
+        if sleep:
+            torch.cuda._sleep(4_000_000)  # about 2 ms, in which the host enqueues
+        start.record()
+        work()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) * 1e3
+
+    def _median(self, work: Callable[[], None], calls: int, sleep: bool, method: str) -> Timing:
+        times = sorted(self._elapsed(work, sleep) / calls for _ in range(self.replays))
+        return Timing(statistics.median(times), times[len(times) // 10], method)
+
+    def time(self, call: Callable[[Any], Any], sets: Sequence[Any]) -> Timing:
+        """Device time of call(set), averaged over the sets, median over the replays."""
+        with torch.cuda.stream(self.stream):
+            for inputs in (*sets[:1], *sets[:1]):
+                call(inputs)
+            torch.cuda.synchronize()
+            try:
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, stream=self.stream):
+                    for inputs in sets:
+                        call(inputs)
+            except Exception:  # something in it asks the device: time it as it is
+                torch.cuda.synchronize()
+                few = sets[:4]
+                return self._median(lambda: [call(inputs) for inputs in few], len(few), True, "queue")
+            for _ in range(2):
+                graph.replay()
+            return self._median(graph.replay, len(sets), False, "graph")
+
+    def copy_bytes_per_second(self) -> float:
+        """Bytes read and written by a copy of 1 GiB; the floor of every row is made with it."""
+        source, target = (torch.empty(1 << 28, dtype=torch.float32, device="cuda") for _ in range(2))
+        source.normal_()
+        with torch.cuda.stream(self.stream):
+            for _ in range(3):
+                target.copy_(source)
+            times = [self._elapsed(lambda: target.copy_(source)) for _ in range(self.replays)]
+        return 2 * source.numel() * 4 / (statistics.median(times) * 1e-6)

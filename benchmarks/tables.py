@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes docs/benchmarks.md from the files of benchmarks/results; a test fails while it is stale.
+
+    python3 benchmarks/tables.py            # write
+    python3 benchmarks/tables.py --check    # exit code 1 if the file is not what would be written
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "benchmarks.md"
+
+HEAD = """# Benchmarks
+
+<!-- Made by benchmarks/tables.py from benchmarks/results. -->
+
+Every figure is a field of the file named above its table. *Floor*: the bytes that the operator must move at the copy
+bandwidth that the same process measured, or the arithmetic that it must do at the measured peak. Medians unless the
+table says otherwise. A program refuses to time a wrong result.
+
+```sh
+./dev bench rope                                                   # CPU, one operator
+tools/gpu/stage.sh build/gpu && tools/gpu/run.sh build/gpu results # GPU, the C++ side
+python3 benchmarks/peers/gpu_memory.py --out peers.json            # GPU, beside PyTorch and FlashInfer
+python3 benchmarks/host_cost.py --out host.json                    # what a call costs on the host
+```
+"""
+
+
+def number(value: float | None) -> str:
+    if not value:
+        return "–"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """A Markdown table; the first columns that hold words are left, numbers right."""
+    rule = ["---" if i == 0 or name in ("shape", "what") else "--:" for i, name in enumerate(head)]
+    return ["| " + " | ".join(cells) + " |" for cells in (head, rule, *rows)]
+
+
+def share(floor: float | None, us: float | None) -> str:
+    return f"{100 * floor / us:.0f} %" if floor and us else "–"
+
+
+def peers(data: dict[str, Any]) -> list[str]:
+    """Fulmen beside others: microseconds, and how many times Fulmen's."""
+    names = list(dict.fromkeys(n for row in data["rows"] for n in [*row["peers"], *row["problems"]] if n != "fulmen"))
+    rows, notes = [], []
+    for row in data["rows"]:
+        us, cells = row["us"], []
+        for name in names:
+            theirs = row["peers"].get(name)
+            cells.append(f"{number(theirs)} ({theirs / us:.2f}×)" if theirs and us else number(theirs))
+        rows.append([row["id"], row["shape"], number(row["floor_us"]), number(us), share(row["floor_us"], us), *cells])
+        for name, text in row["problems"].items():
+            notes.append(f"- {row['id']}, {name}: not timed: {text.splitlines()[0] if text else ''}")
+        for name in [n for n, method in row["methods"].items() if method == "queue"]:
+            notes.append(f"- {row['id']}, {name}: no CUDA graph can capture it; timed queued behind a busy kernel")
+    lines = table(["id", "shape", "floor µs", "fulmen µs", "% of floor", *(f"{n} µs" for n in names)], rows)
+    return [*lines, "", *notes] if notes else lines
+
+
+def gpu_operators(data: dict[str, Any]) -> list[str]:
+    rows = [[r["id"], r["shape"], number(r["floor_us"]), number(r["us"]), number(r.get("graph_us")),
+             share(r["floor_us"], r["us"]), share(r["floor_us"], r.get("graph_us"))] for r in data["rows"] if "us" in r]
+    return table(["id", "shape", "floor µs", "one launch µs", "in a graph µs", "% of floor", "in a graph"], rows)
+
+
+def host_cost(data: dict[str, Any]) -> list[str]:
+    rows = [[r["id"], number(r["us"])] for r in data["rows"]]
+    facts = [[name.replace("_", " "), f"{value:,}"] for name, value in data["facts"].items()]
+    for m in data["memory"]:
+        facts.append([f"{m['device']}: KB of memory added by calls {m['calls'] // 10:,} to {m['calls']:,}",
+                      f"{m['added_kb'][-1]:,}"])
+    return [*table(["call", "µs (best)"], rows), "", *table(["what", ""], facts)]
+
+
+def cpu_operators(files: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    """All operators' files of one machine in one table."""
+    rows = []
+    for _, data in files:
+        for r in data["rows"]:
+            foreign = r.get("foreign_cpu")
+            rows.append([r["id"], r["shape"], number(r["floor_us"]), number(r["us"]), number(r.get("median_us")),
+                         share(r["floor_us"], r["us"]), "–" if foreign is None else f"{100 * foreign:.0f} %"])
+    head = ["row", "shape", "floor µs", "best µs", "median µs", "% of floor, best", "CPU used by others"]
+    return table(head, rows)
+
+
+def kind_of(data: dict[str, Any]) -> tuple[str, Any] | None:
+    """(title, writer) of a file that has a section of its own."""
+    if data["suite"].startswith("gpu"):
+        return f"Operators, GPU: {data['suite'].removeprefix('gpu-')}", gpu_operators
+    return {"peers": ("Beside PyTorch and FlashInfer, GPU", peers),
+            "host_cost": ("Cost of a call on the host", host_cost)}.get(data["suite"])  # fmt: skip
+
+
+def origin(name: str, data: dict[str, Any]) -> str:
+    words = [data["device"], data.get("driver", "").split("\n")[0], f"commit {data['commit'][:16]}", data["date"][:10]]
+    versions = ", ".join(f"{n} {v}" for n, v in data.get("versions", {}).items())
+    copy = data.get("ceilings", {}).get("copy_bytes_per_second")
+    words += [versions] + ([f"copy {copy / 1e12:.2f} TB/s"] if copy else [])
+    return f"`benchmarks/results/{name}`: " + "; ".join(w for w in words if w) + "."
+
+
+def page() -> str:
+    files = [(f.name, json.loads(f.read_text())) for f in sorted(RESULTS.glob("*.json"))]
+    parts, newest = [HEAD], {(d["suite"], d["device"]): (n, d) for n, d in files if kind_of(d)}
+    for name, data in sorted(newest.values(), key=lambda item: kind_of(item[1])[0]):
+        title, write = kind_of(data)
+        parts.append("\n".join([f"## {title}", "", origin(name, data), "", *write(data)]) + "\n")
+    plain = [(n, d) for n, d in files if d["rows"] and not kind_of(d)
+             and {"id", "us", "floor_us", "shape"} <= d["rows"][0].keys()]  # fmt: skip
+    if plain:
+        _, data = plain[0]
+        about = (f"`benchmarks/results/*-cpu-*.json`: {data['device']}, {data.get('level', '')}, "
+                 f"{data.get('num_threads', '?')} threads.")
+        parts.append("\n".join(["## Operators, CPU", "", about, "", *cpu_operators(plain)]) + "\n")
+    return "\n".join(parts)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    text = page()
+    if parser.parse_args().check:
+        stale = not PAGE.exists() or PAGE.read_text() != text
+        print("docs/benchmarks.md " + ("is stale: run python3 benchmarks/tables.py" if stale else "is current"))
+        return int(stale)
+    PAGE.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PyTorch beyond eager calls: torch.compile, torch.library's own checks, streams and CUDA graphs.
+
+Eager results on CPU tensors are the reference here; test_norm, test_elementwise and the others hold those to float64.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import EPS, Torch, TorchCuda, dtype_name, needs_cuda, why_unserved
+from torch_cases import CASES, Make
+
+import fulmen
+from fulmen._ffi import lib
+
+torch = pytest.importorskip("torch")
+
+DEVICES = pytest.mark.parametrize(
+    "xp", [Torch(), pytest.param(TorchCuda(), marks=needs_cuda)], ids=["torch", "torch_cuda"]
+)
+NAMES = pytest.mark.parametrize("name", CASES)
+
+
+def as_tuple(result):
+    return tuple(result) if isinstance(result, (tuple, list)) else (result,)
+
+
+def copied(args):
+    return [x.clone() if isinstance(x, torch.Tensor) else x for x in args]
+
+
+def same_bits(got, expected):
+    got, expected = as_tuple(got), as_tuple(expected)
+    assert len(got) == len(expected)
+    for g, e in zip(got, expected):
+        assert g.dtype == e.dtype and g.shape == e.shape and g.device == e.device
+        raw = [x.contiguous().view(torch.uint8) if x.is_floating_point() else x for x in (g, e)]
+        assert torch.equal(*raw), (g.double() - e.double()).abs().max()
+
+
+@needs_cuda
+@NAMES
+def test_cuda_agrees_with_the_cpu(name, request):
+    function, args = CASES[name](Make(Torch()))
+    cuda_function, cuda_args = CASES[name](Make(TorchCuda()))
+    expected = as_tuple(function(*args))
+    with skips_without_kernel():
+        got = as_tuple(cuda_function(*cuda_args))
+    assert all(g.is_cuda for g in got)
+    for g, e in zip(got, expected):
+        assert g.shape == e.shape and g.dtype == e.dtype
+        unit = 2 * EPS.get(dtype_name(e), 0) if e.dtype != torch.float32 else 1e-4
+        g, e = g.double().cpu(), e.double()
+        good = (g == e) | ((g - e).abs() <= unit * e.abs().clamp(min=0.1))  # -inf equals itself
+        assert good.all(), (g - e)[~good].abs().max()
+
+
+@contextlib.contextmanager
+def skips_without_kernel():
+    try:
+        yield
+    except NotImplementedError as error:
+        if not why_unserved(error):
+            raise
+        pytest.skip(why_unserved(error))
+
+
+@DEVICES
+@NAMES
+def test_compiles_to_one_graph(xp, name):
+    function, args = CASES[name](Make(xp))
+    expected = function(*copied(args))
+    torch._dynamo.reset()
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    same_bits(compiled(*copied(args)), expected)
+
+
+@DEVICES
+def test_compiles_with_inductor_and_dynamic_shapes(xp):
+    def layer(x, residual, weight):
+        fulmen.fused_add_rmsnorm(x, residual, weight)
+        return fulmen.silu_and_mul(x * 2) + 1, residual
+
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True)
+    make = Make(xp)
+    weight = torch.nn.Parameter(make.normal((64,), "float32"))
+    for tokens in (3, 5, 8):
+        x, residual = make.normal((tokens, 64), "float32"), make.normal((tokens, 64), "float32")
+        for got, expected in zip(compiled(x.clone(), residual.clone(), weight), layer(x, residual, weight)):
+            torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def calls_of(name, xp):
+    """(operator, arguments) of what a case calls, each tensor with memory of its own."""
+    seen, functions = [], dict(vars(lib))
+
+    def recorder(op, function):
+        def call(*args):
+            seen.append((op, args))
+            return function(*args)
+
+        return call
+
+    function, args = CASES[name](Make(xp))
+    function(*copied(args))  # every operator that it uses is an attribute of lib from now on
+    functions = {op: f for op, f in vars(lib).items() if not op.startswith("_")}
+    try:
+        for op, f in functions.items():
+            setattr(lib, op, recorder(op, f))
+        function(*copied(args))
+    finally:
+        for op, f in functions.items():
+            setattr(lib, op, f)
+    return [(op, tuple(copied(given))) for op, given in seen]
+
+
+ALL_CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
+
+
+@DEVICES
+@NAMES
+def test_opcheck(xp, name):
+    calls = calls_of(name, xp)
+    assert calls
+    import fulmen._torch  # noqa: F401  registers torch.ops.fulmen
+
+    for op, args in calls:
+        checks = list(ALL_CHECKS)
+        if any(isinstance(x, torch.Tensor) and "float8" in str(x.dtype) for x in args):
+            checks.remove("test_schema")  # compares tensors with arithmetic that PyTorch has not for FP8
+        torch.library.opcheck(getattr(torch.ops.fulmen, op).default, args, test_utils=checks)
+
+
+def test_registration_covers_every_function_of_tensors():
+    import fulmen._torch  # noqa: F401
+
+    names = {f["name"] for f in json.loads(lib.list_functions())
+             if any(t.startswith("Tensor") for t in f["types"]) and "object" not in f["types"]}  # fmt: skip
+    assert {"rmsnorm", "rope", "sample", "merge_state"} <= names
+    for name in names:
+        assert hasattr(torch.ops.fulmen, name), name
+
+
+def test_first_call_may_be_inside_a_compiled_function():
+    code = """
+import fulmen, torch
+f = torch.compile(lambda x, w: fulmen.rmsnorm(x, w), fullgraph=True, backend="aot_eager")
+x, w = torch.randn(3, 64), torch.nn.Parameter(torch.ones(64))
+first = f(x, w)
+assert torch.equal(first, fulmen.rmsnorm(x, w)) and not first.requires_grad
+assert torch.equal(f(x, w), first)
+print("ok")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=400, check=False)
+    assert done.stdout.strip() == "ok", done.stderr
+
+
+def test_fake_tensors_go_through_the_dispatcher():
+    from torch._subclasses import FakeTensorMode
+
+    with FakeTensorMode():
+        x, w = torch.empty(3, 64), torch.empty(64)
+        assert tuple(fulmen.rmsnorm(x, w).shape) == (3, 64)
+
+
+@needs_cuda
+@NAMES
+def test_cuda_graph_replays_with_changed_inputs(name):
+    function, args = CASES[name](Make(TorchCuda()))
+    static = copied(args)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with skips_without_kernel(), torch.cuda.stream(side):
+        function(*copied(args))  # compiles and loads
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = function(*static)
+    for seed in (1, 2, 3):
+        _, changed = CASES[name](Make(TorchCuda(), seed))
+        for to, value in zip(static, changed):
+            to.copy_(value)
+        graph.replay()
+        same_bits(result, function(*copied(changed)))
+
+
+@needs_cuda
+@NAMES
+def test_calls_do_not_wait_for_the_gpu(name):
+    function, args = CASES[name](Make(TorchCuda()))
+    with skips_without_kernel():
+        function(*copied(args))
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        function(*copied(args))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_cuda
+def test_runs_on_the_current_stream():
+    x, w = torch.randn(4096, 4096, device="cuda"), torch.ones(4096, device="cuda")
+    expected = fulmen.rmsnorm(x * 3 + 1, w)
+    side = torch.cuda.Stream()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(20_000_000)  # the input is late: another stream would read it too early
+        y = x * 3 + 1
+        got = fulmen.rmsnorm(y, w)
+    assert not side.query()
+    side.synchronize()
+    assert torch.equal(got, expected)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_runs_on_the_device_of_its_tensors():
+    with torch.cuda.device(0):
+        x, w = torch.randn(4, 64, device="cuda:1"), torch.ones(64, device="cuda:1")
+        got = fulmen.rmsnorm(x, w)
+        assert got.device == x.device and torch.cuda.current_device() == 0
+        torch.testing.assert_close(got.cpu(), fulmen.rmsnorm(x.cpu(), w.cpu()))
+
+
+@needs_cuda
+def test_devices_may_not_be_mixed():
+    with pytest.raises(ValueError, match="device"):
+        fulmen.rmsnorm(torch.randn(4, 64, device="cuda"), torch.ones(64))
