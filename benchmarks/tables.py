@@ -66,8 +66,9 @@ def peers(data: dict[str, Any]) -> list[str]:
 
 
 def gpu_operators(data: dict[str, Any]) -> list[str]:
-    rows = [[r["id"], r["shape"], number(r["floor_us"]), number(r["us"]), number(r.get("graph_us")),
-             share(r["floor_us"], r["us"]), share(r["floor_us"], r.get("graph_us"))] for r in data["rows"] if "us" in r]
+    rows = [[r["id"], r["shape"], number(r.get("floor_us")), number(r["us"]), number(r.get("graph_us")),
+             share(r.get("floor_us"), r["us"]), share(r.get("floor_us"), r.get("graph_us"))]
+            for r in data["rows"] if "us" in r]  # fmt: skip
     return table(["id", "shape", "floor µs", "one launch µs", "in a graph µs", "% of floor", "in a graph"], rows)
 
 
@@ -94,10 +95,12 @@ def cpu_operators(files: list[tuple[str, dict[str, Any]]]) -> list[str]:
 
 def kind_of(data: dict[str, Any]) -> tuple[str, Any] | None:
     """(title, writer) of a file that has a section of its own."""
-    if data["suite"].startswith("gpu"):
+    rows = data["rows"]
+    if data["suite"].startswith("gpu") and rows and {"id", "shape"} <= rows[0].keys():
         return f"Operators, GPU: {data['suite'].removeprefix('gpu-')}", gpu_operators
-    return {"peers": ("Beside PyTorch and FlashInfer, GPU", peers),
-            "host_cost": ("Cost of a call on the host", host_cost)}.get(data["suite"])  # fmt: skip
+    if data["suite"].startswith("peers"):
+        return f"Beside PyTorch and FlashInfer, GPU: {data['suite'].removeprefix('peers').strip('-') or 'all'}", peers
+    return ("Cost of a call on the host", host_cost) if data["suite"] == "host_cost" else None
 
 
 def origin(name: str, data: dict[str, Any]) -> str:
@@ -109,7 +112,7 @@ def origin(name: str, data: dict[str, Any]) -> str:
 
 
 def page() -> str:
-    files = [(f.name, json.loads(f.read_text())) for f in sorted(RESULTS.glob("*.json"))]
+    files = [(f.name, json.loads(f.read_text())) for f in sorted(RESULTS.glob("*.json"), key=lambda f: f.stem)]
     parts, newest = [HEAD], {(d["suite"], d["device"]): (n, d) for n, d in files if kind_of(d)}
     for name, data in sorted(newest.values(), key=lambda item: kind_of(item[1])[0]):
         title, write = kind_of(data)

@@ -3,7 +3,7 @@
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
 set(FULMEN_INCLUDE ${PROJECT_SOURCE_DIR}/include)
 file(GLOB_RECURSE FULMEN_JIT_HEADERS CONFIGURE_DEPENDS ${FULMEN_INCLUDE}/fulmen/cuda/*.h ${FULMEN_INCLUDE}/fulmen/cuda/*.cuh)
-foreach(name portable dtype f16 bf16 fp8 math)
+foreach(name portable dtype f16 bf16 fp8 math philox)
   list(APPEND FULMEN_JIT_HEADERS ${FULMEN_INCLUDE}/fulmen/core/${name}.h)
 endforeach()
 foreach(name key variant variants tile_mask state plan_records)

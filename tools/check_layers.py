@@ -33,7 +33,7 @@ FREE = ("tests", "benchmarks", "fuzz", "tools")  # may include anything
 
 # Printed into device code: these include only each other, CUDA's type headers and what is named here.
 JIT_CLEAN = [
-    *(f"include/fulmen/core/{name}.h" for name in ("portable", "dtype", "bf16", "f16", "fp8", "fp4", "math")),
+    *(f"include/fulmen/core/{name}.h" for name in ("portable", "dtype", "bf16", "f16", "fp8", "fp4", "math", "philox")),
     *(f"include/fulmen/attention/{name}.h"
       for name in ("key", "variant", "variants", "tile_mask", "state", "plan_records")),
 ]

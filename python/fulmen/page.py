@@ -29,7 +29,8 @@ def append_paged_kv_cache(
     append_key, append_value: [nnz, num_kv_heads, head_dim], the cache's dtype. batch_indices, positions: [nnz]; a
     negative batch index is padding and skipped. paged_kv_cache: [num_pages, 2, page_size, num_kv_heads, head_dim] (NHD)
     or heads before page_size (HND), or a pair of arrays without the axis of 2. The table counts the new tokens already.
-    Raises ValueError on an index outside its table, naming the token; nothing is written then.
+    Raises ValueError on an index outside its table, naming the token; nothing is written then. On a GPU, where raising
+    would mean waiting, such a token is dropped.
     """
     check_kv_layout(kv_layout)
     k, v = unpack_paged_kv_cache(paged_kv_cache, kv_layout)

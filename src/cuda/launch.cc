@@ -69,8 +69,10 @@ Function load(const jit::Unit& unit, const Device& device, const Shape& shape) {
   Function f;
   f.resources = kernel->resources;
   must(cu.module_function(&f.handle, module, jit::kEntryName), "cuModuleGetFunction");
+  // As much as any later shape of the same key may ask for.
   if (shape.shared_bytes > 0)
-    must(cu.function_set(f.handle, driver::kFunctionMaxShared, int32_t(shape.shared_bytes)), "cuFuncSetAttribute");
+    must(cu.function_set(f.handle, driver::kFunctionMaxShared, device.max_shared_bytes - f.resources.shared_bytes),
+         "cuFuncSetAttribute");
   if (shape.cluster > 8) must(cu.function_set(f.handle, driver::kFunctionNonPortableCluster, 1), "cuFuncSetAttribute");
   if (shape.cluster > 1) {
     driver::LaunchAttribute attributes[2] = {};

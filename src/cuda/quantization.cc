@@ -25,6 +25,8 @@ PerTensorWork per_tensor(const PerTensorQuantFp8Args& a, const Device& device, S
           .persistent = false};
 }
 
+constexpr int32_t kShortRowLoads = 2;  // a warp's scales then fill half a sector
+
 // Groups as rows: [num_tokens, num_groups, group_size].
 Rows groups_of(const TensorView& t, int64_t group_size) {
   Rows r(t);
@@ -76,7 +78,7 @@ runtime::Refusal PerTokenGroupQuantFp8::refuses(const Args& a) {
 Work<per_token_group_quant_fp8::Key, per_token_group_quant_fp8::Params> PerTokenGroupQuantFp8::work(
     const Args& a, const Device& device) {
   const Rows x = groups_of(a.input, a.group_size), out = groups_of(a.out, a.group_size);
-  const RowShape s = choose_row_shape(x.n, vec_for(x, out), x.num_rows(), device.num_sms);
+  const RowShape s = choose_row_shape(x.n, vec_for(x, out), x.num_rows(), device.num_sms, kShortRowLoads);
   const int64_t* strides = a.scales.strides;
   const RowTensor scales{a.scales.data, strides[a.group_major_scales ? 1 : 0], strides[a.group_major_scales ? 0 : 1]};
   return {
@@ -91,7 +93,7 @@ std::vector<per_token_group_quant_fp8::Key> PerTokenGroupQuantFp8::common_keys()
   for (DType t : {DType::kBF16, DType::kF16, DType::kF32})
     for (int64_t n : {32, 64, 128, 4096, 8192})
       for (int64_t rows : {1, 1 << 20}) {
-        const RowShape s = choose_row_shape(n, 16 / size_of(t), rows, 132);
+        const RowShape s = choose_row_shape(n, 16 / size_of(t), rows, 132, kShortRowLoads);
         keys.push_back({.x = t, .out = DType::kE4M3, .vec = s.vec, .vecs = s.vecs, .lanes = s.lanes});
       }
   return keys;

@@ -11,6 +11,7 @@
 #include "src/cuda/page_tables.h"
 #include "src/cuda/quantization.h"
 #include "src/cuda/rope.h"
+#include "src/cuda/sampling.h"
 
 namespace fulmen::cuda {
 namespace {
@@ -36,10 +37,10 @@ struct Table {
   }
 };
 
-using All =
-    Table<RmsNorm, FusedAddRmsNorm, LayerNorm, ActAndMul, Rope, RopeQuantizeFp8, RopeAppendPagedKvCache,
-          AppendPagedKvCache, AppendPagedMlaKvCache, MergeState, MergeStates, PerTensorQuantFp8, PerTokenGroupQuantFp8,
-          PackBits, SegmentPackBits, GetBatchIndicesPositions, GetSeqLens, Elementwise, Attention>;
+using All = Table<RmsNorm, FusedAddRmsNorm, LayerNorm, ActAndMul, Rope, RopeQuantizeFp8, RopeAppendPagedKvCache,
+                  AppendPagedKvCache, AppendPagedMlaKvCache, MergeState, MergeStates, PerTensorQuantFp8,
+                  PerTokenGroupQuantFp8, PackBits, SegmentPackBits, GetBatchIndicesPositions, GetSeqLens, Elementwise,
+                  Sample, FilterTokens, Softmax, TopK, ChainSpeculativeSampling, Attention>;
 
 }  // namespace
 

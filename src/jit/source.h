@@ -84,7 +84,9 @@ Unit unit_of(std::string_view op, const Key& key) {
       .append(op)
       .append(";\nconstexpr Key kKey{")
       .append(fields);
-  source.append("};\nextern \"C\" __global__ void __launch_bounds__(num_threads(kKey)) ").append(kEntryName);
+  source.append("};\nextern \"C\" __global__ void __launch_bounds__(num_threads(kKey)");
+  if constexpr (requires { min_ctas(key); }) source.append(", min_ctas(kKey)");  // per SM: bounds the registers
+  source.append(") ").append(kEntryName);
   source.append("(const __grid_constant__ Params params) { run<kKey>(params); }\n");
   return {line_of(op, key), std::move(source)};
 }

@@ -138,8 +138,14 @@ def test_append_paged_kv_cache(xp, rng, layout, pair):
         page = indices[indptr[b] + p // page_size]
         expected[page, 0, p % page_size], expected[page, 1, p % page_size] = f64(key)[t], f64(value)[t]
     assert (f64(cache) == (expected if layout == "NHD" else expected.swapaxes(2, 3))).all()
-    with pytest.raises(ValueError, match="append_paged_kv_cache"):
-        fulmen.append_paged_kv_cache(key, value, batch, xp.array([99] * nnz, "int32"), given, *table, layout)
+    outside = xp.array([99] * nnz, "int32")
+    if xp.name == "torch_cuda":  # nobody waits for the GPU to say so: such tokens are dropped
+        before = f64(cache)
+        fulmen.append_paged_kv_cache(key, value, batch, outside, given, *table, layout)
+        assert (f64(cache) == before).all()
+    else:
+        with pytest.raises(ValueError, match="append_paged_kv_cache"):
+            fulmen.append_paged_kv_cache(key, value, batch, outside, given, *table, layout)
     with pytest.raises(KeyError):
         fulmen.append_paged_kv_cache(key, value, batch, positions, given, *table, "DHN")
 
@@ -194,6 +200,8 @@ def test_fp8_quantization(xp, rng, fp8, largest):
 
 
 def test_own_operator_is_refused_on_the_cpu(xp, rng):
+    if xp.name == "torch_cuda":
+        pytest.skip("about CPU tensors")
     x = xp.array(rng.normal(size=(3, 8)), "float32")
     with pytest.raises(NotImplementedError, match="elementwise: no kernel serves this call"):
         fulmen.activation.elementwise("return a * s[0];", x, numbers=[2], name="twice")

@@ -289,3 +289,16 @@ def chain_speculative_sampling(m):
     draft, target = probs(m)[:6].reshape(3, 2, 300), probs(m).reshape(3, 3, 300)
     call = lambda d, i, t: fulmen.chain_speculative_sampling(d, i, t, seed=1, offset=2)  # noqa: E731
     return call, [draft, m.ints([[1, 2], [3, 4], [5, 6]]), target]
+
+
+@case
+def rope_append_paged_kv_cache(m):
+    ids, table = pages(m)
+    q, k = heads(m)
+    caches = [m.zeros((6, 2, 4, 2, 64))]
+
+    def call(q, k, v, positions, batch, cache, indices, indptr):
+        out = fulmen.page.rope_append_paged_kv_cache(q, k, v, positions, batch, positions, cache, indices, indptr)
+        return out, cache
+
+    return call, [q, k, m.normal((T, 2, 64)), ids[1], ids[0], *caches, *table[:2]]

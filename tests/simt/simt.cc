@@ -3,10 +3,12 @@
 
 #include <dlfcn.h>
 #include <fulmen/core/error.h>
+#include <setjmp.h>
 #include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -33,17 +35,29 @@ using Entry = void (*)(const void* params);
 // --- The scheduler: one cluster of CTAs at a time, a fiber per thread.
 // -------------------------------------------------
 
+// Threads that meet: a warp, a CTA, a cluster. The barrier opens when all that still run have arrived.
+struct Group {
+  int64_t running = 0, arrived = 0, openings = 0;
+  void open_if_full() {
+    if (arrived == running) arrived = 0, ++openings;
+  }
+};
+
 struct Fiber {
   Thread thread;
-  ucontext_t context;
+  ucontext_t context;  // to start with; from then on the faster jumps, which leave signal masks alone
+  jmp_buf place;
+  bool started = false;
   std::unique_ptr<char[]> stack;
   bool done = false;
-  // How many barriers of each kind this fiber has reached; it may go on when its mates have reached as many.
-  int64_t warp = 0, cta = 0, cluster = 0;
+  const Group* waits_for = nullptr;  // goes on once this has opened more often than then
+  int64_t then = 0;
 };
 
 struct Cluster {
   std::vector<Fiber> fibers;
+  std::vector<Group> warps, ctas;
+  Group all;
   std::vector<std::vector<char>> shared;      // [CTA] dynamic
   std::vector<std::vector<char>> warp_slots;  // [warp]
   size_t threads_per_cta = 0;
@@ -51,21 +65,28 @@ struct Cluster {
   const void* params = nullptr;
 };
 
-ucontext_t scheduler;
+jmp_buf scheduler;
 Cluster* cluster = nullptr;
 size_t current = 0;
 
-void yield() { swapcontext(&cluster->fibers[current].context, &scheduler); }
+void yield() {
+  if (_setjmp(cluster->fibers[current].place) == 0) _longjmp(scheduler, 1);
+}
 
-// Waits until all of fibers first..last-1 that still run have reached the barrier as often as this one.
-void barrier(int64_t Fiber::*count, size_t first, size_t last) {
-  const int64_t mine = ++(cluster->fibers[current].*count);
-  for (;;) {
-    bool all = true;
-    for (size_t i = first; i < last; ++i) all = all && (cluster->fibers[i].done || cluster->fibers[i].*count >= mine);
-    if (all) return;
-    yield();
-  }
+void resume(Fiber& f) {
+  if (_setjmp(scheduler) != 0) return;
+  if (f.started) _longjmp(f.place, 1);
+  f.started = true;
+  setcontext(&f.context);
+}
+
+void wait_for(Group& group) {
+  Fiber& f = cluster->fibers[current];
+  f.waits_for = &group, f.then = group.openings;
+  ++group.arrived;
+  group.open_if_full();
+  if (group.openings == f.then) yield();
+  f.waits_for = nullptr;
 }
 
 size_t cta_of(size_t fiber) { return fiber / cluster->threads_per_cta; }
@@ -75,13 +96,9 @@ size_t warp_of(size_t fiber) {  // CTAs hold whole warps
 
 const Runtime kRuntime{
     .self = [] { return static_cast<const Thread*>(&cluster->fibers[current].thread); },
-    .sync_warp = [] { barrier(&Fiber::warp, warp_of(current) * kWarp, (warp_of(current) + 1) * kWarp); },
-    .sync_cta =
-        [] {
-          barrier(&Fiber::cta, cta_of(current) * cluster->threads_per_cta,
-                  (cta_of(current) + 1) * cluster->threads_per_cta);
-        },
-    .sync_cluster = [] { barrier(&Fiber::cluster, 0, cluster->fibers.size()); },
+    .sync_warp = [] { wait_for(cluster->warps[warp_of(current)]); },
+    .sync_cta = [] { wait_for(cluster->ctas[cta_of(current)]); },
+    .sync_cluster = [] { wait_for(cluster->all); },
     .warp_slots = [] { return static_cast<void*>(cluster->warp_slots[warp_of(current)].data()); },
     .dynamic_shared = [](uint32_t rank) { return static_cast<void*>(cluster->shared[rank].data()); },
 };
@@ -89,12 +106,16 @@ const Runtime kRuntime{
 void fiber_main() {
   cluster->entry(cluster->params);
   cluster->fibers[current].done = true;
+  for (Group* g : {&cluster->warps[warp_of(current)], &cluster->ctas[cta_of(current)], &cluster->all}) {
+    --g->running;
+    if (g->running > 0) g->open_if_full();
+  }
   yield();
 }
 
 void start(Fiber& f) {
   getcontext(&f.context);
-  f.done = false, f.warp = f.cta = f.cluster = 0;
+  f.done = f.started = false, f.waits_for = nullptr;
   f.context.uc_stack.ss_sp = f.stack.get();
   f.context.uc_stack.ss_size = kStackBytes;
   f.context.uc_link = nullptr;
@@ -113,13 +134,21 @@ void run_cluster(uint32_t first_cta, const driver::LaunchConfig& config) {
                 .cluster_size = uint32_t(cluster->shared.size())};
     start(f);
   }
+  cluster->warps.assign(cluster->fibers.size() / kWarp, {.running = int64_t(kWarp)});
+  cluster->ctas.assign(cluster->shared.size(), {.running = int64_t(cluster->threads_per_cta)});
+  cluster->all = {.running = int64_t(cluster->fibers.size())};
   for (std::vector<char>& s : cluster->shared) std::fill(s.begin(), s.end(), char(0xff));  // NaN, as nobody wrote it
-  for (bool busy = true; busy;) {
-    busy = false;
+  for (bool busy = true, moved = true; busy;) {
+    if (!moved)
+      std::fprintf(stderr, "emulated kernel: threads wait at barriers that others never reach\n"), std::abort();
+    busy = moved = false;
     for (current = 0; current < cluster->fibers.size(); ++current) {
-      if (cluster->fibers[current].done) continue;
+      Fiber& f = cluster->fibers[current];
+      if (f.done) continue;
       busy = true;
-      swapcontext(&scheduler, &cluster->fibers[current].context);
+      if (f.waits_for != nullptr && f.waits_for->openings == f.then) continue;
+      moved = true;
+      resume(f);
     }
   }
 }
@@ -136,7 +165,7 @@ driver::Result launch(const driver::LaunchConfig* config, driver::Function funct
   c.threads_per_cta = config->block_x;
   c.entry = reinterpret_cast<Entry>(function), c.params = params[0];
   c.fibers.resize(size_t(config->block_x) * size);
-  for (Fiber& f : c.fibers) f.stack = std::make_unique<char[]>(kStackBytes);
+  for (Fiber& f : c.fibers) f.stack = std::make_unique_for_overwrite<char[]>(kStackBytes);
   c.shared.assign(size, std::vector<char>(config->shared_bytes + 1024));
   c.warp_slots.assign(c.fibers.size() / kWarp, std::vector<char>(32 * kWarp));
   cluster = &c;
@@ -275,8 +304,8 @@ void install_lister(const char* file) {
 void install(const std::string& root, const std::string& cache) {
   root_folder = root;
   jit::Sha256 stand_ins;  // they go into every kernel, so into every kernel's hash
-  for (const char* name :
-       {"arch", "async_copy", "cvt", "dependent_launch", "math", "memory", "mma", "shared", "warp"}) {
+  for (const char* name : {"arch", "async_copy", "cluster", "copy_to_shared", "cvt", "dependent_launch", "math",
+                           "memory", "mma", "shared", "warp"}) {
     std::ifstream file(root + "/tests/simt/fulmen/cuda/ptx/" + name + ".cuh");
     stand_ins.add_field(std::string(std::istreambuf_iterator<char>(file), {}));
   }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// fulmen_gpu_bench OUT.json [attention [IDS]]: times the standard rows on device 0, writes JSON, prints a table. A
-// row's floor is its bytes at the copy bandwidth measured in the same run, or its flops at 800 TFLOP/s, what bf16
-// matrix products of random data reach on an H100.
+// fulmen_gpu_bench OUT.json [PREFIX | attention [IDS]]: times the standard rows on device 0 (those whose ids start so,
+// or attention's), writes JSON, prints a table. A row's floor is its bytes at the copy bandwidth measured in the same
+// run, or its flops at 800 TFLOP/s, what bf16 matrix products of random data reach on an H100.
 #include <fulmen/core/error.h>
 
 #include <algorithm>
@@ -109,14 +109,24 @@ bool is_wanted(const std::string& id, const std::string& ids) {
   return ids.empty() || ("," + ids + ",").find("," + id + ",") != std::string::npos;
 }
 
-int run(const std::string& path, bool attention, const std::string& ids) {
+// Attention's rows, or every other row of the standard table whose id starts with `prefix`.
+std::vector<Row> rows(const std::string& prefix, const std::string& ids) {
+  const bool attention = prefix == "attention";
+  std::vector<Row> all = attention ? attention_suite() : suite();
+  if (!attention)
+    for (Row& row : sampling_suite()) all.push_back(std::move(row));
+  std::erase_if(all, [&](const Row& row) { return attention ? !is_wanted(row.id, ids) : !row.id.starts_with(prefix); });
+  return all;
+}
+
+int run(const std::string& path, const std::string& prefix, const std::string& ids) {
+  const bool attention = prefix == "attention";
   const cuda::Device& device = cuda::device(0);
   const cuda::CurrentContext current(device.primary);
   Timer timer;
   Ceilings ceilings{.copy = timer.copy_bytes_per_second(), .event_us = timer.event_us()};
   std::vector<Result> results;
-  for (const Row& row : attention ? attention_suite() : suite()) {
-    if (!is_wanted(row.id, ids)) continue;
+  for (const Row& row : rows(prefix, ids)) {
     results.push_back(measure(timer, row));
     std::fprintf(stderr, "%s %.1f us %s\n", row.id.c_str(), results.back().timing.us, results.back().problem.c_str());
   }
@@ -143,8 +153,7 @@ int run(const std::string& path, bool attention, const std::string& ids) {
 
 int main(int argc, char** argv) {
   try {
-    const bool attention = argc > 2 && std::string(argv[2]) == "attention";
-    return fulmen::gpu::run(argc > 1 ? argv[1] : "gpu-memory.json", attention, argc > 3 ? argv[3] : "");
+    return fulmen::gpu::run(argc > 1 ? argv[1] : "gpu-memory.json", argc > 2 ? argv[2] : "", argc > 3 ? argv[3] : "");
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return 1;

@@ -25,5 +25,6 @@ struct Row {
 
 std::vector<Row> suite();
 std::vector<Row> attention_suite();
+std::vector<Row> sampling_suite();  // S1 to S8
 
 }  // namespace fulmen::gpu

@@ -20,6 +20,7 @@ __device__ __forceinline__ void run(const Params& p) {
 
   wait_for_predecessor();
   allow_successor();
+  PageTable::Asked asked = p.pages.ask(token);
   Vector data[kBatch];
   int64_t to[kBatch];  // offset in the cache, without page and slot
 #pragma unroll
@@ -33,7 +34,8 @@ __device__ __forceinline__ void run(const Params& p) {
     if (at < total)
       data[i] = load_stream<K.vec_bytes>(side.rows + token * side.token_stride + head * side.head_stride + in_head);
   }
-  const PageTable::Slot slot = p.pages.slot_of(p.pages.ask(token));
+  p.pages.find_pages(asked);
+  const PageTable::Slot slot = p.pages.slot_of(asked);
   if (slot.page < 0) return;
 #pragma unroll
   for (int32_t i = 0; i < kBatch; ++i) {

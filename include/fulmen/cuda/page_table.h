@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A paged cache's table as kernels take it: which page and slot a new token's row belongs to. Three dependent reads, in
-// two steps, so that a kernel can compute between them.
+// as many steps, so that a kernel can load and compute between them.
 #pragma once
 #include <fulmen/cuda/ids.h>
 
@@ -15,14 +15,16 @@ struct PageTable {
     int64_t page = -1, in_page = 0;  // page -1: nowhere
   };
   struct Asked {
-    int64_t position = -1, first = 0;  // of the request's pages in kv_indices
+    int64_t request = -1, position = -1;
+    int64_t first = 0;  // of the request's pages in kv_indices
   };
 
-  FULMEN_FN Asked ask(int64_t token) const {
-    Asked a;
-    const int64_t request = batch_indices[token], position = positions[token];
-    if (request >= 0 && request < batch_size) a.position = position, a.first = kv_indptr[request];
-    return a;
+  FULMEN_FN Asked ask(int64_t token) const { return {batch_indices[token], positions[token], 0}; }
+  FULMEN_FN void find_pages(Asked& a) const {
+    if (a.request >= 0 && a.request < batch_size)
+      a.first = kv_indptr[a.request];
+    else
+      a.position = -1;
   }
   // Nowhere for padding, and for indices that point outside: kernels stay inside their tensors whatever they are given.
   FULMEN_FN Slot slot_of(const Asked& a) const {

@@ -3,8 +3,8 @@
 //   halves      a = x[i..i+vec), b = x[half+i..half+i+vec)          pairs (a_j, b_j)
 //   interleave  a = x[2i..2i+vec), b = x[2i+vec..2i+2vec)           pairs of neighbours
 //   copied      the same vectors as interleave, not turned
-// They are on their way while the warp computes the token's angles, each pair's once, and asks the page table. Launched
-// by src/cuda/rope.cc.
+// The page table is asked first, then the pieces, and the warp computes the token's angles while all are on their way.
+// Launched by src/cuda/rope.cc.
 #pragma once
 #include <fulmen/cuda/rope.h>
 #include <fulmen/cuda/ptx/dependent_launch.cuh>
@@ -14,9 +14,8 @@
 
 namespace fulmen::cuda::rope {
 
-// Position of a token; false: no request owns it.
-__device__ __forceinline__ bool position_of(const Params& p, int64_t token, int64_t* position) {
-  if (p.pos_ids.data != nullptr) return *position = p.pos_ids[token], true;
+// Position of a token by indptr and offsets; false: no request owns it.
+__device__ __forceinline__ bool position_in_request(const Params& p, int64_t token, int64_t* position) {
   if (p.batch_size == 0 || token < p.indptr[0] || token >= p.indptr[p.batch_size]) return false;
   int64_t low = 0, high = p.batch_size;  // the last request that starts at or before the token
   while (high - low > 1) {
@@ -138,12 +137,21 @@ struct Target {
 
 template <Key K>
 __device__ __forceinline__ void store(const Piece<K>& piece, const Params& p, const Target& to, const SinCos* table) {
-  if (piece.head < 0 || !to.owned) return;
+  const bool query = is_query(piece.segment), paged = K.paged && !query;
+  if (piece.head < 0 || !to.owned || (paged && to.slot.page < 0)) return;
   const Segment& s = p.segment[piece.segment];
-  if (is_query(piece.segment)) return piece.template finish<K.q_out>(p, to.token * s.out_token, p.q_scale, table);
-  if (K.paged && to.slot.page < 0) return;
-  const int64_t row = K.paged ? to.slot.page * s.out_page + to.slot.in_page * s.out_token : to.token * s.out_token;
-  piece.template finish<K.kv_out>(p, row, p.kv_scale, table);
+  const int64_t row = paged ? to.slot.page * s.out_page + to.slot.in_page * s.out_token : to.token * s.out_token;
+  const float scale = query ? p.q_scale : p.kv_scale;
+  if (K.q_out == K.kv_out || query)
+    piece.template finish<K.q_out>(p, row, scale, table);
+  else
+    piece.template finish<K.kv_out>(p, row, scale, table);
+}
+
+// Whether one of a warp's passes is not of queries.
+__device__ __forceinline__ bool has_keys_or_values(const Params& p, int32_t pass) {
+  const int32_t end = pass + kBatch;
+  return (end > p.first_pass[kKTurned] && pass < p.first_pass[kQCopied]) || end > p.first_pass[kKCopied];
 }
 
 template <Key K>
@@ -157,16 +165,16 @@ __device__ __forceinline__ void run(const Params& p) {
   const int32_t pass = int32_t(warp - to.token * p.parts) * kBatch;
   wait_for_predecessor();
   allow_successor();
+  const bool appends = K.paged && has_keys_or_values(p, pass);
+  PageTable::Asked asked;
+  if (appends) asked = p.pages.ask(to.token);
+  const bool by_id = p.pos_ids.data != nullptr;
+  int64_t position = by_id ? p.pos_ids[to.token] : 0;
   Piece<K> piece[kBatch];
 #pragma unroll
   for (int32_t i = 0; i < kBatch; ++i) piece[i].load(p, to.token, pass + i);
-  PageTable::Asked asked;
-  bool appends = false;  // the same for all of the warp
-#pragma unroll
-  for (int32_t i = 0; i < kBatch; ++i) appends |= K.paged && !is_query(piece[i].segment);
-  if (appends) asked = p.pages.ask(to.token);
-  int64_t position = 0;
-  to.owned = position_of(p, to.token, &position);
+  to.owned = by_id || position_in_request(p, to.token, &position);
+  if (appends) p.pages.find_pages(asked);
   if (pass < p.first_pass[kQCopied]) fill_table<K>(table, p, position);  // what turns comes first
   if (appends) to.slot = p.pages.slot_of(asked);
 #pragma unroll

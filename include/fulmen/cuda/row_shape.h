@@ -38,10 +38,11 @@ FULMEN_FN constexpr int32_t max_vec(uint64_t bits, int32_t element_bytes) {
 }
 
 // A shape for rows of n elements; lanes 0 where no shape holds them. Many long rows have two loads in flight per lane;
-// rows of a head one, and few rows one, as only their latency counts.
-FULMEN_FN constexpr RowShape choose_row_shape(int64_t n, int32_t vec, int64_t num_rows, int32_t num_sms) {
+// rows of a head as many as the kernel says, and few rows one, as only their latency counts.
+FULMEN_FN constexpr RowShape choose_row_shape(int64_t n, int32_t vec, int64_t num_rows, int32_t num_sms,
+                                              int32_t short_row_loads = 1) {
   const int64_t num_vecs = math::ceil_div(n, vec);
-  const int32_t wanted = num_rows <= num_sms || num_vecs <= 32 ? 1 : 2;
+  const int32_t wanted = num_rows <= num_sms ? 1 : num_vecs <= 32 ? short_row_loads : 2;
   int32_t lanes = 8;
   while (lanes < kMaxLanes && int64_t(lanes) * wanted < num_vecs) lanes *= 2;
   if (lanes == 64) lanes = 128;                                               // 128 is a CTA's least

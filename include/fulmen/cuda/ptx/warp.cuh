@@ -38,7 +38,43 @@ __device__ __forceinline__ T shuffle_from(T x, int32_t lane) {
   return __shfl_sync(kAllLanes, x, lane);
 }
 __device__ __forceinline__ uint32_t ballot(bool predicate) { return __ballot_sync(kAllLanes, predicate); }
+// Of a ballot's or any other bits that are not all 0.
+__device__ __forceinline__ int32_t first_bit(uint32_t bits) { return __ffs(int32_t(bits)) - 1; }
+__device__ __forceinline__ int32_t last_bit(uint32_t bits) { return 31 - __clz(int32_t(bits)); }
+__device__ __forceinline__ int32_t num_bits(uint32_t bits) { return __popc(bits); }
 __device__ __forceinline__ void sync_warp() { __syncwarp(); }
+
+// Over the warp, by one instruction from sm_80 on.
+__device__ __forceinline__ uint32_t add_warp(uint32_t x) {
+  uint32_t sum = x;
+  if constexpr (kArch >= 80) {
+    asm volatile("redux.sync.add.u32 %0, %1, 0xffffffff;" : "=r"(sum) : "r"(x));
+  } else {
+#pragma unroll
+    for (int32_t mask = 16; mask > 0; mask /= 2) sum += shuffle_xor(sum, mask);
+  }
+  return sum;
+}
+__device__ __forceinline__ uint32_t max_warp(uint32_t x) {
+  uint32_t most = x;
+  if constexpr (kArch >= 80) {
+    asm volatile("redux.sync.max.u32 %0, %1, 0xffffffff;" : "=r"(most) : "r"(x));
+  } else {
+#pragma unroll
+    for (int32_t mask = 16; mask > 0; mask /= 2) {
+      const uint32_t other = shuffle_xor(most, mask);
+      most = other > most ? other : most;
+    }
+  }
+  return most;
+}
+// 27 bits at a time, whose sums fit a word.
+__device__ __forceinline__ uint64_t add_warp(uint64_t x) {
+  constexpr uint32_t kMask = (1u << 27) - 1;
+  const uint64_t low = add_warp(uint32_t(x) & kMask), middle = add_warp(uint32_t(x >> 27) & kMask),
+                 high = add_warp(uint32_t(x >> 54));
+  return low + (middle << 27) + (high << 54);
+}
 
 // All threads of the CTA call; orders their shared and global memory.
 __device__ __forceinline__ void sync_cta() { __syncthreads(); }
@@ -51,6 +87,7 @@ __device__ __forceinline__ void atomic_add(uint32_t* p, uint32_t x) { atomicAdd(
 __device__ __forceinline__ void atomic_add(float* p, float x) { atomicAdd(p, x); }
 __device__ __forceinline__ void atomic_add(unsigned long long* p, unsigned long long x) { atomicAdd(p, x); }
 __device__ __forceinline__ uint32_t fetch_add(uint32_t* p, uint32_t x) { return atomicAdd(p, x); }
+__device__ __forceinline__ uint32_t atomic_add_local(uint32_t* p, uint32_t x) { return atomicAdd(p, x); }  // before
 __device__ __forceinline__ uint32_t atomic_max(uint32_t* p, uint32_t x) { return atomicMax(p, x); }
 
 }  // namespace fulmen::cuda

@@ -10,9 +10,10 @@
 #define __device__
 #define __global__
 #define __shared__ static
-#define __launch_bounds__(n)
+#define __launch_bounds__(...)
 #define __grid_constant__
 #define __forceinline__ inline
+#define __noinline__
 
 namespace fulmen::simt {
 

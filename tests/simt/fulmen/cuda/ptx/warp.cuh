@@ -2,6 +2,8 @@
 #pragma once
 #include <fulmen/cuda/ptx/arch.cuh>
 
+#include <algorithm>
+
 namespace fulmen::cuda {
 
 inline int32_t warp_lane() { return int32_t(threadIdx.x) % 32; }
@@ -34,6 +36,21 @@ inline uint32_t ballot(bool predicate) {
   for (int32_t mask = 1; mask < 32; mask *= 2) bits |= shuffle_xor(bits, mask);
   return bits;
 }
+inline int32_t num_bits(uint32_t bits) { return __builtin_popcount(bits); }
+inline int32_t first_bit(uint32_t bits) { return __builtin_ctz(bits); }
+inline int32_t last_bit(uint32_t bits) { return 31 - __builtin_clz(bits); }
+inline uint32_t add_warp(uint32_t x) {
+  for (int32_t mask = 16; mask > 0; mask /= 2) x += shuffle_xor(x, mask);
+  return x;
+}
+inline uint64_t add_warp(uint64_t x) {
+  for (int32_t mask = 16; mask > 0; mask /= 2) x += shuffle_xor(x, mask);
+  return x;
+}
+inline uint32_t max_warp(uint32_t x) {
+  for (int32_t mask = 16; mask > 0; mask /= 2) x = std::max(x, shuffle_xor(x, mask));
+  return x;
+}
 
 // Fibers only switch at the calls above, so that plain code is atomic.
 template <class T>
@@ -42,6 +59,11 @@ void atomic_add(T* p, T x) {
 }
 inline void fence_device() {}
 inline uint32_t fetch_add(uint32_t* p, uint32_t x) { return *p += x, *p - x; }
+inline uint32_t atomic_add_local(uint32_t* p, uint32_t x) {
+  const uint32_t before = *p;
+  *p += x;
+  return before;
+}
 inline uint32_t atomic_max(uint32_t* p, uint32_t x) {
   const uint32_t before = *p;
   if (x > before) *p = x;

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// CTAs of a cluster (sm_90 and up): who they are, their barrier, and each other's dynamic shared memory. Elsewhere a
+// cluster is one CTA.
+#pragma once
+#include <fulmen/cuda/ptx/arch.cuh>
+
+namespace fulmen::cuda {
+
+// The CTA's dynamic shared memory, at the same place in all CTAs of a cluster. Aligned to 16 bytes.
+__device__ __forceinline__ char* dynamic_shared() {
+  extern __shared__ __align__(16) char fulmen_dynamic_shared[];
+  return fulmen_dynamic_shared;
+}
+
+// Volatile: read again where it is asked again, as kernels that need this are short of registers.
+__device__ __forceinline__ uint32_t cluster_rank() {
+  uint32_t rank = 0;
+  if constexpr (kArch >= 90) asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+__device__ __forceinline__ uint32_t cluster_size() {
+  uint32_t size = 1;
+  if constexpr (kArch >= 90) asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
+  return size;
+}
+
+// All threads of all CTAs of the cluster call; orders their shared and global memory.
+__device__ __forceinline__ void sync_cluster() {
+  if constexpr (kArch >= 90) {
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+  } else {
+    __syncthreads();
+  }
+}
+
+// The same in two halves, with work between them.
+__device__ __forceinline__ void arrive_cluster() {
+  if constexpr (kArch >= 90) asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void wait_cluster() {
+  if constexpr (kArch >= 90)
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+  else
+    __syncthreads();
+}
+
+// p points into dynamic_shared(); what is accessed is its counterpart in the CTA of that rank.
+__device__ __forceinline__ uint32_t remote_address(const void* p, uint32_t rank) {
+  uint32_t address = 0;
+  if constexpr (kArch >= 90)
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(uint32_t(__cvta_generic_to_shared(p))), "r"(rank));
+  return address;
+}
+__device__ __forceinline__ void store_remote(uint32_t* p, uint32_t rank, uint32_t x) {
+  if constexpr (kArch >= 90)
+    asm volatile("st.shared::cluster.u32 [%0], %1;" ::"r"(remote_address(p, rank)), "r"(x) : "memory");
+  else
+    *p = x;
+}
+__device__ __forceinline__ void store_remote(uint64_t* p, uint32_t rank, uint64_t x) {
+  if constexpr (kArch >= 90)
+    asm volatile("st.shared::cluster.u64 [%0], %1;" ::"r"(remote_address(p, rank)), "l"(x) : "memory");
+  else
+    *p = x;
+}
+__device__ __forceinline__ uint32_t load_remote(const uint32_t* p, uint32_t rank) {
+  uint32_t x;
+  if constexpr (kArch >= 90)
+    asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(x) : "r"(remote_address(p, rank)) : "memory");
+  else
+    x = *p;
+  return x;
+}
+__device__ __forceinline__ uint32_t atomic_add_remote(uint32_t* p, uint32_t rank, uint32_t x) {
+  uint32_t before;
+  if constexpr (kArch >= 90)
+    asm volatile("atom.shared::cluster.add.u32 %0, [%1], %2;"
+                 : "=r"(before)
+                 : "r"(remote_address(p, rank)), "r"(x)
+                 : "memory");
+  else
+    before = atomicAdd(p, x);
+  return before;
+}
+
+}  // namespace fulmen::cuda

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// A row's filter: its numbers, judged; and what it keeps of the leader's sorted list or of the whole row.
+#pragma once
+#include <fulmen/cuda/tile/token_search.cuh>
+
+namespace fulmen::cuda {
+
+inline constexpr int64_t kAllTokens = 0x7fffffffffffffff;  // TokenFilter::kAll
+inline constexpr int64_t kMostListed = 1200;               // the k for which a bound's tokens usually fit into the list
+
+struct RowFilter {
+  int64_t top_k = kAllTokens;
+  float top_p = 1, min_p = 0, inv_temperature = 1;
+  bool joint = false, keep_ties = false;
+  int32_t status = TokenStatus::kOk;  // kBadParameter, or nothing to say
+
+  // In shared memory, as registers are short: written by one thread, read by all after a barrier.
+  template <class Team>
+  __device__ __forceinline__ static RowFilter& shared() {
+    return *Team::template shared<RowFilter>(TokenLayout::kFilter);
+  }
+  __device__ __forceinline__ bool keeps_first() const { return top_k == 1 && !keep_ties; }
+  __device__ __forceinline__ bool keeps_all() const { return top_k == kAllTokens && !(top_p < 1); }  // but for min_p
+  __device__ __forceinline__ void take_first() {
+    top_k = 1, top_p = 1, min_p = 0, inv_temperature = 1, keep_ties = false;
+  }
+  __device__ __forceinline__ static RowFilter of(const TokenFilterNumbers& f, float temperature, int64_t row,
+                                                 int32_t n) {
+    RowFilter r;
+    r.top_k = f.top_k.of(row), r.top_p = f.top_p.of(row), r.min_p = f.min_p.of(row);
+    r.joint = f.joint, r.keep_ties = f.keep_ties;
+    r.inv_temperature = 1.0f / temperature;
+    const bool good = r.top_k >= 1 && r.top_p >= 0 && r.top_p <= 1 && r.min_p >= 0 && r.min_p <= 1 &&
+                      temperature >= 0 && temperature < kInfinity;
+    if (!good) r.status = TokenStatus::kBadParameter;
+    if (r.top_k >= n) r.top_k = kAllTokens;
+    if (!good || !(r.inv_temperature < kInfinity)) r.take_first();
+    if (r.top_p <= 0) r.top_k = 1;
+    if (r.keeps_first()) r.take_first();
+    return r;
+  }
+};
+
+// What stops a row before it is filtered.
+template <bool kLogits>
+__device__ __forceinline__ int32_t judge(uint32_t top_key, int32_t parameters) {
+  if (top_key == kNanKey) return TokenStatus::kNan;
+  if (kLogits ? top_key == kLeastKey : top_key <= 0x80000000u) return TokenStatus::kEmpty;
+  if (parameters != TokenStatus::kOk) return parameters;
+  return top_key == kInfiniteKey ? TokenStatus::kInfinite : TokenStatus::kOk;
+}
+// The least key that may be kept at all.
+template <bool kLogits>
+__device__ __forceinline__ uint32_t least_key(uint32_t top_key) {
+  return top_key == kInfiniteKey ? kInfiniteKey : kLogits ? kLeastKey + 1 : 0x80000001u;
+}
+
+// The least weight that min_p keeps. Exact for probabilities.
+template <class Weight>
+__device__ __forceinline__ float least_weight(const RowFilter& f, const Weight& weight) {
+  if (!(f.min_p > 0) || weight.top == kInfinity) return 0;
+  const double bound = double(f.min_p) * double(weight(weight.top));
+  const float rounded = float(bound);
+  return double(rounded) < bound ? bit_cast<float>(bit_cast<uint32_t>(rounded) + 1) : rounded;
+}
+
+// The leader's sorted list of n: how many of its first entries the filter keeps. It holds all that top_k keeps;
+// control().total: of the whole row, for a joint filter. Every thread of the leader calls.
+template <class Team, class Weight>
+__device__ __forceinline__ int32_t kept_of_list(Team& team, const Weight& weight) {
+  const RowFilter& f = RowFilter::shared<Team>();
+  const int32_t n = int32_t(team.control().list_count);
+  const uint64_t* list = TokenList<Team>::entries();
+  const auto through_ties = [&](int32_t len) {
+    if (!f.keep_ties) return len;
+    const uint32_t last = key_of_entry(list[len - 1]);
+    int32_t num = 0;
+    for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads) num += key_of_entry(list[i]) >= last;
+    return int32_t(team.sum(uint32_t(num)));
+  };
+  int32_t len = through_ties(f.top_k < n ? int32_t(f.top_k) : n);
+  if (f.top_p < 1) {
+    const int32_t each = (len + Team::kThreads - 1) / Team::kThreads, first = int32_t(threadIdx.x) * each;
+    const auto mass = [&](int32_t i) { return fixed(weight(float_of(key_of_entry(list[i])))); };
+    uint64_t sum = 0, total;
+    for (int32_t i = first; i < math::min(len, first + each); ++i) sum += mass(i);
+    sum = team.scan(sum, total);
+    const double goal = double(f.top_p) * mass_of(f.joint ? team.control().total : total);
+    uint32_t num = 0;
+    for (int32_t i = first; i < math::min(len, first + each); ++i) {
+      num += i == 0 || mass_of(sum) < goal;
+      sum += mass(i);
+    }
+    len = math::min(len, through_ties(int32_t(team.sum(num))));
+  }
+  if (f.min_p > 0) {
+    const float least = least_weight(f, weight);
+    uint32_t num = 0;
+    for (int32_t i = int32_t(threadIdx.x); i < len; i += Team::kThreads)
+      num += weight(float_of(key_of_entry(list[i]))) >= least;
+    len = math::max(1, int32_t(team.sum(num)));
+  }
+  return len;
+}
+
+template <class Team>
+struct FilterGoal {
+  __device__ __forceinline__ double operator()(bool by_mass) const {
+    const RowFilter& f = RowFilter::shared<Team>();
+    return by_mass ? double(f.top_p) * mass_of(Team::control().total) : double(f.top_k);
+  }
+};
+
+struct Kept {
+  TokenCut cut;
+  bool listed;  // the leader's sorted list holds all tokens that can matter; the cut says nothing
+};
+
+// Finds what top_k and top_p keep; min_p is left to KeptWeight. Every CTA of the team calls. Afterwards either the
+// leader goes on with kept_of_list; or the cut is known to all and, where `sums`, control().total and the blocks' sums
+// are of what is kept.
+template <TokenKey K, class Team, class Slice, class Weight>
+__device__ __forceinline__ Kept search_row(Team& team, const Slice& slice, TokenTop<K>& top, const Weight& weight,
+                                           bool sums) {
+  const RowFilter& f = RowFilter::shared<Team>();
+  using Search = TokenSearch<K, Slice, Weight, FilterGoal<Team>>;
+  Search search{team, slice, weight, {}, f.keep_ties, false, {least_key<K.logits>(top.key), kAllTies}};
+  bool may_list = f.top_k <= kMostListed || slice.n <= kTokenList;
+  // one after the other: (1) the row's mass, (2) top_k, (3) the mass of that, (4) top_p, (5) the mass of what is kept
+#pragma unroll 1
+  for (int32_t step = 1; step <= 5; ++step) {
+    const bool by_count = f.top_k != kAllTokens, by_mass = f.top_p < 1, row_mass = by_mass && (f.joint || !by_count);
+    if (step == 2 || step == 4) {
+      search.by_mass = step == 4;
+      if (search.by_mass ? !by_mass : !by_count) continue;
+      uint32_t low = search.cut.key, list_low = 0;
+      if (search.by_mass) {  // values so unlikely that all of them together cannot decide
+        const float share = float(mass_of(team.control().total) * (1 - double(f.top_p)) / (2.0 * double(slice.n)));
+        const float value = K.logits ? weight.top + math::log2(share) / weight.factor : share / weight.factor;
+        if (value > -kInfinity && value < weight.top) low = math::max(low, key_of(value));
+      } else {
+        low = math::max(low, top.bound(team, uint32_t(f.top_k)));
+      }
+      if (may_list) list_low = search.by_mass ? search.cut.key : low;
+      may_list = false;
+      search.run(top.key, low, list_low, K.logits && search.by_mass);
+      if (search.listed) break;
+    } else if (step == 5 ? sums : by_mass && row_mass == (step == 1)) {
+      const float least = step == 5 ? least_weight(f, weight) : 0;
+      sum_blocks(team, slice, KeptWeight<Weight>(weight, search.cut, least));
+      if (step == 5) break;
+      const uint64_t total = total_of(team, slice);
+      if (threadIdx.x == 0) team.control().total = total;
+      team.sync();
+    }
+  }
+  return {search.cut, search.listed};
+}
+
+}  // namespace fulmen::cuda

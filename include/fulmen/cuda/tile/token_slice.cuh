@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// A CTA's part of a row, and what is weighed in it.
+#pragma once
+#include <fulmen/cuda/ptx/copy_to_shared.cuh>
+#include <fulmen/cuda/tile/row.cuh>
+#include <fulmen/cuda/tile/token_team.cuh>
+
+namespace fulmen::cuda {
+
+inline constexpr int32_t kTokenSteps = kTokenBlock / 128;  // of a block: a lane has 4 elements in each
+
+template <int32_t N>
+struct alignas(N) AlignedBits {
+  Bits<N> bits;
+};
+
+// Elements past the row's end read as -inf. kMinus: where minus is given, the row is relu(row - minus), NaN where
+// either is.
+template <TokenKey K, bool kMinus = false>
+struct TokenSlice {
+  using X = type_of<K.x>;
+  using Team = TokenTeam<K.threads, K.cluster>;
+  static constexpr int32_t kSize = int32_t(sizeof(X)), kWarps = Team::kWarps;
+  static constexpr bool kIsDifference = kMinus;
+  const X* row;
+  const X* minus;
+  X* kept;  // in shared memory
+  int32_t n, first_block, num_blocks, row_blocks;
+
+  __device__ __forceinline__ TokenSlice(const Team& team, const X* r, int32_t length, const X* m = nullptr)
+      : row(r), minus(m), kept(Team::template shared<X>(TokenLayout::row(length))), n(length) {
+    const int32_t each = TokenLayout::blocks_per_cta(n, int32_t(team.size()));
+    row_blocks = TokenLayout::num_blocks(n);
+    first_block = math::min(int32_t(team.rank()) * each, row_blocks);
+    num_blocks = math::min(each, row_blocks - first_block);
+  }
+  // f(block) for this warp's blocks, numbered from the slice's first.
+  template <class F>
+  __device__ __forceinline__ void for_blocks(F f) const {
+    for (int32_t b = warp_index(); b < num_blocks; b += kWarps) f(b);
+  }
+  // The place in the row of this lane's elements.
+  __device__ __forceinline__ int32_t at(int32_t block, int32_t step) const {
+    return (first_block + block) * kTokenBlock + step * 128 + warp_lane() * 4;
+  }
+
+  // Starts bringing the slice to shared memory; arrive() waits for what the warp itself will read.
+  __device__ __forceinline__ void depart() const {
+    if constexpr (!K.resident) return;
+    for_blocks([&](int32_t b) {
+      X* to = kept + b * kTokenBlock;
+      const int32_t from = (first_block + b) * kTokenBlock;
+      if constexpr (kMinus) {
+        for (int32_t i = warp_lane(); i < kTokenBlock; i += 32) to[i] = difference(from + i);
+      } else if (from + kTokenBlock <= n) {
+        constexpr int32_t kCopies = kTokenBlock / 32 / K.vec;
+#pragma unroll(K.vec == 1 ? 4 : kCopies)
+        for (int32_t k = 0; k < kCopies; ++k) {
+          const int32_t i = (k * 32 + warp_lane()) * K.vec;
+          copy_to_shared<K.vec * kSize>(to + i, row + from + i);
+        }
+      } else {
+#pragma unroll 1
+        for (int32_t i = warp_lane(); i < kTokenBlock; i += 32)
+          to[i] = from + i < n ? row[from + i] : narrow<X>(-kInfinity);
+      }
+    });
+  }
+  __device__ __forceinline__ void arrive() const {
+    if constexpr (K.resident) {
+      wait_for_copies();
+      sync_warp();
+    }
+  }
+  __device__ __forceinline__ X difference(int32_t i) const {
+    if (i >= n) return narrow<X>(-kInfinity);
+    if (minus == nullptr) return row[i];
+    const float d = widen(row[i]) - widen(minus[i]);
+    return narrow<X>(d < 0 ? 0.0f : d);
+  }
+
+  __device__ __forceinline__ void fetch(int32_t block, int32_t step, float (&v)[4]) const {
+    if constexpr (K.resident) {
+      const X* p = kept + block * kTokenBlock + step * 128 + warp_lane() * 4;
+      unpack<X, 4>(reinterpret_cast<const AlignedBits<4 * kSize>*>(p)->bits, v);
+    } else {
+      const int32_t i = at(block, step);
+      if (!kMinus && K.vec >= 4 && i + 4 <= n) {
+        unpack<X, 4>(load_shared_by_rows<4 * kSize>(row + i), v);
+      } else {
+#pragma unroll
+        for (int32_t j = 0; j < 4; ++j) {
+          if constexpr (kMinus)
+            v[j] = widen(difference(i + j));
+          else
+            v[j] = i + j < n ? widen(row[i + j]) : -kInfinity;
+        }
+      }
+    }
+  }
+  // f(i, values) for this lane's elements of a block, i the place in the row of the first of four. Unroll: of steps; 1
+  // where f is long.
+  template <int32_t Unroll = kTokenSteps, class F>
+  __device__ __forceinline__ void for_vectors(int32_t block, F f) const {
+#pragma unroll Unroll
+    for (int32_t s = 0; s < kTokenSteps; ++s) {
+      float v[4];
+      fetch(block, s, v);
+      f(at(block, s), v);
+    }
+  }
+};
+
+// The weight of a value, at most 2; the likeliest token weighs 1 (probabilities: 1 to 2). Where the largest value is
+// +inf, those tokens weigh the same and all that a cut leaves is them. See reference/token_filter.h for the bound on
+// its error.
+template <bool kLogits>
+struct TokenWeight {
+  float top, factor;
+
+  __device__ __forceinline__ static TokenWeight of(float top, float inv_temperature) {
+    if constexpr (kLogits) return {top, float(double(inv_temperature) * 1.4426950408889634)};
+    const uint32_t exponent = bit_cast<uint32_t>(top) >> 23;  // a power of two
+    return {top, bit_cast<float>(exponent >= 254 ? 0x00400000u : (254 - exponent) << 23)};
+  }
+  __device__ __forceinline__ float operator()(float x) const {
+    if constexpr (kLogits) {
+      const float y = fminf((x - top) * factor, 0);   // 0 where inf - inf is NaN
+      return y < -125.51572f ? 0.0f : math::exp2(y);  // -87 log2 e
+    } else {
+      return fminf(fmaxf(x * factor, 0), 2);
+    }
+  }
+};
+
+// Sums of weights as integers of 2^-40, so that their order does not matter.
+__device__ __forceinline__ uint64_t fixed(float weight) { return uint64_t(weight * 0x1p40f); }
+__device__ __forceinline__ double mass_of(uint64_t x) { return double(x) * 0x1p-40; }
+
+}  // namespace fulmen::cuda
