@@ -30,6 +30,7 @@ bool load_kernels(const jit::DynamicLibrary& lib, Api* a) {
 
 bool load_memory(const jit::DynamicLibrary& lib, Api* a) {
   return lib.get("cuMemAlloc_v2", &a->memory_alloc) && lib.get("cuMemFree_v2", &a->memory_free) &&
+         lib.get("cuMemAllocAsync", &a->memory_alloc_async) && lib.get("cuMemFreeAsync", &a->memory_free_async) &&
          lib.get("cuMemcpyAsync", &a->memory_copy) && lib.get("cuMemsetD8Async", &a->memory_set);
 }
 

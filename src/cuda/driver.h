@@ -67,6 +67,8 @@ struct Api {
   Result (*exchange_capture_mode)(int32_t* mode);
   Result (*memory_alloc)(Pointer*, size_t);
   Result (*memory_free)(Pointer);
+  Result (*memory_alloc_async)(Pointer*, size_t, Stream);
+  Result (*memory_free_async)(Pointer, Stream);
   Result (*memory_copy)(Pointer dst, Pointer src, size_t, Stream);
   Result (*memory_set)(Pointer, uint8_t, size_t, Stream);
   Result (*stream_create)(Stream*, uint32_t flags);

@@ -5,7 +5,9 @@
 //     using Args = RmsNormArgs; using Key = rmsnorm::Key; using Params = rmsnorm::Params;
 //     static constexpr const char* kName = "rmsnorm";                       // also of its header and namespace
 //     static const TensorView& where(const Args&);                          // the tensor that says which device
-//     static runtime::Refusal refuses(const Args&);                         // beyond what the op's check says
+//     static runtime::Refusal refuses(const Args&);                         // beyond what the op's check says; may
+//     take
+//                                                                           // the DeviceInfo as well
 //     static Work<Key, Params> work(const Args&, const Device&);
 //     static std::vector<Key> common_keys();                                // what a pack should hold
 //   };
@@ -26,7 +28,12 @@ namespace fulmen::cuda {
 template <class Op>
 runtime::Refusal refuses(const void* args, const runtime::DeviceInfo& device) {
   if (device.arch < 75) return "needs sm_75 or later, device is sm_" + std::to_string(device.arch);
-  return args == nullptr ? runtime::Refusal() : Op::refuses(*static_cast<const typename Op::Args*>(args));
+  if (args == nullptr) return {};
+  const auto& a = *static_cast<const typename Op::Args*>(args);
+  if constexpr (requires { Op::refuses(a, device); })
+    return Op::refuses(a, device);
+  else
+    return Op::refuses(a);
 }
 
 // The kernel's header and namespace, where they are another op's.

@@ -2,6 +2,7 @@
 #include "src/cuda/table.h"
 
 #include "src/cuda/activation.h"
+#include "src/cuda/attention.h"
 #include "src/cuda/bits.h"
 #include "src/cuda/elementwise.h"
 #include "src/cuda/merge.h"
@@ -39,7 +40,7 @@ struct Table {
 using All = Table<RmsNorm, FusedAddRmsNorm, LayerNorm, ActAndMul, Rope, RopeQuantizeFp8, RopeAppendPagedKvCache,
                   AppendPagedKvCache, AppendPagedMlaKvCache, MergeState, MergeStates, PerTensorQuantFp8,
                   PerTokenGroupQuantFp8, PackBits, SegmentPackBits, GetBatchIndicesPositions, GetSeqLens, Elementwise,
-                  Sample, FilterTokens, Softmax, TopK, ChainSpeculativeSampling>;
+                  Sample, FilterTokens, Softmax, TopK, ChainSpeculativeSampling, Attention>;
 
 }  // namespace
 

@@ -8,6 +8,8 @@
 #include <cmath>
 #include <memory>
 
+#include "src/ops/host_lengths.h"
+
 namespace fulmen {
 namespace {
 
@@ -85,9 +87,13 @@ AttentionDims check_shapes(const AttentionArgs& a, AttentionEntry entry) {
   const bool paged_entry = entry == AttentionEntry::kBatchPrefillPaged || entry == AttentionEntry::kBatchDecode;
   const bool paged = entry == AttentionEntry::kBatchAttention ? a.k.rank == 4 : paged_entry;
   const OpSchema& s = attention_schema(entry, a.options.kv_layout, paged);
+  AttentionArgs t = a;  // index tensors may be host memory
+  for (TensorView* ids :
+       {&t.qo_indptr, &t.kv_indptr, &t.kv_indices, &t.last_page_len, &t.block_tables, &t.seq_lens, &t.mask_indptr})
+    if (ids->device_type == DeviceType::kCpu) ids->device_type = a.q.device_type, ids->device_id = a.q.device_id;
   const Dims d =
-      check(s, {&a.q, &a.k, &a.v, &a.qo_indptr, &a.kv_indptr, &a.kv_indices, &a.last_page_len, &a.block_tables,
-                &a.seq_lens, &a.out, &a.lse, &a.custom_mask, &a.mask_indptr, &a.alibi_slopes, &a.sinks, &a.workspace});
+      check(s, {&t.q, &t.k, &t.v, &t.qo_indptr, &t.kv_indptr, &t.kv_indices, &t.last_page_len, &t.block_tables,
+                &t.seq_lens, &t.out, &t.lse, &t.custom_mask, &t.mask_indptr, &t.alibi_slopes, &t.sinks, &t.workspace});
   check_tables(a, s.op(), entry, paged);
   check_options(a.options, s.op());
   AttentionDims dims{.batch_size = d["batch_size"],
@@ -153,32 +159,6 @@ void batch_prefill_ragged(const AttentionArgs& args, const Context& c) {
 }
 void batch_decode(const AttentionArgs& args, const Context& c) { run_attention(args, AttentionEntry::kBatchDecode, c); }
 
-Cost cost(const AttentionArgs& args) {
-  AttentionArgs a = args;
-  std::vector<attention::PlanRequest> requests;
-  const AttentionEntry entry = a.q.rank == 2 ? AttentionEntry::kSingleDecode : AttentionEntry::kBatchAttention;
-  const AttentionDims d = attention::prepare(a, entry, requests);
-  const attention::Standard variant = attention::standard_variant(a);
-  double pairs = 0, keys = 0, rows = 0;
-  for (const attention::PlanRequest& r : requests) {
-    int32_t first = r.kv_len, last = 0;
-    for (int32_t i = 0; i < r.qo_len; ++i) {
-      const attention::KvRange seen = variant.visible({0, i, 0, 0, r.qo_len, r.kv_len});
-      if (seen.begin >= seen.end) continue;
-      pairs += seen.end - seen.begin;
-      first = std::min(first, seen.begin);
-      last = std::max(last, seen.end);
-    }
-    keys += std::max(0, last - first);
-    rows += r.qo_len;
-  }
-  const double dims = double(d.head_dim_qk + d.head_dim_vo);
-  return {.bytes = keys * double(d.num_kv_heads) * dims * size_of(a.k.dtype) +
-                   rows * double(d.num_qo_heads) *
-                       double(d.head_dim_qk * size_of(a.q.dtype) + d.head_dim_vo * size_of(a.out.dtype)),
-          .flops = 2 * dims * pairs * double(d.num_qo_heads)};
-}
-
 namespace attention {
 
 AttentionArgs canonical(const AttentionArgs& args, AttentionEntry entry) {
@@ -196,10 +176,11 @@ AttentionArgs canonical(const AttentionArgs& args, AttentionEntry entry) {
   return a;
 }
 
-AttentionDims prepare(AttentionArgs& args, AttentionEntry entry, std::vector<PlanRequest>& requests) {
+AttentionDims prepare(AttentionArgs& args, AttentionEntry entry, std::vector<PlanRequest>& requests,
+                      const Context& context) {
   const AttentionDims dims = check_shapes(args, entry);
   args = canonical(args, entry);
-  requests = requests_of(args, dims, entry);
+  requests = requests_of(HostLengths(args, context).args, dims, entry);
   return dims;
 }
 
@@ -224,6 +205,7 @@ const runtime::OpHandle& op() {
 Plan plan_call(AttentionCall& call, std::span<const PlanRequest> requests, const Context& context) {
   PlanConfig config = plan_config(*call.args, call.dims);
   call.config = &config;
+  call.requests = requests;
   call.step = AttentionCall::kConfigure;
   runtime::launch(op(), call.args->out, &call, context);
   return make_plan(config, requests);
@@ -235,31 +217,37 @@ int64_t measure(AttentionCall& call, const Context& context) {
   return call.workspace_bytes;
 }
 
-// Runs in the caller's workspace, which must be large enough.
-void run_in(AttentionCall& call, const TensorView& workspace, const Context& context) {
+// Uploads to or runs in the caller's workspace, which must be large enough.
+void use_workspace(AttentionCall& call, AttentionCall::Step step, const TensorView& workspace, const Context& context) {
   if (call.workspace_bytes > workspace.num_elements())
     fail("batch_attention", "workspace",
          "has " + std::to_string(workspace.num_elements()) + " bytes, expected " +
              std::to_string(call.workspace_bytes) + " or more");
   call.workspace = workspace.data;
   call.workspace_bytes = workspace.num_elements();
-  call.step = AttentionCall::kRun;
+  call.step = step;
   runtime::launch(op(), call.args->out, &call, context);
 }
 
-// The plan was made for these lengths and options.
-void check_plan(const PlanView& plan, const AttentionArgs& args, const AttentionDims& dims,
-                std::span<const PlanRequest> requests) {
+void same(int64_t got, int64_t planned, std::string_view name) {
+  require(got == planned, "batch_attention", name, got, std::to_string(planned) + ", as planned");
+}
+
+// The plan was made for these options and sizes.
+void check_config(const PlanView& plan, const AttentionArgs& args, const AttentionDims& dims) {
   const PlanConfig is = plan.header.config, want = plan_config(args, dims);
-  const auto same = [](int64_t got, int64_t planned, std::string_view name) {
-    require(got == planned, "batch_attention", name, got, std::to_string(planned) + ", as planned");
-  };
   same(want.num_qo_heads, is.num_qo_heads, "num_qo_heads");
   same(want.num_kv_heads, is.num_kv_heads, "num_kv_heads");
   same(want.causal, is.causal, "causal");
   same(want.window_left, is.window_left, "window_left");
   same(want.fixed_split_len, is.fixed_split_len, "fixed_split_len");
-  same(int64_t(requests.size()), plan.header.batch_size, "batch_size");
+  same(dims.batch_size, plan.header.batch_size, "batch_size");
+  require(dims.total_q >= plan.header.total_q, "batch_attention", "total_q", dims.total_q,
+          std::to_string(plan.header.total_q) + " or more, as planned");
+}
+
+// And for these lengths.
+void check_lengths(const PlanView& plan, std::span<const PlanRequest> requests) {
   for (size_t b = 0; b < requests.size(); ++b) {
     const PlanRequest &got = requests[b], &planned = plan.requests()[b];
     const std::string who = "of request " + std::to_string(b);
@@ -282,32 +270,43 @@ void BatchAttention::adopt(const AttentionArgs& args, AttentionEntry entry, cons
   AttentionArgs a = args;
   std::vector<PlanRequest> requests;
   AttentionCall call;
-  call.dims = prepare(a, entry, requests);
+  call.dims = prepare(a, entry, requests, context_);
   call.args = &a;
   Plan made = saved != nullptr ? *saved : plan_call(call, requests, context_);
   PlanView view = made.view();
-  check_plan(view, a, call.dims, requests);
+  check_config(view, a, call.dims);
+  check_lengths(view, requests);
   call.plan = &view;
   workspace_bytes_ = measure(call, context_);
+  uploaded_to_ = nullptr;
+  if (a.workspace.defined() && a.workspace.num_elements() >= workspace_bytes_) {
+    use_workspace(call, AttentionCall::kUpload, a.workspace, context_);
+    uploaded_to_ = a.workspace.data;
+  }
   view.header.num_slots = max_slots(view.header.config.num_workers);
   max_workspace_bytes_ = measure(call, context_);
   plan_ = std::move(made);
   entry_ = entry;
 }
 
-void BatchAttention::run(const AttentionArgs& args) const { run_planned(plan_.view(), args, entry_, context_); }
+void BatchAttention::run(const AttentionArgs& args) const {
+  run_planned(plan_.view(), args, entry_, context_, uploaded_to_ != nullptr && args.workspace.data == uploaded_to_);
+}
 
-void run_planned(const PlanView& plan, const AttentionArgs& args, AttentionEntry entry, const Context& context) {
+void run_planned(const PlanView& plan, const AttentionArgs& args, AttentionEntry entry, const Context& context,
+                 bool resident) {
   AttentionArgs a = args;
-  std::vector<PlanRequest> requests;
   AttentionCall call;
-  call.dims = prepare(a, entry, requests);
+  call.dims = check_shapes(a, entry);
+  a = canonical(a, entry);
   call.args = &a;
-  check_plan(plan, a, call.dims, requests);
+  check_config(plan, a, call.dims);
+  if (a.q.device_type == DeviceType::kCpu) check_lengths(plan, requests_of(a, call.dims, entry));
   if (plan.header.num_items == 0) return;
   call.plan = &plan;
+  call.resident = resident;
   measure(call, context);
-  run_in(call, a.workspace, context);
+  use_workspace(call, AttentionCall::kRun, a.workspace, context);
 }
 
 int64_t workspace_bytes_of(const PlanView& plan, const AttentionArgs& args, AttentionEntry entry,
@@ -321,34 +320,18 @@ int64_t workspace_bytes_of(const PlanView& plan, const AttentionArgs& args, Atte
   return measure(call, context);
 }
 
-AttentionArgs placeholder(const AttentionArgs& given, const AttentionShape& shape, AttentionEntry entry) {
-  AttentionArgs a = given;
-  alignas(64) static uint8_t nothing[64];  // where pointers must not be null; nothing reads through it
-  const auto view = [](std::initializer_list<int64_t> sizes) {
-    return view_of(reinterpret_cast<float*>(nothing), sizes);
-  };
-  const int64_t s = shape.page_size, h = shape.num_kv_heads, many = int64_t(1) << 31;  // page ids are checked at run
-  const auto cache = [&](int64_t dim) { return s > 0 ? view({many, s, h, dim}) : view({many, h, dim}); };
-  a.options.kv_layout = KvLayout::kNHD;
-  a.k = cache(shape.head_dim_qk), a.v = cache(shape.head_dim_vo);
-  a.q = view({shape.total_q, shape.num_qo_heads, shape.head_dim_qk});
-  a.out = view({shape.total_q, shape.num_qo_heads, shape.head_dim_vo});
-  if (entry == AttentionEntry::kSingleDecode) {
-    a.q = view({shape.num_qo_heads, shape.head_dim_qk});
-    a.out = view({shape.num_qo_heads, shape.head_dim_vo});
-  }
-  a.lse = a.workspace = TensorView{};
-  return a;
-}
-
 }  // namespace attention
 
+namespace {
+
 // Plans, takes the caller's workspace or a block of its own, and runs.
-void run_attention(const AttentionArgs& given, AttentionEntry entry, const Context& context) {
+void plan_and_run(const AttentionArgs& given, AttentionEntry entry, const attention::VariantCode* variant,
+                  const Context& context) {
   AttentionArgs args = given;
   std::vector<attention::PlanRequest> requests;
   attention::AttentionCall call;
-  call.dims = attention::prepare(args, entry, requests);
+  call.variant = variant;
+  call.dims = attention::prepare(args, entry, requests, context);
   call.args = &args;
   const attention::Plan plan = attention::plan_call(call, requests, context);
   if (plan.header.num_items == 0) return;
@@ -356,11 +339,25 @@ void run_attention(const AttentionArgs& given, AttentionEntry entry, const Conte
   call.plan = &view;
   const int64_t bytes = attention::measure(call, context);
   std::unique_ptr<uint8_t[]> own;
+  if (!args.workspace.defined() && args.q.device_type != DeviceType::kCpu) {  // the row allocates on its stream
+    call.step = attention::AttentionCall::kRun;
+    return runtime::launch(attention::op(), args.out, &call, context);
+  }
   if (!args.workspace.defined()) {
     own.reset(new uint8_t[size_t(bytes)]);  // not initialised: a kernel reads nothing that it did not write
     args.workspace = view_of(own.get(), {bytes});
   }
-  attention::run_in(call, args.workspace, context);
+  attention::use_workspace(call, attention::AttentionCall::kRun, args.workspace, context);
+}
+
+}  // namespace
+
+void run_attention(const AttentionArgs& args, AttentionEntry entry, const Context& context) {
+  plan_and_run(args, entry, nullptr, context);
+}
+
+void attention::run_variant(const AttentionArgs& args, const VariantCode& variant, const Context& context) {
+  plan_and_run(args, AttentionEntry::kBatchAttention, &variant, context);
 }
 
 }  // namespace fulmen

@@ -7,6 +7,8 @@
 
 #include <limits>
 
+#include "src/ops/host_lengths.h"
+
 namespace fulmen::attention {
 namespace {
 
@@ -44,6 +46,7 @@ struct Reader {
                 std::to_string(args.k.shape[0] - 1));
   }
   void check_pages(const TensorView& table, int64_t offset, int64_t kv_len, std::string_view tensor, int64_t b) const {
+    if (table.device_type != DeviceType::kCpu) return;  // the kernel reads page 0 where an id names none
     const int64_t count = math::ceil_div(kv_len, dims.page_size);
     if (table.dtype == DType::kI64) return check_page_ids(table.as<const int64_t>() + offset, count, tensor, b);
     check_page_ids(table.as<const int32_t>() + offset, count, tensor, b);
@@ -96,6 +99,20 @@ struct Reader {
 };
 
 }  // namespace
+
+HostLengths::HostLengths(const AttentionArgs& given, const Context& context) : args(given) {
+  for (TensorView* t : {&args.qo_indptr, &args.kv_indptr, &args.last_page_len, &args.seq_lens, &args.mask_indptr}) {
+    if (!t->defined() || t->device_type == DeviceType::kCpu) continue;
+    const runtime::Backend* backend = runtime::find_backend(t->device_type);
+    if (backend == nullptr || backend->copy == nullptr)
+      throw Error(Code::kUnsupported, "attention: index tensors lie on a device that nothing can copy from");
+    const size_t num_bytes = size_t(t->num_elements() * size_of(t->dtype));
+    copies_.emplace_back(new char[num_bytes + 1]);
+    if (num_bytes > 0) backend->copy(copies_.back().get(), t->data, num_bytes, context);
+    t->data = copies_.back().get();
+    t->device_type = DeviceType::kCpu;
+  }
+}
 
 std::vector<PlanRequest> requests_of(const AttentionArgs& args, const AttentionDims& dims, AttentionEntry entry) {
   const Reader reader{args, dims, attention_schema(entry, KvLayout::kNHD, dims.paged()).op()};

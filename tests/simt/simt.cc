@@ -154,6 +154,7 @@ void run_cluster(uint32_t first_cta, const driver::LaunchConfig& config) {
 }
 
 driver::Result launch(const driver::LaunchConfig* config, driver::Function function, void** params, void**) {
+  if (function == nullptr) return 0;
   uint32_t size = 1;
   for (uint32_t i = 0; i < config->num_attributes; ++i)
     if (config->attributes[i].id == driver::kAttributeCluster) size = config->attributes[i].value.cluster.x;
@@ -166,7 +167,7 @@ driver::Result launch(const driver::LaunchConfig* config, driver::Function funct
   c.fibers.resize(size_t(config->block_x) * size);
   for (Fiber& f : c.fibers) f.stack = std::make_unique_for_overwrite<char[]>(kStackBytes);
   c.shared.assign(size, std::vector<char>(config->shared_bytes + 1024));
-  c.warp_slots.assign(c.fibers.size() / kWarp, std::vector<char>(16 * kWarp));
+  c.warp_slots.assign(c.fibers.size() / kWarp, std::vector<char>(32 * kWarp));
   cluster = &c;
   for (uint32_t cta = 0; cta < config->grid_x * config->grid_y; cta += size) run_cluster(cta, *config);
   cluster = nullptr;
@@ -178,13 +179,21 @@ driver::Result launch(const driver::LaunchConfig* config, driver::Function funct
 
 std::string root_folder;
 
+const char* keys_file = nullptr;  // where keys are listed; then nothing is compiled and launches do nothing
+
+void list_key(jit::Kernel* kernel) {
+  std::ofstream(keys_file, std::ios::app) << kernel->key << "\n";
+  kernel->image = "none";
+}
+
 void compile(jit::Kernel* kernel) {
   char folder[] = "/tmp/fulmen-simt-XXXXXX";
   if (mkdtemp(folder) == nullptr) throw Error(Code::kInternal, "simt: no folder for temporary files");
   const std::string base = folder, source = base + "/unit.cc", library = base + "/unit.so", log = base + "/log";
   std::ofstream(source)
       << kernel->source
-      << "extern \"C\" void fulmen_emulated(const void* p) { fulmen_entry(*static_cast<const Params*>(p)); }\n";
+      << "template <class P> void fulmen_call(void (*f)(P), const void* p) { f(*static_cast<const P*>(p)); }\n"
+         "extern \"C\" void fulmen_emulated(const void* p) { fulmen_call(fulmen_entry, p); }\n";
   const char* compiler = std::getenv("CXX");
   const std::string command = std::string(compiler == nullptr ? "c++" : compiler) +
                               " -std=c++20 -O1 -w -shared -fPIC -I" + root_folder + "/tests/simt -I" + root_folder +
@@ -263,6 +272,12 @@ driver::Api make_api() {
     return *p = driver::Pointer(memory), memory == nullptr ? 2 : 0;
   };
   a.memory_free = [](driver::Pointer p) { return std::free(reinterpret_cast<void*>(p)), 0; };
+  a.memory_alloc_async = [](driver::Pointer* p, size_t n, driver::Stream) {
+    void* memory = std::aligned_alloc(256, (n + 256) / 256 * 256);
+    std::memset(memory, 0xff, (n + 256) / 256 * 256);
+    return *p = driver::Pointer(memory), 0;
+  };
+  a.memory_free_async = [](driver::Pointer p, driver::Stream) { return std::free(reinterpret_cast<void*>(p)), 0; };
   a.memory_copy = [](driver::Pointer to, driver::Pointer from, size_t n, driver::Stream) {
     return std::memcpy(reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), n), 0;
   };
@@ -277,10 +292,20 @@ driver::Api make_api() {
 
 }  // namespace
 
+void install_lister(const char* file) {
+  keys_file = file;
+  static driver::Api api = make_api();
+  api.module_load = [](driver::Module*, const void*, uint32_t, int32_t*, void**) { return 0; };
+  api.module_function = [](driver::Function* f, driver::Module, const char*) { return *f = nullptr, 0; };
+  driver::install(api);
+  jit::configure_default_jit({.cache_folder = "", .pack_folders = {}, .compiler = {"lister", &list_key}});
+}
+
 void install(const std::string& root, const std::string& cache) {
   root_folder = root;
   jit::Sha256 stand_ins;  // they go into every kernel, so into every kernel's hash
-  for (const char* name : {"arch", "cluster", "copy_to_shared", "cvt", "dependent_launch", "memory", "warp"}) {
+  for (const char* name : {"arch", "async_copy", "cluster", "copy_to_shared", "cvt", "dependent_launch", "math",
+                           "memory", "mma", "shared", "warp"}) {
     std::ifstream file(root + "/tests/simt/fulmen/cuda/ptx/" + name + ".cuh");
     stand_ins.add_field(std::string(std::istreambuf_iterator<char>(file), {}));
   }

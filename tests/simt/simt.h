@@ -10,4 +10,7 @@ namespace fulmen::simt {
 // Before the first use of CUDA. root: of the source tree, for the headers. cache: where compiled units are kept.
 void install(const std::string& root, const std::string& cache);
 
+// Instead of compiling and running kernels, appends their keys to a file: what a GPU machine's pack must hold.
+void install_lister(const char* file);
+
 }  // namespace fulmen::simt

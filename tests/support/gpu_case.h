@@ -20,6 +20,7 @@ inline bool emulated() {
 
 // Before the first use of CUDA.
 inline void choose_device() {
+  if (const char* file = std::getenv("FULMEN_TEST_LIST_KEYS")) return simt::install_lister(file);
   if (emulated()) simt::install(FULMEN_SOURCE_DIR, FULMEN_BINARY_DIR "/simt_cache");
 }
 

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// fulmen_gpu_bench OUT.json [PREFIX]: times the standard rows on device 0 (those whose ids start so), writes JSON,
-// prints a table. A row's floor is its bytes at the copy bandwidth measured in the same run.
+// fulmen_gpu_bench OUT.json [PREFIX | attention [IDS]]: times the standard rows on device 0 (those whose ids start so,
+// or attention's), writes JSON, prints a table. A row's floor is its bytes at the copy bandwidth measured in the same
+// run, or its flops at 800 TFLOP/s, what bf16 matrix products of random data reach on an H100.
 #include <fulmen/core/error.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -19,8 +21,12 @@ namespace {
 
 struct Result {
   std::string id, shape, problem;
-  double bytes = 0;
+  double bytes = 0, flops = 0;
   Timing timing;
+  double floor_us(double bytes_per_second) const {
+    constexpr double kFlopsPerSecond = 800e12;
+    return std::max(bytes / bytes_per_second, flops / kFlopsPerSecond) * 1e6;
+  }
 };
 
 // Nanoseconds of the calling thread per launch, while the GPU keeps up.
@@ -56,7 +62,7 @@ Result measure(Timer& timer, const Row& row) {
   try {
     const Problem p = row.make();
     const Context context{.stream = timer.stream()};
-    r.bytes = p.bytes;
+    r.bytes = p.bytes, r.flops = p.flops;
     r.timing = timer.time(p.num_sets, [&](int32_t set) { p.launch(set, context); });
   } catch (const std::exception& e) { r.problem = e.what(); }
   return r;
@@ -71,7 +77,8 @@ struct Ceilings {
   double copy = 0, event_us = 0, host_ns = 0, launch_ns = 0;
 };
 
-void write_json(const std::string& path, const std::vector<Result>& results, const Ceilings& c) {
+void write_json(const std::string& path, const std::string& name, const std::vector<Result>& results,
+                const Ceilings& c) {
   int32_t version = 0;
   driver::api().version(&version);
   char date[32] = "";
@@ -80,7 +87,7 @@ void write_json(const std::string& path, const std::vector<Result>& results, con
   std::ofstream out(path);
   out << "{\"device\": \"" << cuda::device(0).name << "\", \"driver\": \"CUDA " << version / 1000 << "."
       << version % 1000 / 10 << "\", \"commit\": \"" << text_or("FULMEN_COMMIT", "unknown") << "\", \"date\": \""
-      << date << "\", \"suite\": \"gpu-memory\",\n"
+      << date << "\", \"suite\": \"" << name << "\",\n"
       << " \"ceilings\": {\"copy_bytes_per_second\": " << c.copy << ", \"event_us\": " << c.event_us
       << ", \"host_ns_per_call\": " << c.host_ns << ", \"launch_ns\": " << c.launch_ns << "},\n \"rows\": [\n";
   for (size_t i = 0; i < results.size(); ++i) {
@@ -88,8 +95,8 @@ void write_json(const std::string& path, const std::vector<Result>& results, con
     out << "  {\"id\": \"" << r.id << "\", \"shape\": \"" << r.shape << "\"";
     if (r.problem.empty())
       out << ", \"us\": " << r.timing.us << ", \"low_us\": " << r.timing.low_us
-          << ", \"graph_us\": " << r.timing.graph_us << ", \"bytes\": " << r.bytes
-          << ", \"floor_us\": " << r.bytes / c.copy * 1e6;
+          << ", \"graph_us\": " << r.timing.graph_us << ", \"bytes\": " << r.bytes << ", \"flops\": " << r.flops
+          << ", \"floor_us\": " << r.floor_us(c.copy);
     else
       out << ", \"problem\": \"failed\"";
     out << ", \"peers\": {}}" << (i + 1 < results.size() ? ",\n" : "\n");
@@ -97,34 +104,41 @@ void write_json(const std::string& path, const std::vector<Result>& results, con
   out << "]}\n";
 }
 
-// Every row of the standard table whose id starts with `prefix`.
-std::vector<Row> rows(const std::string& prefix) {
-  std::vector<Row> all = suite();
-  for (Row& row : sampling_suite()) all.push_back(std::move(row));
-  std::erase_if(all, [&](const Row& row) { return !row.id.starts_with(prefix); });
+// ids: "D1,D5" of all rows; empty: all.
+bool is_wanted(const std::string& id, const std::string& ids) {
+  return ids.empty() || ("," + ids + ",").find("," + id + ",") != std::string::npos;
+}
+
+// Attention's rows, or every other row of the standard table whose id starts with `prefix`.
+std::vector<Row> rows(const std::string& prefix, const std::string& ids) {
+  const bool attention = prefix == "attention";
+  std::vector<Row> all = attention ? attention_suite() : suite();
+  if (!attention)
+    for (Row& row : sampling_suite()) all.push_back(std::move(row));
+  std::erase_if(all, [&](const Row& row) { return attention ? !is_wanted(row.id, ids) : !row.id.starts_with(prefix); });
   return all;
 }
 
-int run(const std::string& path, const std::string& prefix) {
+int run(const std::string& path, const std::string& prefix, const std::string& ids) {
+  const bool attention = prefix == "attention";
   const cuda::Device& device = cuda::device(0);
   const cuda::CurrentContext current(device.primary);
   Timer timer;
   Ceilings ceilings{.copy = timer.copy_bytes_per_second(), .event_us = timer.event_us()};
   std::vector<Result> results;
-  for (const Row& row : rows(prefix)) {
+  for (const Row& row : rows(prefix, ids)) {
     results.push_back(measure(timer, row));
     std::fprintf(stderr, "%s %.1f us %s\n", row.id.c_str(), results.back().timing.us, results.back().problem.c_str());
   }
-  ceilings.host_ns = host_ns(timer, suite().front().make());
-  ceilings.launch_ns = launch_ns(timer);
-  write_json(path, results, ceilings);
+  if (!attention) ceilings.host_ns = host_ns(timer, suite().front().make()), ceilings.launch_ns = launch_ns(timer);
+  write_json(path, attention ? "gpu-attention" : "gpu-memory", results, ceilings);
 
   std::printf("%s: copy %.2f TB/s, events alone %.1f us, host %.0f ns per call of N1, %.0f ns of it cuLaunchKernelEx\n",
               device.name.c_str(), ceilings.copy / 1e12, ceilings.event_us, ceilings.host_ns, ceilings.launch_ns);
   std::printf("%-30s %9s %9s %9s %8s %8s  %s\n", "id", "us", "graph us", "floor us", "% floor", "% graph", "shape");
   int32_t failed = 0;
   for (const Result& r : results) {
-    const double floor_us = r.bytes / ceilings.copy * 1e6;
+    const double floor_us = r.floor_us(ceilings.copy);
     if (r.problem.empty())
       std::printf("%-30s %9.2f %9.2f %9.2f %7.1f%% %7.1f%%  %s\n", r.id.c_str(), r.timing.us, r.timing.graph_us,
                   floor_us, 100 * floor_us / r.timing.us, 100 * floor_us / r.timing.graph_us, r.shape.c_str());
@@ -139,7 +153,7 @@ int run(const std::string& path, const std::string& prefix) {
 
 int main(int argc, char** argv) {
   try {
-    return fulmen::gpu::run(argc > 1 ? argv[1] : "gpu-memory.json", argc > 2 ? argv[2] : "");
+    return fulmen::gpu::run(argc > 1 ? argv[1] : "gpu-memory.json", argc > 2 ? argv[2] : "", argc > 3 ? argv[3] : "");
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return 1;

@@ -14,6 +14,7 @@ namespace fulmen::gpu {
 struct Problem {
   int32_t num_sets = 1;
   double bytes = 0;  // what the op must move
+  double flops = 0;  // and multiply, where tensor cores set the floor
   std::function<void(int32_t set, const Context& context)> launch;
 };
 
@@ -23,6 +24,7 @@ struct Row {
 };
 
 std::vector<Row> suite();
+std::vector<Row> attention_suite();
 std::vector<Row> sampling_suite();  // S1 to S8
 
 }  // namespace fulmen::gpu

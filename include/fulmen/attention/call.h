@@ -16,8 +16,10 @@ AttentionArgs canonical(const AttentionArgs& args, AttentionEntry entry = Attent
 std::vector<PlanRequest> requests_of(const AttentionArgs& args, const AttentionDims& dims,
                                      AttentionEntry entry = AttentionEntry::kBatchAttention);
 
-// check() and requests_of() in one; args becomes canonical.
-AttentionDims prepare(AttentionArgs& args, AttentionEntry entry, std::vector<PlanRequest>& requests);
+// check() and requests_of() in one; args becomes canonical. Tables in a device's memory are copied to the host first,
+// which waits for the context's stream; page ids are not, so that theirs go unchecked.
+AttentionDims prepare(AttentionArgs& args, AttentionEntry entry, std::vector<PlanRequest>& requests,
+                      const Context& context = {});
 
 // The scale on q·k that the options ask for.
 inline float logit_scale(const AttentionOptions& o, int64_t head_dim_qk) {
@@ -26,7 +28,6 @@ inline float logit_scale(const AttentionOptions& o, int64_t head_dim_qk) {
 }
 
 inline Standard standard_variant(const AttentionArgs& args) {
-  static constexpr int32_t kOneRequest[2] = {0, 0};
   Standard s;
   s.sm_scale = logit_scale(args.options, args.q.shape[2]);
   s.logits_soft_cap = args.options.logits_soft_cap;
@@ -36,20 +37,33 @@ inline Standard standard_variant(const AttentionArgs& args) {
   if (args.sinks.defined()) s.sinks = args.sinks.as<const float>();
   if (args.custom_mask.defined()) {
     s.custom_mask = args.custom_mask.as<const uint8_t>();
-    s.mask_indptr = args.mask_indptr.defined() ? args.mask_indptr.as<const int32_t>() : kOneRequest;
+    if (args.mask_indptr.defined()) s.mask_indptr = args.mask_indptr.as<const int32_t>();
   }
   return s;
 }
 
-// What every backend's "attention" row is launched with, in one of three steps.
+// A variant of the user's as text, for backends that compile at run time: C++ that defines a struct called `name`,
+// derived from attention::Defaults (attention/variant.h is included before it), trivially copyable. fields: the
+// struct's bytes; pointers in it are the device's. The plan knows nothing of it: options.causal and window_left may say
+// what its visible() never leaves, so that keys that no row sees are not walked.
+struct VariantCode {
+  std::string name, text;
+  const void* fields = nullptr;
+  int64_t num_bytes = 0;
+};
+
+// What every backend's "attention" row is launched with, in one of four steps.
 struct AttentionCall {
-  enum Step : int32_t { kConfigure, kMeasure, kRun } step = kRun;
+  enum Step : int32_t { kConfigure, kMeasure, kUpload, kRun } step = kRun;
   const AttentionArgs* args = nullptr;  // canonical and checked
   AttentionDims dims{};
-  PlanConfig* config = nullptr;         // kConfigure: the row sets num_workers, tile sizes and costs
-  const PlanView* plan = nullptr;       // kMeasure, kRun
-  mutable int64_t workspace_bytes = 0;  // kMeasure: set by the row; kRun: the size of workspace
-  void* workspace = nullptr;            // kRun; any alignment, any contents
+  std::span<const PlanRequest> requests;  // kConfigure
+  PlanConfig* config = nullptr;           // kConfigure: the row sets num_workers, tile sizes and costs
+  const PlanView* plan = nullptr;         // kMeasure, kUpload, kRun
+  const VariantCode* variant = nullptr;   // kRun, and prepare; null: what the options ask for
+  bool resident = false;                  // kRun: kUpload has put this plan into this workspace
+  mutable int64_t workspace_bytes = 0;    // kMeasure: set by the row; kUpload, kRun: the size of workspace
+  void* workspace = nullptr;              // kUpload, kRun; any alignment, any contents; null: a device's row allocates
 };
 
 // The plan's share of the call: what the options and the head counts say. The backend's row completes it.
@@ -62,16 +76,26 @@ struct AttentionShape {
 };
 AttentionArgs placeholder(const AttentionArgs& given, const AttentionShape& shape, AttentionEntry entry);
 
-// One planned call; what BatchAttention::run does. workspace_bytes_of: what it needs under this plan.
-void run_planned(const PlanView& plan, const AttentionArgs& args, AttentionEntry entry, const Context& context = {});
+// One planned call; what BatchAttention::run does. workspace_bytes_of: what it needs under this plan. resident: the
+// workspace holds the plan.
+void run_planned(const PlanView& plan, const AttentionArgs& args, AttentionEntry entry, const Context& context = {},
+                 bool resident = false);
 int64_t workspace_bytes_of(const PlanView& plan, const AttentionArgs& args, AttentionEntry entry,
                            const Context& context = {});
+
+// One call with a variant given as text: planned and run.
+void run_variant(const AttentionArgs& args, const VariantCode& variant, const Context& context = {});
 
 // A batch shape planned once and run many times, layer after layer. run() allocates nothing.
 //   BatchAttention batch;
 //   batch.plan(args);                  // any tensors of the right shapes and dtypes; only index tensors are read
 //   args.workspace = batch.workspace_bytes() bytes;
 //   batch.run(args);                   // tables and lengths as planned, else an error; K, V, Q and page ids may change
+// On a device, plan() may be given a workspace of workspace_bytes(): the plan is then uploaded once, that workspace
+// belongs to it until the next plan(), and run() with it launches one kernel and can be captured in a graph; the
+// graph's replays follow a later plan() of the same tile_q into the same workspace. With any other workspace each run()
+// uploads. Index tensors that only say lengths may be host memory for plan(). run() trusts tables in a device's memory
+// to be as planned.
 class BatchAttention {
  public:
   explicit BatchAttention(const Context& context = {}) : context_(context) {}
@@ -80,7 +104,7 @@ class BatchAttention {
   void set_plan(const Plan& plan, const AttentionArgs& args, AttentionEntry entry = AttentionEntry::kBatchAttention);
   const Plan& plan() const { return plan_; }
   // Exactly what run() uses under this plan, and the most that any plan with no larger tiles and, with RoPE, no longer
-  // kv_len can use: a closed form of the workers, not of the batch.
+  // kv_len can use: a closed form of the workers, not of the batch (on a device, plus the plan of this batch itself).
   int64_t workspace_bytes() const { return workspace_bytes_; }
   int64_t max_workspace_bytes() const { return max_workspace_bytes_; }
   void run(const AttentionArgs& args) const;
@@ -91,6 +115,7 @@ class BatchAttention {
   Context context_;
   AttentionEntry entry_ = AttentionEntry::kBatchAttention;
   Plan plan_;
+  const void* uploaded_to_ = nullptr;  // the workspace that holds this plan
   int64_t workspace_bytes_ = 0, max_workspace_bytes_ = 0;
 };
 

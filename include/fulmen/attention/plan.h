@@ -12,6 +12,8 @@
 //   tile 1    [item 2 .................]  out                   merge of slots would: bits depend on L alone, not on
 //                                                               who did what.
 #pragma once
+#include <fulmen/attention/plan_records.h>
+
 #include <cstdint>
 #include <span>
 #include <string>
@@ -34,19 +36,6 @@ struct PlanConfig {
   int32_t disable_split = 0;
   int32_t fixed_split_len = 0;  // > 0: splits at multiples of it (of a power of two times it where that gives > 64)
   int32_t group_size() const { return num_qo_heads / num_kv_heads; }
-};
-
-struct PlanRequest {
-  int32_t qo_begin, qo_len, kv_len;
-};
-struct PlanItem {
-  int32_t request_idx, kv_head, num_kv_heads, row_begin, num_rows;
-  int32_t kv_begin, kv_end;  // keys that some row of the tile may see
-  int32_t split_len;         // fold in ranges that end at multiples of this; 0: one range
-  int32_t slot;              // -1: the item has its tile for itself and writes the result
-};
-struct PlanMerge {
-  int32_t request_idx, kv_head, num_kv_heads, row_begin, num_rows, slot_begin, num_slots;
 };
 
 struct PlanHeader {

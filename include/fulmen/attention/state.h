@@ -6,9 +6,11 @@
 
 namespace fulmen::attention {
 
+inline constexpr float kInfinity = bit_cast<float>(0x7f800000u);  // NVRTC has no __builtin_inff
+
 template <class F = float>
 struct State {
-  F m = -__builtin_inff();
+  F m = -kInfinity;
   F d = 0;
 
   struct Factors {
@@ -26,7 +28,7 @@ struct State {
     d = d * keep + b.d * add;
     return {keep, add};
   }
-  FULMEN_FN F lse_log2() const { return d > F(0) ? m + math::log2(d) : -__builtin_inff(); }
+  FULMEN_FN F lse_log2() const { return d > F(0) ? m + math::log2(d) : -kInfinity; }
 };
 
 }  // namespace fulmen::attention

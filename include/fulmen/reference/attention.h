@@ -24,6 +24,11 @@
 
 namespace fulmen::reference {
 
+// What a backend multiplies. kHalf: tensor cores take weights, and q and k that were rotated on the fly, rounded to q's
+// 16-bit dtype (R = half its epsilon for any kv dtype, and 2^-25 absolute where weights are subnormal f16), and may
+// truncate where they add: twice the error of sums.
+enum class Products { kF32, kHalf };
+
 struct AttentionValues {
   Values out, lse;          // [total_q, num_qo_heads, head_dim_vo], [total_q, num_qo_heads]
   std::vector<bool> owned;  // [total_q] rows of some request; the others must not be written
@@ -98,13 +103,14 @@ struct Vectors {  // [n][d] doubles and, beside them, absolute errors
 };
 
 // Half-split rotation of one vector by its position.
-inline void rotate(double* x, double* error, int64_t d, double position, const AttentionOptions& o) {
+inline void rotate(double* x, double* error, int64_t d, double position, const AttentionOptions& o, double rounding) {
   for (int64_t i = 0; i < d / 2; ++i) {
     const double angle = position / double(o.rope_scale) * std::pow(double(o.rope_theta), -2.0 * double(i) / double(d));
     const double lo = x[i], hi = x[i + d / 2], err = 4 * kUnit * (std::abs(lo) + std::abs(hi));
     x[i] = lo * std::cos(angle) - hi * std::sin(angle);
     x[i + d / 2] = hi * std::cos(angle) + lo * std::sin(angle);
-    error[i] = error[i + d / 2] = err;
+    error[i] = err + rounding * (std::abs(x[i]) + 0x1p-14);
+    error[i + d / 2] = err + rounding * (std::abs(x[i + d / 2]) + 0x1p-14);
   }
 }
 
@@ -114,21 +120,23 @@ struct Term {
 };
 
 // The relative error that rounding a weight to the input dtype may add; 0 where weights stay in f32.
-inline double weight_rounding(const AttentionArgs& a) {
+inline double weight_rounding(const AttentionArgs& a, Products products) {
   const DType q = a.q.dtype;
+  if (products == Products::kHalf) return epsilon_of(q) / 2;
   const bool fits = q == DType::kBF16 || q == DType::kE4M3 || q == DType::kE5M2;
   return fits && a.k.dtype == DType::kBF16 && a.options.rope_theta <= 0 ? epsilon_of(DType::kBF16) / 2 : 0;
 }
 
 // Softmax of one row's terms and its bound.
 inline void finish_row(const AttentionArgs& a, std::vector<Term>& terms, const Vectors& v, int64_t d_vo,
-                       const double* sink, Bounded* out, Bounded* lse) {
+                       const double* sink, Products products, Bounded* out, Bounded* lse) {
   constexpr double u = kUnit;
   double top = -INFINITY;
   for (const Term& t : terms) top = std::max(top, t.s);
   if (sink != nullptr) top = std::max(top, *sink * kLog2e);
   const double n = double(terms.size()), rescalings = n / 16 + 64;
-  const double A = sum_error(n);
+  const bool half = products == Products::kHalf;
+  const double A = sum_error(n) * (half ? 2 : 1), subnormal = half && a.q.dtype == DType::kF16 ? 0x1p-25 : 0;
   double d = 0, worst = 0, spread = 0, out_scale = double(a.options.v_scale);
   for (Term& t : terms) d += t.weight = std::exp2(t.s - top);
   const double sink_weight = sink == nullptr ? 0 : std::exp2(*sink * kLog2e - top);
@@ -141,14 +149,14 @@ inline void finish_row(const AttentionArgs& a, std::vector<Term>& terms, const V
     worst = std::max(worst, t.error);
     spread += t.weight * t.error;
   }
-  const double second_order = std::exp(4 * worst), R = weight_rounding(a);
+  const double second_order = std::exp(4 * worst), R = weight_rounding(a, products);
   for (int64_t c = 0; c < d_vo; ++c) {
     double value = 0, magnitude = 0, bound = 0;
     for (const Term& t : terms) value += t.weight * v.x[size_t(t.j * d_vo + c)];
     for (const Term& t : terms) {
       const double x = v.x[size_t(t.j * d_vo + c)];
       magnitude += t.weight * std::abs(x);
-      bound += t.weight * t.error * std::abs(x - value);
+      bound += t.weight * t.error * std::abs(x - value) + subnormal * std::abs(x) / std::max(d, 1.0);
     }
     bound += sink_weight / std::max(d, 1e-300) * sink_error * std::abs(value);
     bound += A * (magnitude + std::abs(value)) + 4 * u * std::abs(value) + 0x1p-126 * n * magnitude;
@@ -163,8 +171,9 @@ inline void finish_row(const AttentionArgs& a, std::vector<Term>& terms, const V
 
 // Sum of one row's terms, each with its weight and the weight's error, and its bound.
 inline void finish_sum(const AttentionArgs& a, const std::vector<Term>& terms, const Vectors& v, int64_t d_vo,
-                       Bounded* out, Bounded* lse) {
-  const double relative = sum_error(double(terms.size())) + weight_rounding(a) + 4 * kUnit;
+                       Products products, Bounded* out, Bounded* lse) {
+  const double sums = sum_error(double(terms.size())) * (products == Products::kHalf ? 2 : 1);
+  const double relative = sums + weight_rounding(a, products) + 4 * kUnit;
   const double scale = double(a.options.v_scale);
   for (int64_t c = 0; c < d_vo; ++c) {
     double value = 0, bound = 0;
@@ -181,7 +190,7 @@ inline void finish_sum(const AttentionArgs& a, const std::vector<Term>& terms, c
 // What key j, row j of k, contributes to a row with query q.
 template <class M>
 Term term_of(const AttentionArgs& a, const M& model, const fulmen::attention::Row& row, int64_t j, const Vectors& q,
-             const Vectors& k) {
+             const Vectors& k, Products products) {
   const size_t d = q.x.size();
   double x = 0, magnitude = 0, error = 0;
   for (size_t c = 0; c < d; ++c) {
@@ -190,8 +199,8 @@ Term term_of(const AttentionArgs& a, const M& model, const fulmen::attention::Ro
     magnitude += std::abs(qc * kc);
     error += std::abs(qc) * k.error[size_t(j) * d + c] + std::abs(kc) * q.error[c];
   }
-  error += sum_error(double(d)) * magnitude;
-  if (weight_rounding(a) > 0) error += 0x1p-120 * double(d);  // subnormal inputs times what is not huge
+  error += sum_error(double(d)) * magnitude * (products == Products::kHalf ? 2 : 1);
+  if (weight_rounding(a, products) > 0) error += 0x1p-120 * double(d);  // subnormal inputs times what is not huge
   const double z = model.logit(row, j, x);
   const double slope =
       std::max(std::abs(model.logit(row, j, x + error) - z), std::abs(model.logit(row, j, x - error) - z));
@@ -206,13 +215,14 @@ Term term_of(const AttentionArgs& a, const M& model, const fulmen::attention::Ro
 }
 
 template <class M>
-AttentionValues attention(const AttentionArgs& a, const M& model, bool add_sinks) {
+AttentionValues attention(const AttentionArgs& a, const M& model, bool add_sinks, Products products) {
   const Problem p(a);
   AttentionValues r;
   r.out.assign(size_t(p.total_q * p.num_qo_heads * p.d_vo), {NAN, 0});
   r.lse.assign(size_t(p.total_q * p.num_qo_heads), {NAN, 0});
   r.owned.assign(size_t(p.total_q), false);
   const int64_t group = p.num_qo_heads / p.num_kv_heads;
+  const double rounding = products == Products::kHalf ? epsilon_of(a.q.dtype) / 2 : 0;
   std::vector<Term> terms;
   for (int64_t b = 0; b < p.batch_size; ++b) {
     const int64_t qo_len = p.qo_len(b), kv_len = p.kv_len(b);
@@ -225,7 +235,7 @@ AttentionValues attention(const AttentionArgs& a, const M& model, bool add_sinks
         for (int64_t c = 0; c < p.d_qk; ++c) k.x[size_t(t * p.d_qk + c)] = p.kv(a.k, b, t, head, c);
         for (int64_t c = 0; c < p.d_vo; ++c) v.x[size_t(t * p.d_vo + c)] = p.kv(a.v, b, t, head, c);
         if (a.options.rope_theta > 0)
-          rotate(&k.x[size_t(t * p.d_qk)], &k.error[size_t(t * p.d_qk)], p.d_qk, double(t), a.options);
+          rotate(&k.x[size_t(t * p.d_qk)], &k.error[size_t(t * p.d_qk)], p.d_qk, double(t), a.options, rounding);
       }
       for (int64_t i = 0; i < qo_len; ++i) {
         const int64_t row_idx = p.qo_begin(b) + i;
@@ -237,16 +247,17 @@ AttentionValues attention(const AttentionArgs& a, const M& model, bool add_sinks
           Vectors q{std::vector<double>(size_t(p.d_qk)), std::vector<double>(size_t(p.d_qk), 0)};
           for (int64_t c = 0; c < p.d_qk; ++c) q.x[size_t(c)] = element(a.q, at * p.d_qk + c);
           if (a.options.rope_theta > 0)
-            rotate(q.x.data(), q.error.data(), p.d_qk, double(kv_len - qo_len + i), a.options);
+            rotate(q.x.data(), q.error.data(), p.d_qk, double(kv_len - qo_len + i), a.options, rounding);
           terms.clear();
           for (int64_t j = 0; j < kv_len; ++j)
-            if (model.sees(row, j)) terms.push_back(term_of(a, model, row, j, q, k));
+            if (model.sees(row, j)) terms.push_back(term_of(a, model, row, j, q, k, products));
           if constexpr (!M::kSoftmax) {
-            finish_sum(a, terms, v, p.d_vo, &r.out[size_t(at * p.d_vo)], &r.lse[size_t(at)]);
+            finish_sum(a, terms, v, p.d_vo, products, &r.out[size_t(at * p.d_vo)], &r.lse[size_t(at)]);
             continue;
           }
           const double sink = add_sinks ? element(a.sinks, h) : 0;
-          finish_row(a, terms, v, p.d_vo, add_sinks ? &sink : nullptr, &r.out[size_t(at * p.d_vo)], &r.lse[size_t(at)]);
+          finish_row(a, terms, v, p.d_vo, add_sinks ? &sink : nullptr, products, &r.out[size_t(at * p.d_vo)],
+                     &r.lse[size_t(at)]);
         }
       }
     }
@@ -262,7 +273,7 @@ Model(Sees, Logit, Rounding, Weight) -> Model<Sees, Logit, Rounding, Weight>;
 }  // namespace detail
 
 // The options of the call, from the formula.
-inline AttentionValues attention(const AttentionArgs& a) {
+inline AttentionValues attention(const AttentionArgs& a, Products products = Products::kF32) {
   using fulmen::attention::Row;
   const AttentionOptions& o = a.options;
   const detail::Problem p(a);
@@ -288,12 +299,12 @@ inline AttentionValues attention(const AttentionArgs& a) {
   const auto rounding = [&](const Row& r, int64_t j, double x, double z) {
     return kUnit * (5 * std::abs(x * scale) + (cap > 0 ? 3 * cap : 0) + 2 * std::abs(bias(r, j)) + 2 * std::abs(z));
   };
-  return detail::attention(a, detail::Model{sees, logit, rounding}, a.sinks.defined());
+  return detail::attention(a, detail::Model{sees, logit, rounding}, a.sinks.defined(), products);
 }
 
 // The same for a variant of the user's, evaluated at F = double. Its own f32 arithmetic may round 8 times.
 template <class V>
-AttentionValues attention(const AttentionArgs& a, const V& variant) {
+AttentionValues attention(const AttentionArgs& a, const V& variant, Products products = Products::kF32) {
   using fulmen::attention::Row;
   const auto sees = [&](const Row& r, int64_t j) {
     const fulmen::attention::KvRange seen = variant.visible(r);
@@ -306,10 +317,10 @@ AttentionValues attention(const AttentionArgs& a, const V& variant) {
     return 8 * kUnit * (std::abs(z) + std::abs(scale * x));
   };
   if constexpr (V::kSoftmax) {
-    return detail::attention(a, detail::Model{sees, logit, rounding}, false);
+    return detail::attention(a, detail::Model{sees, logit, rounding}, false, products);
   } else {
     const auto weight = [&](const Row& r, int64_t j, double z) { return variant.weight(r, int32_t(j), z); };
-    return detail::attention(a, detail::Model{sees, logit, rounding, weight}, false);
+    return detail::attention(a, detail::Model{sees, logit, rounding, weight}, false, products);
   }
 }
 

@@ -55,6 +55,38 @@ __device__ __forceinline__ uint16_t narrow2_fp8(float low, float high) {
   return pair;
 }
 
+// Two FP8 values, in bytes 1 and 3 of a word whose others are 0, as two f16 or bf16. The narrow exponent and mantissa
+// are put in place, then a product with a power of two, which is exact, moves the bias.
+template <class T, class F>
+__device__ __forceinline__ uint32_t widen2_in_place(uint32_t w) {
+  if constexpr (is_same<T, f16> && is_same<F, e5m2>) return w;
+  constexpr int32_t kShift = (is_same<T, f16> ? 0 : 3) + (is_same<F, e4m3> ? 1 : 0);
+  constexpr uint32_t kFactor = is_same<T, f16> ? 0x5c005c00u : is_same<F, e4m3> ? 0x7b807b80u : 0x77807780u;
+  const uint32_t placed = (w & 0x80008000u) | ((w & 0x7f007f00u) >> kShift);
+  uint32_t out = 0;
+  if constexpr (is_same<T, f16>)
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(out) : "r"(placed), "r"(kFactor));
+  else if constexpr (kArch >= 80)
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(out) : "r"(placed), "r"(kFactor), "r"(0x80008000u));
+  return out;
+}
+
+// Bytes 0 and 2, and bytes 1 and 3, of a word of four FP8 values.
+template <class T, class F>
+__device__ __forceinline__ void widen_even_odd(uint32_t x, uint32_t& even, uint32_t& odd) {
+  if constexpr (is_same<T, f16> && is_same<F, e4m3> && kArch >= 89) {
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(even) : "h"(uint16_t(__byte_perm(x, 0, 0x20))));
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(odd) : "h"(uint16_t(__byte_perm(x, 0, 0x31))));
+  } else {
+    even = widen2_in_place<T, F>((x & 0x00ff00ffu) << 8), odd = widen2_in_place<T, F>(x & 0xff00ff00u);
+  }
+}
+// Bytes 0 and 1, and bytes 2 and 3.
+template <class T, class F>
+__device__ __forceinline__ void widen_low_high(uint32_t x, uint32_t& low, uint32_t& high) {
+  widen_even_odd<T, F>(__byte_perm(x, 0, 0x3120), low, high);
+}
+
 template <class T>
 __device__ __forceinline__ T narrow(float x) {
   if constexpr (is_same<T, float>)

@@ -77,6 +77,21 @@ __device__ __forceinline__ Bits<N> load_shared_by_rows(const void* p) {
   return b;
 }
 
+// What another CTA of this launch wrote, after a fence and a barrier; past L1, which may hold an older copy.
+__device__ __forceinline__ Bits<16> load_coherent_16(const void* p) {
+  Bits<16> b;
+  asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(b.word[0]), "=r"(b.word[1]), "=r"(b.word[2]), "=r"(b.word[3])
+               : "l"(p)
+               : "memory");
+  return b;
+}
+__device__ __forceinline__ Bits<8> load_coherent_8(const void* p) {
+  Bits<8> b;
+  asm volatile("ld.global.cg.v2.u32 {%0, %1}, [%2];" : "=r"(b.word[0]), "=r"(b.word[1]) : "l"(p) : "memory");
+  return b;
+}
+
 template <int32_t N>
 __device__ __forceinline__ void store_stream(void* p, const Bits<N>& b) {
   if constexpr (N > 16) {

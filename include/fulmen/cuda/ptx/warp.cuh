@@ -10,6 +10,20 @@ inline constexpr uint32_t kAllLanes = 0xffffffffu;
 __device__ __forceinline__ int32_t warp_lane() { return int32_t(threadIdx.x) % 32; }
 __device__ __forceinline__ int32_t warp_index() { return int32_t(threadIdx.x) / 32; }
 
+// The thread's index, read anew: what is computed from it lives no longer than the phase that asked. Of threadIdx the
+// compiler would move all of that out of a persistent loop, into registers that the loop needs.
+__device__ __forceinline__ int32_t fresh_thread() {
+  int32_t x;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
+  return x;
+}
+
+// x, of which the compiler forgets where it came from: what follows from it is computed here and not kept from before.
+__device__ __forceinline__ int32_t forget(int32_t x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 // All 32 lanes call.
 template <class T>
 __device__ __forceinline__ T shuffle_xor(T x, int32_t mask) {
@@ -65,10 +79,14 @@ __device__ __forceinline__ uint64_t add_warp(uint64_t x) {
 // All threads of the CTA call; orders their shared and global memory.
 __device__ __forceinline__ void sync_cta() { __syncthreads(); }
 
+// What this thread wrote before is seen by every CTA that sees what it writes after.
+__device__ __forceinline__ void fence_device() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+
 // On shared or global memory.
 __device__ __forceinline__ void atomic_add(uint32_t* p, uint32_t x) { atomicAdd(p, x); }
 __device__ __forceinline__ void atomic_add(float* p, float x) { atomicAdd(p, x); }
 __device__ __forceinline__ void atomic_add(unsigned long long* p, unsigned long long x) { atomicAdd(p, x); }
+__device__ __forceinline__ uint32_t fetch_add(uint32_t* p, uint32_t x) { return atomicAdd(p, x); }
 __device__ __forceinline__ uint32_t atomic_add_local(uint32_t* p, uint32_t x) { return atomicAdd(p, x); }  // before
 __device__ __forceinline__ uint32_t atomic_max(uint32_t* p, uint32_t x) { return atomicMax(p, x); }
 

@@ -31,7 +31,7 @@ struct Runtime {
   void (*sync_warp)();
   void (*sync_cta)();
   void (*sync_cluster)();
-  void* (*warp_slots)();                   // [32][16] bytes, shared by the warp
+  void* (*warp_slots)();                   // [32][32] bytes, shared by the warp
   void* (*dynamic_shared)(uint32_t rank);  // of a CTA of the cluster
 };
 extern "C" {

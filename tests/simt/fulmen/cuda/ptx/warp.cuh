@@ -7,6 +7,8 @@
 namespace fulmen::cuda {
 
 inline int32_t warp_lane() { return int32_t(threadIdx.x) % 32; }
+inline int32_t fresh_thread() { return int32_t(threadIdx.x); }
+inline int32_t forget(int32_t x) { return x; }
 inline int32_t warp_index() { return int32_t(threadIdx.x) / 32; }
 inline void sync_warp() { simt::runtime().sync_warp(); }
 inline void sync_cta() { simt::runtime().sync_cta(); }
@@ -55,6 +57,8 @@ template <class T>
 void atomic_add(T* p, T x) {
   *p += x;
 }
+inline void fence_device() {}
+inline uint32_t fetch_add(uint32_t* p, uint32_t x) { return *p += x, *p - x; }
 inline uint32_t atomic_add_local(uint32_t* p, uint32_t x) {
   const uint32_t before = *p;
   *p += x;

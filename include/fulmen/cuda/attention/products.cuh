@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+// The two products of a warp with one tile of keys: scores = Q Kᵀ, outputs += weights V. Operands come from swizzled
+// rows in shared memory; FP8 keys and values are widened on their way to the tensor cores.
+//
+// FP8: a lane's word of a 16-byte column holds elements 4t..4t+3 of a key, so that depth index 2t, 2t+1, 2t+8, 2t+9 of
+// the product means those; Q's elements are stored in that order (q_word). Of transposed values a word holds elements
+// 2g and 2g+1 of two keys, so that even and odd elements go to different tiles of the output (output_column).
+#pragma once
+#include <fulmen/cuda/attention/loader.cuh>
+#include <fulmen/cuda/ptx/cvt.cuh>
+#include <fulmen/cuda/ptx/mma.cuh>
+
+namespace fulmen::cuda::batch_attention {
+
+template <Key K>
+using Half = type_of<K.q>;  // f16 or bf16: what the tensor cores multiply
+template <Key K>
+inline constexpr bool kNarrow = size_of(K.kv) == 1;
+
+template <Key K>
+struct Scores {
+  static constexpr int32_t kTiles = K.tile_kv / 8;
+  float s[K.m_tiles][kTiles][4];
+};
+template <Key K>
+struct Outputs {
+  static constexpr int32_t kTiles = K.d_vo / 8;
+  float o[K.m_tiles][kTiles][4];
+};
+
+// Of the eight words (pairs of elements) of 16 elements of Q, where word w is stored.
+template <Key K>
+__device__ __forceinline__ int32_t q_word(int32_t w) {
+  return kNarrow<K> ? w / 2 + w % 2 * 4 : w;
+}
+
+template <Key K>
+class Queries {  // a warp's rows
+ public:
+  static constexpr int32_t kSteps = K.d_qk / 16, kChunks = K.d_qk / 8;
+  static constexpr bool kInRegisters = K.m_tiles * (K.d_qk / 4 + K.d_vo / 2 + K.tile_kv / 2) <= 136;
+
+  __device__ __forceinline__ Queries(uint32_t rows, int32_t lane) {
+    const int32_t row = lane % 16;
+    row_ = rows + uint32_t(row * kChunks * 16), column_ = lane / 16 ^ Swizzle<kChunks>::turn(row);
+    if constexpr (kInRegisters) {
+#pragma unroll
+      for (int32_t m = 0; m < K.m_tiles; ++m)
+#pragma unroll
+        for (int32_t step = 0; step < kSteps; ++step) read(kept_[m][step], m, step, column_);
+    }
+  }
+  // Every get() of a product is given the same column(): with it forgotten, addresses are not kept between products.
+  __device__ __forceinline__ int32_t column() const { return forget(column_); }
+  __device__ __forceinline__ void get(uint32_t (&a)[4], int32_t m, int32_t step, int32_t column) const {
+    if constexpr (kInRegisters) {
+#pragma unroll
+      for (int32_t i = 0; i < 4; ++i) a[i] = kept_[m][step][i];
+    } else {
+      read(a, m, step, column);
+    }
+  }
+
+ private:
+  __device__ __forceinline__ void read(uint32_t (&a)[4], int32_t m, int32_t step, int32_t column) const {
+    load_matrices(a, row_ + uint32_t(m * 16 * kChunks * 16 + ((2 * step) ^ column) * 16));
+  }
+  uint32_t row_;
+  int32_t column_;
+  uint32_t kept_[kInRegisters ? K.m_tiles : 1][kInRegisters ? kSteps : 1][4];
+};
+
+// 16 keys' operands of one depth step, for two tiles of eight keys; FP8: 32 keys', for four.
+template <Key K>
+class KeyOperands {
+ public:
+  static constexpr int32_t kChunks = K.d_qk * size_of(K.kv) / 16;
+  static constexpr int32_t kKeys = kNarrow<K> ? 32 : 16, kTiles = kKeys / 8;
+
+  __device__ __forceinline__ KeyOperands(uint32_t keys, int32_t lane) {
+    const int32_t row = kNarrow<K> ? lane : lane / 16 * 8 + lane % 8;
+    row_ = keys + uint32_t(row * kChunks * 16);
+    column_ = (kNarrow<K> ? 0 : lane / 8 % 2) ^ Swizzle<kChunks>::turn(row);
+  }
+  __device__ __forceinline__ void get(uint32_t (&b)[kTiles][2], int32_t block, int32_t step) const {
+    const int32_t chunk = kNarrow<K> ? step : 2 * step;
+    uint32_t r[4];
+    load_matrices(r, row_ + uint32_t(block * kKeys * kChunks * 16 + (chunk ^ column_) * 16));
+#pragma unroll
+    for (int32_t i = 0; i < kTiles; ++i) {
+      if constexpr (kNarrow<K>)
+        widen_low_high<Half<K>, type_of<K.kv>>(r[i], b[i][0], b[i][1]);
+      else
+        b[i][0] = r[2 * i], b[i][1] = r[2 * i + 1];
+    }
+  }
+
+ private:
+  uint32_t row_;
+  int32_t column_;
+};
+
+template <Key K>
+__device__ __forceinline__ void multiply_keys(Scores<K>& scores, const Queries<K>& queries, uint32_t keys_at,
+                                              int32_t lane) {
+  using Operands = KeyOperands<K>;
+  const Operands keys(keys_at, forget(lane));  // addresses are not kept between products
+  const int32_t column = queries.column();
+#pragma unroll
+  for (int32_t m = 0; m < K.m_tiles; ++m)
+#pragma unroll
+    for (int32_t n = 0; n < Scores<K>::kTiles; ++n)
+#pragma unroll
+      for (int32_t i = 0; i < 4; ++i) scores.s[m][n][i] = 0;
+#pragma unroll
+  for (int32_t step = 0; step < Queries<K>::kSteps; ++step) {
+    uint32_t a[K.m_tiles][4];
+#pragma unroll
+    for (int32_t m = 0; m < K.m_tiles; ++m) queries.get(a[m], m, step, column);
+#pragma unroll
+    for (int32_t block = 0; block < K.tile_kv / Operands::kKeys; ++block) {
+      uint32_t b[Operands::kTiles][2];
+      keys.get(b, block, step);
+#pragma unroll
+      for (int32_t i = 0; i < Operands::kTiles; ++i)
+#pragma unroll
+        for (int32_t m = 0; m < K.m_tiles; ++m)
+          mma<Half<K>>(scores.s[m][block * Operands::kTiles + i], a[m], b[i][0], b[i][1]);
+    }
+  }
+}
+
+// Values of 16 keys as two tiles of eight elements each; FP8: of 32 keys, two such operands.
+template <Key K>
+class ValueOperands {
+ public:
+  static constexpr int32_t kChunks = K.d_vo * size_of(K.kv) / 16;
+  static constexpr int32_t kKeys = kNarrow<K> ? 32 : 16, kSteps = kKeys / 16;
+
+  __device__ __forceinline__ ValueOperands(uint32_t values, int32_t lane) {
+    const int32_t row = kNarrow<K> ? lane : lane % 16;
+    row_ = values + uint32_t(row * kChunks * 16);
+    column_ = (kNarrow<K> ? 0 : lane / 16) ^ Swizzle<kChunks>::turn(row);
+  }
+  // columns: 16 elements. b[step][tile].
+  __device__ __forceinline__ void get(uint32_t (&b)[kSteps][2][2], int32_t block, int32_t columns) const {
+    const int32_t chunk = kNarrow<K> ? columns : 2 * columns;
+    uint32_t r[4];
+    load_matrices_transposed(r, row_ + uint32_t(block * kKeys * kChunks * 16 + (chunk ^ column_) * 16));
+#pragma unroll
+    for (int32_t i = 0; i < 4; ++i) {
+      if constexpr (kNarrow<K>)
+        widen_even_odd<Half<K>, type_of<K.kv>>(r[i], b[i / 2][0][i % 2], b[i / 2][1][i % 2]);
+      else
+        b[0][i / 2][i % 2] = r[i];
+    }
+  }
+
+ private:
+  uint32_t row_;
+  int32_t column_;
+};
+
+// weights: of 16 keys, as the left operand; the scores' layout is that of two halves of it.
+template <Key K>
+__device__ __forceinline__ void pack_weights(uint32_t (&a)[4], const Scores<K>& w, int32_t m, int32_t step) {
+#pragma unroll
+  for (int32_t i = 0; i < 4; ++i) {
+    const float(&s)[4] = w.s[m][2 * step + i / 2];
+    a[i] = narrow2<Half<K>>(s[i % 2 * 2], s[i % 2 * 2 + 1]);
+  }
+}
+
+template <Key K>
+__device__ __forceinline__ void multiply_values(Outputs<K>& out, const Scores<K>& weights, uint32_t values_at,
+                                                int32_t lane) {
+  using Operands = ValueOperands<K>;
+#pragma unroll
+  for (int32_t block = 0; block < K.tile_kv / Operands::kKeys; ++block) {
+    const Operands values(values_at, forget(lane));
+    uint32_t a[Operands::kSteps][K.m_tiles][4];
+#pragma unroll
+    for (int32_t step = 0; step < Operands::kSteps; ++step)
+#pragma unroll
+      for (int32_t m = 0; m < K.m_tiles; ++m) pack_weights<K>(a[step][m], weights, m, block * Operands::kSteps + step);
+#pragma unroll
+    for (int32_t columns = 0; columns < K.d_vo / 16; ++columns) {
+      uint32_t b[Operands::kSteps][2][2];
+      values.get(b, block, columns);
+#pragma unroll
+      for (int32_t step = 0; step < Operands::kSteps; ++step)
+#pragma unroll
+        for (int32_t i = 0; i < 2; ++i)
+#pragma unroll
+          for (int32_t m = 0; m < K.m_tiles; ++m)
+            mma<Half<K>>(out.o[m][2 * columns + i], a[step][m], b[step][i][0], b[step][i][1]);
+    }
+  }
+}
+
+}  // namespace fulmen::cuda::batch_attention

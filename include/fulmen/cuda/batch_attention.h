@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the attention kernel and the code that launches it share; fulmen/ops/attention.h says what it computes,
+// fulmen/attention/plan.h how its work is cut.
+//
+// A CTA has four warps. Decode shapes (warps_q 1): all warps hold the same 16 or 32 packed rows, each walks every
+// fourth tile of keys on its own, with its own copies in flight; their results merge at the end. Prefill shapes
+// (warps_q 4): each warp holds its own 16 or 32 rows, and all share every tile of keys.
+#pragma once
+#include <fulmen/attention/plan_records.h>
+#include <fulmen/attention/variants.h>
+#include <fulmen/core/dtype.h>
+#include <fulmen/cuda/divisor.h>
+#include <fulmen/cuda/ids.h>
+
+namespace fulmen::cuda::batch_attention {
+
+inline constexpr int32_t kWarps = 4, kMaxHeadDim = 256;
+
+struct Key {
+  DType q = DType::kBF16, kv = DType::kBF16;
+  int32_t d_qk = 128, d_vo = 128;  // multiples of 16; a head's elements beyond its own are zeros
+  int32_t m_tiles = 1;             // of 16 rows, per warp
+  int32_t warps_q = 1;             // 1 or 4
+  int32_t tile_kv = 16;            // keys per stage
+  int32_t stages = 3;
+
+  constexpr bool operator==(const Key&) const = default;
+  template <class K, class F>
+  static constexpr void for_fields(K& k, F&& f) {
+    f("q", k.q), f("kv", k.kv), f("d_qk", k.d_qk), f("d_vo", k.d_vo), f("m_tiles", k.m_tiles);
+    f("warps_q", k.warps_q), f("tile_kv", k.tile_kv), f("stages", k.stages);
+  }
+};
+
+FULMEN_FN constexpr int32_t num_threads(const Key&) { return kWarps * 32; }
+FULMEN_FN constexpr int32_t tile_q(const Key& k) { return 16 * k.m_tiles * k.warps_q; }
+// Warps that share a tile of keys form a group.
+FULMEN_FN constexpr int32_t num_groups(const Key& k) { return kWarps / k.warps_q; }
+
+// A row's place in its request, and the keys it sees.
+struct RowInfo {
+  int32_t begin, end, qo_idx, qo_head;
+};
+// An item of the plan and its request.
+struct Record {
+  attention::PlanItem plan;
+  attention::PlanRequest request;
+};
+struct Item : Record {
+  int32_t index;  // < 0: there is none
+};
+// Keys that some of a warp's rows see, and keys that all of them see.
+struct Ranges {
+  attention::KvRange some, all;
+};
+// What a CTA's threads tell each other: this item and the next one, and whether the CTA is the last at a merge.
+struct Control {
+  Item items[2];
+  Ranges ranges[kWarps];
+  const char *k, *v;  // of the item's first key
+  int64_t first_id;   // of its pages, in page_ids
+  uint32_t is_last;
+};
+// Where a key and its value lie, bytes from the first of the head.
+struct Place {
+  int64_t k, v;
+};
+struct RowState {
+  float m, d;  // log2 units
+};
+
+// Slices of shared memory, bytes. Outputs take the place of the stages once all keys are done.
+struct SharedLayout {
+  int32_t control, rows, states, places, q, stages, bytes;
+  int32_t stage_bytes, output_pitch;  // pitch: floats per row, so that a warp's rows fall into different banks
+
+  FULMEN_FN constexpr explicit SharedLayout(const Key& k)
+      : control(0),
+        rows((int32_t(sizeof(Control)) + 127) / 128 * 128),
+        states(rows + tile_q(k) * int32_t(sizeof(RowInfo))),
+        places(states + num_groups(k) * tile_q(k) * int32_t(sizeof(RowState))),
+        q(places + num_groups(k) * 2 * k.tile_kv * int32_t(sizeof(Place))),
+        stages(q + tile_q(k) * k.d_qk * 2),
+        bytes(0),
+        stage_bytes(k.tile_kv * (k.d_qk + k.d_vo) * size_of(k.kv)),
+        output_pitch(k.d_vo + 8) {
+    const int32_t ring = num_groups(k) * k.stages * stage_bytes;
+    const int32_t output = num_groups(k) * tile_q(k) * output_pitch * 4;
+    bytes = stages + (ring > output ? ring : output);
+  }
+};
+
+// The head of the workspace: the plan as the kernel reads it. Records lie at kRecords, at least one per worker, so that
+// a CTA need not read the head before its first one. Offsets are bytes from the head. A graph that was captured with
+// one plan runs any other that is uploaded to the same place.
+inline constexpr int64_t kRecords = 256;
+struct PlanOnDevice {
+  int32_t num_items, num_workers;
+  uint32_t next, finished;  // the queue: items taken beyond the first of each CTA; CTAs that are done
+  int64_t merges, merge_of_slot, arrivals, slot_states, slot_outputs, totals, total_states;
+};
+
+// What a launch says besides the variant.
+struct Common {
+  const char *q, *k, *v;
+  void* out;
+  float* lse;                                                // or null
+  int64_t q_token, q_head;                                   // strides: bytes
+  int64_t k_page, k_token, k_head, v_page, v_token, v_head;  // bytes
+  int64_t out_token, out_head, lse_token, lse_head;          // elements
+  IdVector page_ids, kv_begin;                               // page_ids.data null: ragged; kv_begin.data null: 0
+  int64_t table_stride;                                      // > 0: page_ids is a table with so many per request
+  int64_t num_pages;
+  Divisor page_size, group;
+  int32_t d_qk, d_vo;  // without padding
+  DType out_dtype;
+  bool out_in_fours;  // four elements of out are aligned
+  float v_scale, lse_scale;
+  int32_t rope_pairs;                    // 0: no rotation
+  uint64_t rope_turns[kMaxHeadDim / 2];  // of pair i per position, in turns of 2^-64
+  char* workspace;                       // starts with PlanOnDevice
+};
+// The variant comes last and aligned, so that its bytes can be appended by who does not know its type.
+inline constexpr int32_t kVariantAlign = 16;
+template <class Variant>
+struct ParamsOf : Common {
+  alignas(kVariantAlign) Variant variant;
+};
+FULMEN_FN constexpr int64_t variant_offset() {
+  return (int64_t(sizeof(Common)) + kVariantAlign - 1) / kVariantAlign * kVariantAlign;
+}
+using Params = ParamsOf<attention::Standard>;
+
+}  // namespace fulmen::cuda::batch_attention

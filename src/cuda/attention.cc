@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/cuda/attention.h"
+
+#include <fulmen/core/math.h>
+
+#include <cmath>
+#include <cstring>
+#include <map>
+
+#include "src/cuda/attention_plan.h"
+#include "src/cuda/ids.h"
+
+namespace fulmen::cuda {
+namespace {
+
+using attention::AttentionCall, attention::PlanConfig, attention::PlanRequest;
+using batch_attention::Common, batch_attention::Key, batch_attention::Params, batch_attention::SharedLayout;
+
+constexpr int32_t kReserved = 1024;  // shared memory that the driver takes of each CTA
+constexpr int32_t kTiles[] = {16, 32, 64, 128};
+constexpr size_t kFewRequests = 64;
+
+int32_t ctas_per_sm(const Key& key, int32_t max_shared_bytes) {
+  return std::clamp((max_shared_bytes + kReserved) / (SharedLayout(key).bytes + kReserved), 1, 2);
+}
+
+// The tile that a batch wants most; smaller devices and larger heads may get another.
+int32_t wanted_tile(const AttentionCall& call) {
+  if (call.args->options.fixed_split_len > 0) return 64;  // bits must not depend on the rest of the batch
+  int64_t most = 0;
+  for (const PlanRequest& r : call.requests)
+    most = std::max(most, r.qo_len * (call.dims.num_qo_heads / call.dims.num_kv_heads));
+  for (int32_t tile : kTiles)
+    if (most <= tile) return tile;
+  return 128;
+}
+
+std::optional<Key> key_of(const AttentionCall& call, int32_t tile_q, const runtime::DeviceInfo& device,
+                          bool alone = false) {
+  const AttentionArgs& a = *call.args;
+  return attention_key(tile_q, call.dims.head_dim_qk, call.dims.head_dim_vo, a.q.dtype, a.k.dtype,
+                       cuda::device(device.id).max_shared_bytes, alone);
+}
+
+// The first tile from the wanted one down, then up, that a kernel exists for.
+std::optional<Key> choose_key(const AttentionCall& call, const runtime::DeviceInfo& device) {
+  const int32_t wanted = wanted_tile(call);
+  std::vector<int32_t> order = {wanted};
+  for (int32_t i = 3; i >= 0; --i)
+    if (kTiles[i] < wanted && kTiles[i] >= 64) order.push_back(kTiles[i]);
+  for (int32_t tile : kTiles)
+    if (tile > wanted) order.push_back(tile);
+  for (int32_t tile : order)
+    if (const std::optional<Key> key = key_of(call, tile, device)) return key;
+  return {};
+}
+
+void configure(const AttentionCall& call, const Device& device) {
+  const Key key = *choose_key(call, device.info());
+  PlanConfig& c = *call.config;
+  c.tile_q = tile_q(key);
+  c.tile_kv = 64;
+  c.min_split_len = 128;
+  c.span_rows = 0, c.span_heads = 1;
+  c.row_cost = key.warps_q == 1 ? 0 : 1;  // idle rows of a decode tile cost what busy ones do
+  c.key_cost = key.warps_q == 1 ? 1 : 16;
+  c.num_workers = device.num_sms * ctas_per_sm(key, device.max_shared_bytes);
+  if (key.warps_q == 4 || c.num_workers == device.num_sms || call.requests.size() > kFewRequests) return;
+  // Two CTAs share an SM's bandwidth; few long tiles may go into half as many, twice as fast workers with less waste.
+  PlanConfig alone = c;
+  alone.num_workers = device.num_sms;
+  if (make_plan(alone, call.requests).header.makespan < 2 * make_plan(c, call.requests).header.makespan) c = alone;
+}
+
+Key planned_key(const AttentionCall& call, const Device& device) {
+  const int32_t tile = call.plan->header.config.tile_q;
+  const bool alone = call.plan->header.config.num_workers == device.num_sms;
+  const std::optional<Key> key = key_of(call, tile, device.info(), alone);
+  if (!key)
+    fail("batch_attention", "plan",
+         "has tiles of " + std::to_string(tile) +
+             " rows, which no CUDA kernel has; plan on "
+             "the device that runs");
+  return *key;
+}
+
+// Every row of K, V and Q starts at a multiple of 16 bytes.
+std::string refuses_alignment(const TensorView& t, const char* name, int32_t num_axes) {
+  uint64_t bits = uint64_t(t.data);
+  for (int32_t i = 0; i < num_axes; ++i)
+    if (t.shape[i] > 1) bits |= uint64_t(t.strides[i]) * uint64_t(size_of(t.dtype));
+  return bits % 16 == 0 ? "" : std::string("rows of ") + name + " are not aligned to 16 bytes";
+}
+
+std::string refuses_dtypes(const AttentionArgs& a, const AttentionDims& d, int32_t arch) {
+  const bool narrow = size_of(a.k.dtype) == 1;
+  if (a.q.dtype != DType::kF16 && a.q.dtype != DType::kBF16)
+    return std::string("q is ") + name_of(a.q.dtype) + ", expected float16 or bfloat16";
+  if (!narrow && a.k.dtype != a.q.dtype)
+    return std::string("k is ") + name_of(a.k.dtype) + ", expected q's dtype or FP8";
+  if (size_of(a.out.dtype) == 1) return std::string("out is ") + name_of(a.out.dtype) + ", expected a wider type";
+  if (a.q.dtype == DType::kBF16 && arch < 80) return "bfloat16 needs sm_80 or later";
+  if (narrow && a.options.rope_theta > 0) return "RoPE on the fly of FP8 keys";
+  if (narrow && (d.head_dim_qk % 16 != 0 || d.head_dim_vo % 16 != 0))
+    return "FP8 keys and values with a head_dim that is no multiple of 16";
+  return {};
+}
+
+// Tables that the kernel itself reads.
+std::string refuses_tables(const AttentionArgs& a) {
+  for (const TensorView* t : {&a.kv_indptr, &a.kv_indices, &a.block_tables, &a.custom_mask, &a.mask_indptr})
+    if (t->defined() && t->device_type != DeviceType::kCuda)
+      return "kv_indptr, kv_indices, block_tables or mask_indptr lie in host memory";
+  return {};
+}
+
+}  // namespace
+
+std::optional<Key> attention_key(int32_t tile, int64_t d_qk, int64_t d_vo, DType q, DType kv, int32_t max_shared_bytes,
+                                 bool alone) {
+  if (d_qk > batch_attention::kMaxHeadDim || d_vo > batch_attention::kMaxHeadDim) return {};
+  const int64_t d = std::max(d_qk, d_vo), m_tiles = tile == 32 || tile == 128 ? 2 : 1;
+  if (m_tiles == 2 && d > 128) return {};  // outputs alone would take all registers
+  Key key{.q = q,
+          .kv = kv,
+          .d_qk = int32_t(math::ceil_div(d_qk, 16) * 16),
+          .d_vo = int32_t(math::ceil_div(d_vo, 16) * 16),
+          .m_tiles = int32_t(m_tiles),
+          .warps_q = tile <= 32 ? 1 : 4,
+          .tile_kv = 16,
+          .stages = 3};
+  const int32_t least = size_of(kv) == 1 ? 32 : 16;
+  if (key.warps_q == 1)
+    key.tile_kv = size_of(kv) == 1 || d <= 64 || (alone && d <= 128) ? 32 : 16;
+  else if (m_tiles == 2)
+    key.tile_kv = size_of(kv) == 1 ? 32 : 48, key.stages = 3;  // what registers hold
+  else
+    key.tile_kv = d > 128 ? 32 : 64, key.stages = 2;
+  for (;;) {
+    if (SharedLayout(key).bytes <= max_shared_bytes) return key;
+    if (key.stages > 2)
+      --key.stages;
+    else if (key.tile_kv > least)
+      key.tile_kv = key.tile_kv > 32 ? 32 : 16;
+    else
+      return {};
+  }
+}
+
+runtime::Refusal Attention::refuses(const Args& call, const runtime::DeviceInfo& device) {
+  const AttentionArgs& a = *call.args;
+  if (std::string why = refuses_dtypes(a, call.dims, device.arch); !why.empty()) return why;
+  const int64_t d = std::max(call.dims.head_dim_qk, call.dims.head_dim_vo);
+  if (d > batch_attention::kMaxHeadDim)
+    return "head_dim " + std::to_string(d) + " exceeds " + std::to_string(batch_attention::kMaxHeadDim);
+  if (call.step == AttentionCall::kConfigure)
+    return choose_key(call, device) ? ""
+                                    : "head_dim " + std::to_string(d) + " does not fit this device's shared memory";
+  if (call.step != AttentionCall::kRun) return {};
+  for (std::string why : {refuses_alignment(a.q, "q", 2), refuses_alignment(a.k, "k", a.k.rank - 1),
+                          refuses_alignment(a.v, "v", a.v.rank - 1)})
+    if (!why.empty()) return why;
+  return refuses_tables(a);
+}
+
+namespace {
+
+void set_caches(const AttentionArgs& a, const AttentionDims& d, Common& p) {
+  const auto bytes = [](const TensorView& t, int32_t axis) { return t.strides[axis] * size_of(t.dtype); };
+  p.k = a.k.as<const char>(), p.v = a.v.as<const char>();
+  p.k_token = bytes(a.k, a.k.rank - 3), p.v_token = bytes(a.v, a.v.rank - 3);
+  p.k_head = bytes(a.k, a.k.rank - 2), p.v_head = bytes(a.v, a.v.rank - 2);
+  p.kv_begin = ids_of(a.kv_indptr);
+  if (!d.paged()) return;
+  p.k_page = bytes(a.k, 0), p.v_page = bytes(a.v, 0);
+  p.page_ids = ids_of(a.block_tables.defined() ? a.block_tables : a.kv_indices);
+  p.table_stride = a.block_tables.defined() ? std::max<int64_t>(1, a.block_tables.strides[0]) : 0;
+  p.num_pages = a.k.shape[0];
+  p.page_size = Divisor(int32_t(d.page_size));
+}
+
+void set_rope(const AttentionOptions& o, int64_t head_dim, Common& p) {
+  constexpr double kTwoPi = 6.283185307179586;
+  if (o.rope_theta <= 0) return;
+  p.rope_pairs = int32_t(head_dim / 2);
+  for (int32_t i = 0; i < p.rope_pairs; ++i) {
+    const double turns = std::pow(double(o.rope_theta), -2.0 * i / double(head_dim)) / double(o.rope_scale) / kTwoPi;
+    p.rope_turns[i] = uint64_t(std::ldexp(turns - std::floor(turns), 64));
+  }
+}
+
+Common common_of(const AttentionCall& call, char* workspace) {
+  const AttentionArgs& a = *call.args;
+  Common p{};
+  p.q = a.q.as<const char>();
+  p.q_token = a.q.strides[0] * size_of(a.q.dtype), p.q_head = a.q.strides[1] * size_of(a.q.dtype);
+  set_caches(a, call.dims, p);
+  p.out = a.out.data, p.out_dtype = a.out.dtype;
+  p.out_token = a.out.strides[0], p.out_head = a.out.strides[1];
+  const uint64_t size = uint64_t(size_of(a.out.dtype));
+  p.out_in_fours =
+      (uint64_t(a.out.data) | uint64_t(p.out_token) * size | uint64_t(p.out_head) * size) % (4 * size) == 0;
+  if (a.lse.defined()) p.lse = a.lse.as<float>(), p.lse_token = a.lse.strides[0], p.lse_head = a.lse.strides[1];
+  p.lse_scale = a.options.lse_base == LogBase::k2 ? 1.f : math::kLn2;
+  p.v_scale = a.options.v_scale;
+  p.group = Divisor(int32_t(call.dims.num_qo_heads / call.dims.num_kv_heads));
+  p.d_qk = int32_t(call.dims.head_dim_qk), p.d_vo = int32_t(call.dims.head_dim_vo);
+  set_rope(a.options, call.dims.head_dim_qk, p);
+  p.workspace = workspace;
+  return p;
+}
+
+void upload(const AttentionCall& call, const Key& key, char* workspace, driver::Stream stream) {
+  const std::vector<char> image = plan_image(*call.plan, AttentionWorkspace(call.plan->header, key));
+  check(driver::api().memory_copy(driver::Pointer(workspace), driver::Pointer(image.data()), image.size(), stream),
+        "cuMemcpyAsync of a plan");
+}
+
+Shape shape_of(const AttentionCall& call, const Key& key) {
+  return {.grid = uint32_t(call.plan->header.config.num_workers),
+          .num_threads = uint32_t(num_threads(key)),
+          .shared_bytes = uint32_t(SharedLayout(key).bytes)};
+}
+
+Work<Key, Params> work_of(const AttentionCall& call, const Key& key, char* workspace) {
+  Work<Key, Params> work{.key = key, .params = {}, .shape = shape_of(call, key), .persistent = true};
+  static_cast<Common&>(work.params) = common_of(call, workspace);
+  work.params.variant = attention::standard_variant(*call.args);
+  return work;
+}
+
+// The kernel of a variant given as text; found by its source.
+const Function& variant_function(const jit::Unit& unit, const Device& device, const Shape& shape) {
+  static std::mutex mutex;
+  static auto* functions = new std::map<std::pair<std::string, int32_t>, Function>;  // never destroyed
+  const std::lock_guard lock(mutex);
+  const auto found = functions->find({unit.source, device.id});
+  if (found != functions->end()) return found->second;
+  return functions->emplace(std::pair{unit.source, device.id}, load(unit, device, shape)).first->second;
+}
+
+jit::Unit variant_unit(const Key& key, const attention::VariantCode& variant) {
+  jit::Unit unit = jit::unit_of(Attention::kName, key);
+  unit.key += " variant=" + variant.name;
+  const std::string params = "Params params";
+  unit.source.insert(unit.source.find("using namespace"), "namespace fulmen::attention {\n" + variant.text + "\n}\n");
+  unit.source.replace(unit.source.find(params), params.size(),
+                      "ParamsOf<fulmen::attention::" + variant.name + "> params");
+  return unit;
+}
+
+void run_variant(const AttentionCall& call, const Key& key, char* workspace, const Device& device,
+                 driver::Stream stream) {
+  const attention::VariantCode& v = *call.variant;
+  constexpr int64_t kMostBytes = 4000;  // what a kernel takes as parameters, less a little
+  const int64_t at = batch_attention::variant_offset();
+  if (v.num_bytes < 0 || at + v.num_bytes > kMostBytes)
+    fail("batch_attention", "variant",
+         "has " + std::to_string(v.num_bytes) + " bytes, expected at most " + std::to_string(kMostBytes - at));
+  alignas(batch_attention::kVariantAlign) char params[kMostBytes] = {};
+  const Common common = common_of(call, workspace);
+  std::memcpy(params, &common, sizeof common);
+  if (v.num_bytes > 0) std::memcpy(params + at, v.fields, size_t(v.num_bytes));
+  Shape shape = shape_of(call, key);
+  const Function& function = variant_function(variant_unit(key, v), device, shape);
+  shape.grid = std::min(shape.grid, uint32_t(function.max_ctas));
+  cuda::launch(Attention::kName, function, shape, params, stream);
+}
+
+// Memory of the stream's own for a call that brings no workspace.
+class StreamMemory {
+ public:
+  StreamMemory(size_t num_bytes, driver::Stream stream) : stream_(stream) {
+    check(driver::api().memory_alloc_async(&address_, num_bytes, stream), "cuMemAllocAsync of a workspace");
+  }
+  ~StreamMemory() { driver::api().memory_free_async(address_, stream_); }
+  StreamMemory(const StreamMemory&) = delete;
+  StreamMemory& operator=(const StreamMemory&) = delete;
+  void* data() const { return reinterpret_cast<void*>(address_); }
+
+ private:
+  driver::Pointer address_ = 0;
+  driver::Stream stream_;
+};
+
+}  // namespace
+
+void Attention::launch(const Args& call, const Device& device, const Context& context) {
+  if (call.step == AttentionCall::kConfigure) return configure(call, device);
+  const Key key = planned_key(call, device);
+  const int64_t bytes = AttentionWorkspace(call.plan->header, key).bytes;
+  if (call.step == AttentionCall::kMeasure) {
+    call.workspace_bytes = bytes;
+    return;
+  }
+  const CurrentContext current(device.primary);
+  const auto stream = static_cast<driver::Stream>(context.stream);
+  std::optional<StreamMemory> own;
+  if (call.workspace == nullptr) own.emplace(size_t(bytes), stream);
+  char* workspace = aligned(own ? own->data() : call.workspace);
+  if (!call.resident) upload(call, key, workspace, stream);
+  if (call.step != AttentionCall::kRun) return;
+  if (call.variant != nullptr) return run_variant(call, key, workspace, device, stream);
+  run(kName, work_of(call, key, workspace), device, context);
+}
+
+void Attention::prepare(const Args& call, const Device& device) {
+  if (call.plan == nullptr) return;
+  cuda::prepare(kName, work_of(call, planned_key(call, device), nullptr), device);
+}
+
+std::vector<Key> Attention::common_keys() {
+  constexpr int32_t kHopper = 232448;
+  const auto dims = {std::pair{64, 64}, {96, 96}, {128, 128}, {192, 128}, {256, 256}};
+  std::vector<Key> keys;
+  for (DType q : {DType::kF16, DType::kBF16})
+    for (DType kv : {DType::kE5M2, DType::kE4M3, q})
+      for (const auto& [d_qk, d_vo] : dims)
+        for (int32_t tile : kTiles)
+          for (bool alone : {false, true})
+            if (const std::optional<Key> key = attention_key(tile, d_qk, d_vo, q, kv, kHopper, alone))
+              keys.push_back(*key);
+  return keys;
+}
+
+}  // namespace fulmen::cuda

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/cuda/attention_plan.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace fulmen::cuda {
+
+using attention::PlanItem, attention::PlanMerge;
+using batch_attention::Record, batch_attention::RowState;
+static_assert(sizeof(batch_attention::PlanOnDevice) <= batch_attention::kRecords);
+static_assert(batch_attention::kRecords % kWorkspaceAlign == 0);
+
+AttentionWorkspace::AttentionWorkspace(const attention::PlanHeader& plan, const batch_attention::Key& key) {
+  int64_t at = 0;
+  const auto take = [&at](int64_t num_bytes) {
+    const int64_t begin = at;
+    at += (num_bytes + kWorkspaceAlign - 1) / kWorkspaceAlign * kWorkspaceAlign;
+    return begin;
+  };
+  take(batch_attention::kRecords);
+  take(std::max(plan.num_items, plan.config.num_workers) * int64_t(sizeof(Record)));
+  head.num_items = plan.num_items, head.num_workers = plan.config.num_workers;
+  head.merges = take(plan.num_merges * int64_t(sizeof(PlanMerge)));
+  head.merge_of_slot = take(plan.num_slots * int64_t(sizeof(int32_t)));
+  head.arrivals = take(plan.num_merges * int64_t(sizeof(uint32_t)));
+  upload_bytes = at;
+  const int64_t rows = tile_q(key), row_bytes = key.d_vo * int64_t(sizeof(float));
+  const int64_t totals = plan.config.fixed_split_len > 0 ? plan.config.num_workers : 0;
+  head.slot_states = take(plan.num_slots * rows * int64_t(sizeof(RowState)));
+  head.slot_outputs = take(plan.num_slots * rows * row_bytes);
+  head.totals = take(totals * rows * row_bytes);
+  head.total_states = take(totals * rows * key.d_vo / 4 * int64_t(sizeof(RowState)));
+  bytes = at + kWorkspaceAlign;
+}
+
+std::vector<char> plan_image(const attention::PlanView& plan, const AttentionWorkspace& workspace) {
+  std::vector<char> image(size_t(workspace.upload_bytes), 0);
+  const auto put = [&image](int64_t at, const auto& records) {
+    if (!records.empty()) std::memcpy(image.data() + at, records.data(), records.size_bytes());
+  };
+  std::memcpy(image.data(), &workspace.head, sizeof workspace.head);
+  Record* records = reinterpret_cast<Record*>(image.data() + batch_attention::kRecords);
+  for (const PlanItem& item : plan.items()) *records++ = {item, plan.requests()[size_t(item.request_idx)]};
+  put(workspace.head.merges, plan.merges());
+  int32_t* merge_of_slot = reinterpret_cast<int32_t*>(image.data() + workspace.head.merge_of_slot);
+  int32_t index = 0;
+  for (const PlanMerge& m : plan.merges()) {
+    for (int32_t i = 0; i < m.num_slots; ++i) merge_of_slot[m.slot_begin + i] = index;
+    ++index;
+  }
+  return image;
+}
+
+}  // namespace fulmen::cuda

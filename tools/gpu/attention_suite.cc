@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention rows of the standard table: D decode, P prefill. Planned once; what is timed is run().
+#include <fulmen/attention/call.h>
+
+#include <algorithm>
+
+#include "tools/gpu/pool.h"
+#include "tools/gpu/suite.h"
+
+namespace fulmen::gpu {
+namespace {
+
+struct Batch {
+  std::vector<std::pair<int32_t, int32_t>> lens;                                // (qo_len, kv_len) per request
+  int64_t num_qo_heads = 32, num_kv_heads = 8, head_dim = 128, page_size = 16;  // page_size 0: ragged
+  bool causal = false;
+  DType kv = DType::kBF16;
+};
+
+std::vector<std::pair<int32_t, int32_t>> many(int32_t batch, int32_t qo_len, int32_t kv_len) {
+  return std::vector<std::pair<int32_t, int32_t>>(size_t(batch), {qo_len, kv_len});
+}
+
+struct Planned {
+  AttentionPool pool;
+  AttentionArgs args;
+  attention::BatchAttention batch;
+};
+
+std::vector<int32_t> offsets(const Batch& b, bool queries) {
+  std::vector<int32_t> all = {0};
+  for (const auto& [qo_len, kv_len] : b.lens) {
+    const int64_t count = queries ? qo_len : b.page_size > 0 ? (kv_len + b.page_size - 1) / b.page_size : kv_len;
+    all.push_back(all.back() + int32_t(count));
+  }
+  return all;
+}
+
+std::shared_ptr<Planned> planned(const Batch& b) {
+  auto p = std::make_shared<Planned>();
+  AttentionArgs& a = p->args;
+  const std::vector<int32_t> qo = offsets(b, true), kv = offsets(b, false);
+  const int64_t total_q = qo.back(), total = kv.back(), heads = b.num_kv_heads, d = b.head_dim;
+  a.q = p->pool.random(DType::kBF16, {total_q, b.num_qo_heads, d});
+  a.out = p->pool.tensor(DType::kBF16, {total_q, b.num_qo_heads, d});
+  const std::vector<int64_t> shape =
+      b.page_size > 0 ? std::vector<int64_t>{total, b.page_size, heads, d} : std::vector<int64_t>{total, heads, d};
+  a.k = p->pool.random(b.kv, shape), a.v = p->pool.random(b.kv, shape);
+  a.qo_indptr = p->pool.ids(qo), a.kv_indptr = p->pool.ids(kv);
+  if (b.page_size > 0) {
+    std::vector<int32_t> pages(static_cast<size_t>(total)), last;
+    for (size_t i = 0; i < pages.size(); ++i) pages[i] = int32_t(i);
+    std::shuffle(pages.begin(), pages.end(), std::mt19937(2));
+    for (const auto& [qo_len, kv_len] : b.lens) last.push_back(int32_t((kv_len - 1) % b.page_size + 1));
+    a.kv_indices = p->pool.ids(pages), a.last_page_len = p->pool.ids(last);
+  }
+  a.options.causal = b.causal;
+  p->batch.plan(a);
+  a.workspace = p->pool.tensor(DType::kU8, {p->batch.workspace_bytes()});
+  p->batch.plan(a);
+  return p;
+}
+
+Problem problem(const Batch& b) {
+  std::vector<std::shared_ptr<Planned>> sets = {planned(b)};
+  const Cost c = cost(sets[0]->args);
+  while (double(sets.size()) * c.bytes < 200e6 && sets.size() < 24) sets.push_back(planned(b));
+  return {.num_sets = int32_t(sets.size()),
+          .bytes = c.bytes,
+          .flops = c.flops,
+          .launch = [sets](int32_t set, const Context& context) {
+            const Planned& p = *sets[size_t(set)];
+            attention::run_planned(p.batch.plan().view(), p.args, AttentionEntry::kBatchAttention, context, true);
+          }};
+}
+
+Batch skewed() {
+  Batch b{.lens = many(63, 1, 1024)};
+  b.lens.push_back({1, 524288});
+  return b;
+}
+
+}  // namespace
+
+std::vector<Row> attention_suite() {
+  const auto row = [](const char* id, const char* shape, Batch b) {
+    return Row{id, shape, [b] { return problem(b); }};
+  };
+  const Batch dense{.num_qo_heads = 16, .num_kv_heads = 16, .page_size = 0};
+  const auto prefill = [&](int32_t batch, int32_t len, bool causal) {
+    Batch b = dense;
+    b.lens = many(batch, len, len), b.causal = causal;
+    return b;
+  };
+  return {
+      row("D1", "decode 32/8 D128 B1 kv1k page 16", {.lens = many(1, 1, 1024)}),
+      row("D2", "decode 32/8 D128 B1 kv32k page 16", {.lens = many(1, 1, 32768)}),
+      row("D3", "decode 32/8 D128 B1 kv128k page 16", {.lens = many(1, 1, 131072)}),
+      row("D4", "decode 32/8 D128 B16 kv8k page 16", {.lens = many(16, 1, 8192)}),
+      row("D5", "decode 64/8 D128 B64 kv8k page 16", {.lens = many(64, 1, 8192), .num_qo_heads = 64}),
+      row("D6", "decode 64/8 D128 B128 kv4k page 1", {.lens = many(128, 1, 4096), .num_qo_heads = 64, .page_size = 1}),
+      row("D7", "decode 64/8 D128 B256 kv1k page 16", {.lens = many(256, 1, 1024), .num_qo_heads = 64}),
+      row("D8", "spec decode q4 64/8 D128 B8 kv16k page 16",
+          {.lens = many(8, 4, 16384), .num_qo_heads = 64, .causal = true}),
+      row("D9", "decode skew 1x512k + 63x1k 32/8 D128", skewed()),
+      row("D10", "decode MHA 32/32 D128 B16 kv2k page 8",
+          {.lens = many(16, 1, 2048), .num_kv_heads = 32, .page_size = 8}),
+      row("D11", "decode e4m3 kv 64/8 D128 B64 kv8k page 16",
+          {.lens = many(64, 1, 8192), .num_qo_heads = 64, .kv = DType::kE4M3}),
+      row("P1", "prefill D128 full B1 H16 S16k", prefill(1, 16384, false)),
+      row("P2", "prefill D128 causal B1 H16 S16k", prefill(1, 16384, true)),
+      row("P3", "prefill D128 causal B4 H16 S4k", prefill(4, 4096, true)),
+      row("P4", "prefill D128 causal B32 H16 S512", prefill(32, 512, true)),
+      row("P11", "prefill 32/8 D128 causal B1 S8k page 16", {.lens = many(1, 8192, 8192), .causal = true}),
+  };
+}
+
+}  // namespace fulmen::gpu
