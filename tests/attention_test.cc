@@ -11,16 +11,6 @@
 namespace fulmen::testing {
 namespace {
 
-using Lens = std::vector<std::pair<int64_t, int64_t>>;
-
-const std::vector<Lens> kLens = {
-    {{1, 1}, {1, 0}, {1, 17}, {1, 130}},   // decode
-    {{17, 17}, {0, 5}, {5, 0}, {33, 33}},  // prefill, an empty query and an empty cache
-    {{3, 40}, {16, 150}},                  // append, verify
-    {{1, 70}, {20, 20}, {0, 0}, {7, 3}},   // mixed; more queries than keys
-    {{1, 1100}},                           // long enough to be split
-    {{70, 300}},
-};
 const std::vector<std::pair<int64_t, int64_t>> kDims = {{64, 64},   {128, 128}, {8, 8},    {40, 72},
                                                         {192, 128}, {256, 256}, {576, 512}};
 

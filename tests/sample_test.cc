@@ -4,12 +4,10 @@
 
 #include "tests/support/levels.h"
 #include "tests/support/schema_breaker.h"
-#include "tests/support/tokens.h"
+#include "tests/support/token_cases.h"
 
 namespace fulmen::testing {
 namespace {
-
-constexpr TokenValues kBoth[] = {TokenValues::kProbs, TokenValues::kLogits};
 
 struct Problem {
   Tensor input, out, status, valid;
@@ -30,27 +28,6 @@ struct Problem {
   }
 };
 
-// Filters from none to all of them, numbers that decide nothing included.
-std::vector<TokenFilter> filters(int64_t vocab_size) {
-  std::vector<TokenFilter> all(1);
-  for (int64_t k : {int64_t(1), int64_t(2), int64_t(40), vocab_size / 2 + 1, vocab_size, vocab_size + 5})
-    all.push_back({.top_k = k});
-  for (float p : {0.f, 0.1f, 0.5f, 0.9f, 0.999f}) all.push_back({.top_p = p});
-  for (float m : {0.02f, 0.5f, 1.f}) all.push_back({.min_p = m});
-  for (FilterOrder order : {FilterOrder::kTopKFirst, FilterOrder::kJoint})
-    for (bool ties : {false, true})
-      for (float m : {0.f, 0.1f}) {
-        all.push_back({.top_k = 20, .top_p = 0.7f, .min_p = m, .order = order, .keep_ties = ties});
-        all.push_back({.top_k = vocab_size / 2 + 1, .top_p = 0.95f, .min_p = m, .order = order, .keep_ties = ties});
-      }
-  return all;
-}
-
-std::string name_of_filter(const TokenFilter& f) {
-  return "top_k " + std::to_string(f.top_k) + " top_p " + std::to_string(f.top_p) + " min_p " +
-         std::to_string(f.min_p) + (f.order == FilterOrder::kJoint ? " joint" : "") + (f.keep_ties ? " ties" : "");
-}
-
 void expect_acceptable(Problem& p, const std::vector<int32_t>& tokens, const std::string& what) {
   for (size_t row = 0; row < tokens.size(); ++row)
     EXPECT_TRUE(reference::acceptable(p.args, int64_t(row), tokens[row]))
@@ -64,7 +41,7 @@ TEST(Sample, DrawsTheTokenOfTheReferenceAndTheSameOneAtEveryLevel) {
         for (int64_t vocab_size : {1, 2, 17, 130, 900}) {
           if (dtype != DType::kF32 && vocab_size != 130) continue;  // conversion is all that differs
           Problem p(dtype, 6, vocab_size, values, shape, uint64_t(vocab_size));
-          for (const TokenFilter& f : filters(vocab_size)) {
+          for (const TokenFilter& f : filters_to_sample(vocab_size)) {
             p.args.filter = f;
             p.args.random.offset += 1;
             const std::vector<int32_t> tokens = p.tokens(CpuLevel::kScalar);
@@ -212,7 +189,7 @@ TEST(Sample, BadRowsHaveAStatusAndDoNotDisturbOthers) {
       {"one huge logit", TokenValues::kLogits, RowStatus::kOk, 1, {-3e38f, 3e38f, 0}},
   };
   for (const BadRow& bad : rows)
-    for (const TokenFilter& f : filters(200)) {
+    for (const TokenFilter& f : filters_to_sample(200)) {
       Problem clean(DType::kF32, 5, 200, bad.values, Shape::kNormal);
       clean.args.filter = f;
       const std::vector<int32_t> before = clean.tokens();

@@ -4,7 +4,7 @@
 
 #include "tests/support/levels.h"
 #include "tests/support/schema_breaker.h"
-#include "tests/support/tokens.h"
+#include "tests/support/token_cases.h"
 #include "tests/support/within.h"
 
 namespace fulmen::testing {
@@ -37,26 +37,13 @@ bool row_within(const TokenFilterArgs& a, int64_t row) {
   return false;
 }
 
-std::vector<TokenFilter> filters(int64_t vocab_size) {
-  std::vector<TokenFilter> all(1);
-  for (bool ties : {false, true}) {
-    for (int64_t k : {int64_t(1), int64_t(10), vocab_size / 3 + 1, vocab_size + 1})
-      all.push_back({.top_k = k, .keep_ties = ties});
-    for (float p : {0.f, 0.3f, 0.9f, 0.9999f}) all.push_back({.top_p = p, .keep_ties = ties});
-    all.push_back({.min_p = 0.2f, .keep_ties = ties});
-    for (FilterOrder order : {FilterOrder::kTopKFirst, FilterOrder::kJoint})
-      all.push_back({.top_k = 30, .top_p = 0.8f, .min_p = 0.01f, .order = order, .keep_ties = ties});
-  }
-  return all;
-}
-
 TEST(TokenFilter, KeepsThePrefixOfTheReferenceAtEveryLevel) {
   for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16})
     for (TokenValues values : {TokenValues::kProbs, TokenValues::kLogits})
       for (Shape shape : kShapes)
         for (int64_t vocab_size : {1, 33, 700}) {
           Problem p(dtype, 4, vocab_size, values, shape);
-          for (const TokenFilter& f : filters(vocab_size)) {
+          for (const TokenFilter& f : filters_to_apply(vocab_size)) {
             p.args.filter = f;
             Tensor first;
             for (CpuLevel level : levels()) {

@@ -4,7 +4,7 @@
 
 #include "tests/support/levels.h"
 #include "tests/support/schema_breaker.h"
-#include "tests/support/tokens.h"
+#include "tests/support/token_cases.h"
 
 namespace fulmen::testing {
 namespace {
@@ -19,15 +19,7 @@ struct Problem {
   }
   // Where the outputs differ from the reference; empty: nowhere.
   std::string difference() const {
-    const std::vector<int64_t> expected = reference::top_k(args);
-    const int64_t k = values.view().shape[1], row_len = input.view().shape[1];
-    for (int64_t i = 0; i < int64_t(expected.size()); ++i) {
-      const double index = reference::element(indices, i), value = reference::element(values, i);
-      const double source = reference::element(input, i / k * row_len + expected[size_t(i)]);
-      if (index != double(expected[size_t(i)]) || (value != source && !(std::isnan(value) && std::isnan(source))))
-        return "row " + std::to_string(i / k) + " place " + std::to_string(i % k) + " is " + std::to_string(index) +
-               ", expected " + std::to_string(expected[size_t(i)]);
-    }
+    if (const std::string difference = top_k_difference(args); !difference.empty()) return difference;
     return values.guards_intact() && indices.guards_intact() ? "" : "guard bytes were written";
   }
 };

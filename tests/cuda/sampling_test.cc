@@ -3,12 +3,10 @@
 #include <fulmen/reference/sample.h>
 
 #include "tests/support/gpu_case.h"
-#include "tests/support/tokens.h"
+#include "tests/support/token_cases.h"
 
 namespace fulmen::testing {
 namespace {
-
-constexpr TokenValues kBoth[] = {TokenValues::kProbs, TokenValues::kLogits};
 
 struct Problem {
   Tensor input, out, status, valid;
@@ -34,27 +32,6 @@ struct Problem {
   }
 };
 
-// Filters from none to all of them, numbers that decide nothing included.
-std::vector<TokenFilter> filters(int64_t vocab_size) {
-  std::vector<TokenFilter> all(1);
-  for (int64_t k : {int64_t(1), int64_t(2), int64_t(40), vocab_size / 2 + 1, vocab_size, vocab_size + 5})
-    all.push_back({.top_k = k});
-  for (float p : {0.f, 0.1f, 0.5f, 0.9f, 0.999f}) all.push_back({.top_p = p});
-  for (float m : {0.02f, 0.5f, 1.f}) all.push_back({.min_p = m});
-  for (FilterOrder order : {FilterOrder::kTopKFirst, FilterOrder::kJoint})
-    for (bool ties : {false, true})
-      for (float m : {0.f, 0.1f}) {
-        all.push_back({.top_k = 20, .top_p = 0.7f, .min_p = m, .order = order, .keep_ties = ties});
-        all.push_back({.top_k = vocab_size / 2 + 1, .top_p = 0.95f, .min_p = m, .order = order, .keep_ties = ties});
-      }
-  return all;
-}
-
-std::string name_of_filter(const TokenFilter& f) {
-  return "top_k " + std::to_string(f.top_k) + " top_p " + std::to_string(f.top_p) + " min_p " +
-         std::to_string(f.min_p) + (f.order == FilterOrder::kJoint ? " joint" : "") + (f.keep_ties ? " ties" : "");
-}
-
 void expect_acceptable(Problem& p, const std::string& what) {
   const std::vector<int32_t> tokens = p.tokens();
   for (size_t row = 0; row < tokens.size(); ++row)
@@ -73,7 +50,7 @@ TEST_F(CudaSample, DrawsTheTokenOfTheReference) {
           if (emulated() && vocab_size >= 900 && shape != Shape::kTied && shape != Shape::kNormal) continue;
           Problem p(dtype, vocab_size == 2500 ? 1 : 4, vocab_size, values, shape, uint64_t(vocab_size),
                     vocab_size % 3 + (vocab_size == 900 ? 0 : 1));
-          for (const TokenFilter& f : filters(vocab_size)) {
+          for (const TokenFilter& f : filters_to_sample(vocab_size)) {
             p.args.filter = f;
             p.args.random.offset += 1;
             expect_acceptable(p, name_of_filter(f) + " vocab " + std::to_string(vocab_size) + " shape " +
@@ -250,7 +227,7 @@ void expect_bad_row(const BadRow& bad, const TokenFilter& f, int64_t n) {
 
 TEST_F(CudaSample, BadRowsHaveAStatusAndDoNotDisturbOthers) {
   for (const BadRow& bad : bad_rows()) {
-    for (const TokenFilter& f : filters(200)) expect_bad_row(bad, f, 200);
+    for (const TokenFilter& f : filters_to_sample(200)) expect_bad_row(bad, f, 200);
     for (const TokenFilter& f : {TokenFilter{}, TokenFilter{.top_k = 3}, TokenFilter{.top_k = 30, .top_p = 0.9f},
                                  TokenFilter{.top_k = 4000, .top_p = 0.9f}, TokenFilter{.top_p = 0.5f}})
       if (!emulated()) expect_bad_row(bad, f, 70000);

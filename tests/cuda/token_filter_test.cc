@@ -5,7 +5,7 @@
 #include <fulmen/reference/top_k.h>
 
 #include "tests/support/gpu_case.h"
-#include "tests/support/tokens.h"
+#include "tests/support/token_cases.h"
 #include "tests/support/within.h"
 
 namespace fulmen::testing {
@@ -50,19 +50,6 @@ struct FilterProblem {
   }
 };
 
-std::vector<TokenFilter> filters(int64_t vocab_size) {
-  std::vector<TokenFilter> all(1);
-  for (bool ties : {false, true}) {
-    for (int64_t k : {int64_t(1), int64_t(10), vocab_size / 3 + 1, vocab_size + 1})
-      all.push_back({.top_k = k, .keep_ties = ties});
-    for (float p : {0.f, 0.3f, 0.9f, 0.9999f}) all.push_back({.top_p = p, .keep_ties = ties});
-    all.push_back({.min_p = 0.2f, .keep_ties = ties});
-    for (FilterOrder order : {FilterOrder::kTopKFirst, FilterOrder::kJoint})
-      all.push_back({.top_k = 30, .top_p = 0.8f, .min_p = 0.01f, .order = order, .keep_ties = ties});
-  }
-  return all;
-}
-
 class CudaTokenFilter : public OnGpu {};
 
 TEST_F(CudaTokenFilter, KeepsThePrefixOfTheReference) {
@@ -73,7 +60,7 @@ TEST_F(CudaTokenFilter, KeepsThePrefixOfTheReference) {
           if (emulated() && (vocab_size == 3000 ? shape != Shape::kTied || dtype != DType::kF32 : vocab_size == 700))
             continue;
           FilterProblem p(dtype, 2, vocab_size, values, shape);
-          for (const TokenFilter& f : filters(vocab_size)) {
+          for (const TokenFilter& f : filters_to_apply(vocab_size)) {
             p.args.filter = f;
             p.run();
             for (int64_t row = 0; row < 2; ++row)
@@ -187,15 +174,7 @@ struct TopKProblem {
     a.input = dinput, a.values = dvalues, a.indices = dindices;
     top_k(a);
     dvalues.fetch(), dindices.fetch();
-    const std::vector<int64_t> expected = reference::top_k(args);
-    const int64_t k = values.view().shape[1], row_len = input.view().shape[1];
-    for (int64_t i = 0; i < int64_t(expected.size()); ++i) {
-      const double index = reference::element(indices, i), value = reference::element(values, i);
-      const double source = reference::element(input, i / k * row_len + expected[size_t(i)]);
-      if (index != double(expected[size_t(i)]) || (value != source && !(std::isnan(value) && std::isnan(source))))
-        return "row " + std::to_string(i / k) + " place " + std::to_string(i % k) + " is " + std::to_string(index) +
-               ", expected " + std::to_string(expected[size_t(i)]);
-    }
+    if (const std::string difference = top_k_difference(args); !difference.empty()) return difference;
     return values.guards_intact() && indices.guards_intact() ? "" : "guard bytes were written";
   }
 };

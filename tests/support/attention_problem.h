@@ -14,6 +14,18 @@ namespace fulmen::testing {
 
 enum class Table { kRagged, kCsr, kCsrSeqLens, kBlockTables };
 
+using Lens = std::vector<std::pair<int64_t, int64_t>>;
+
+// Batches of every kind: (qo_len, kv_len) per request.
+inline const std::vector<Lens> kLens = {
+    {{1, 1}, {1, 0}, {1, 17}, {1, 130}},   // decode
+    {{17, 17}, {0, 5}, {5, 0}, {33, 33}},  // prefill, an empty query and an empty cache
+    {{3, 40}, {16, 150}},                  // append, verify
+    {{1, 70}, {20, 20}, {0, 0}, {7, 3}},   // mixed; more queries than keys
+    {{1, 1100}},                           // long enough to be split
+    {{70, 300}},
+};
+
 struct AttentionCase {
   DType q_dtype = DType::kF32, kv_dtype = DType::kF32, out_dtype = DType::kF32;
   int64_t num_kv_heads = 2, group = 2, d_qk = 64, d_vo = 64, page_size = 16;
