@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fulmen's memory-bound operators beside what users would pick instead, in one process on one GPU.
 
-Contestants: fulmen (Python), PyTorch eager, torch.compile, flashinfer-python as it comes and, where a function has the
-argument, with enable_pdl=False. Its default on an H100 is programmatic dependent launch, which hides what a launch
-costs; fulmen does the same under FULMEN_PDL=1, and the JSON's "pdl" says whether it did. A wrong result is not timed,
-and a contestant that cannot run is listed with its reason. Times are device times with a cold L2 (gpu_timing.py).
+Contestants: fulmen (Python), PyTorch eager, torch.compile, flashinfer-python. Programmatic dependent launch (PDL) hides
+what a launch costs. FlashInfer uses it on an H100 unless a call says enable_pdl=False, fulmen where it is asked for, so
+both are timed both ways. A wrong result is not timed, and a contestant that cannot run is listed with its reason. Times
+are device times with a cold L2 (gpu_timing.py).
 
     pip install torch flashinfer-python==0.5.3    # and fulmen
     python benchmarks/peers/gpu_memory.py --out benchmarks/results/DATE-h100-peers.json
-    FULMEN_PDL=1 python benchmarks/peers/gpu_memory.py --out benchmarks/results/DATE-h100-peers-pdl.json
     python benchmarks/peers/gpu_memory.py --check   # compiles everything and compares results, times nothing
 """
 
@@ -37,7 +36,7 @@ from gpu_timing import Timer, num_sets  # noqa: E402
 import fulmen  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PEERS = ("pytorch", "torch.compile", "flashinfer", "flashinfer, no PDL")
+PEERS = ("fulmen, PDL", "pytorch", "torch.compile", "flashinfer", "flashinfer, no PDL")
 
 
 def import_flashinfer() -> tuple[Any, str]:
@@ -63,12 +62,24 @@ class WithoutPdl:
         return functools.partial(function, enable_pdl=False)
 
 
+def with_pdl(run: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def call(inputs: Any) -> Any:
+        fulmen.set_dependent_launch(True)
+        try:
+            return run(inputs)
+        finally:
+            fulmen.set_dependent_launch(False)
+
+    return call
+
+
 def contestants(
     row: Row, flashinfer: Any, missing: str, inputs: Any, names: tuple[str, ...]
 ) -> dict[str, Callable[[Any], Any] | str]:
     torch._dynamo.reset()
     result: dict[str, Any] = {
         "fulmen": row.fulmen,
+        "fulmen, PDL": with_pdl(row.fulmen),
         "pytorch": row.pytorch,
         "torch.compile": torch.compile(row.pytorch, dynamic=False),
     }
@@ -172,7 +183,7 @@ def main() -> int:
     copy_rate = timer.copy_bytes_per_second() if timer else 3e12
     result = {
         "device": torch.cuda.get_device_name(), "driver": clocks(), "commit": commit(),
-        "date": datetime.date.today().isoformat(), "suite": "peers", "pdl": os.environ.get("FULMEN_PDL") == "1",
+        "date": datetime.date.today().isoformat(), "suite": "peers",
         "versions": {"fulmen": fulmen.__version__, "torch": torch.__version__,
                      "flashinfer": getattr(flashinfer, "__version__", missing)},
         "ceilings": {"copy_bytes_per_second": copy_rate}, "rows": [],
