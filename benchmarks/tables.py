@@ -3,6 +3,7 @@
 
     python3 benchmarks/tables.py            # write
     python3 benchmarks/tables.py --check    # exit code 1 if the file is not what would be written
+    python3 benchmarks/tables.py --plots    # write, and draw the GPU's files anew; needs matplotlib
 """
 
 import argparse
@@ -134,10 +135,34 @@ def origin(name: str, data: dict[str, Any]) -> str:
     return f"`benchmarks/results/{name}`: " + "; ".join(w for w in words if w) + "."
 
 
+def result_files() -> list[tuple[str, dict[str, Any]]]:
+    return [(f.name, json.loads(f.read_text())) for f in sorted(RESULTS.glob("*.json"), key=lambda f: f.stem)]
+
+
+def newest(files: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    """Of each suite and device the last file that has a section: …-SUITE_3.json after …-SUITE.json after
+    …-SUITE-first.json.
+    """
+
+    def age(item: tuple[str, dict[str, Any]]) -> tuple[str, int]:
+        stem = item[0].removesuffix(".json")
+        number = stem.rpartition("_")[2]
+        return item[1]["date"][:10], int(number) if number.isdigit() else int(stem.endswith(item[1]["suite"]))
+
+    return list({(d["suite"], d["device"]): (n, d) for n, d in sorted(files, key=age) if kind_of(d)}.values())
+
+
+def draw_plots() -> None:
+    import plot
+
+    for name, data in newest(result_files()):
+        if data["suite"].startswith(("gpu", "peers")):
+            plot.draw([RESULTS / name], RESULTS / name.replace(".json", ".svg"))
+
+
 def page() -> str:
-    files = [(f.name, json.loads(f.read_text())) for f in sorted(RESULTS.glob("*.json"), key=lambda f: f.stem)]
-    parts, newest = [HEAD], {(d["suite"], d["device"]): (n, d) for n, d in files if kind_of(d)}
-    for name, data in sorted(newest.values(), key=lambda item: kind_of(item[1])[0]):
+    files, parts = result_files(), [HEAD]
+    for name, data in sorted(newest(files), key=lambda item: kind_of(item[1])[0]):
         title, write = kind_of(data)
         plot = name.replace(".json", ".svg")
         picture = [f"![{title}](../benchmarks/results/{plot})", ""] if (RESULTS / plot).exists() else []
@@ -155,8 +180,12 @@ def page() -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--plots", action="store_true")
+    args = parser.parse_args()
+    if args.plots:
+        draw_plots()
     text = page()
-    if parser.parse_args().check:
+    if args.check:
         stale = not PAGE.exists() or PAGE.read_text() != text
         print("docs/benchmarks.md " + ("is stale: run python3 benchmarks/tables.py" if stale else "is current"))
         return int(stale)
