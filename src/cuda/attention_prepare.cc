@@ -4,6 +4,7 @@
 #include <fulmen/core/math.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "src/cuda/attention.h"
 #include "src/cuda/attention_plan.h"
@@ -86,6 +87,9 @@ Work<attention_prepare::Key, Params> work_of(const AttentionCall& call, const At
   p.workspace = place.plan, p.head = layout.head, p.requests = layout.requests;
   set_lengths(*call.args, call.dims, p);
   p.group = Divisor(c.group_size());
+  p.rows_per_request = p.batch_size == 0 ? 0 : p.total_q / p.batch_size;
+  p.tiles_per_request = Divisor(std::max(1, int32_t(math::ceil_div(p.rows_per_request * c.group_size(), c.tile_q))));
+  p.tile_shift = std::countr_zero(uint32_t(c.tile_q));
   p.tile_q = c.tile_q, p.tile_kv = c.tile_kv, p.min_split_len = c.min_split_len;
   p.row_cost = c.row_cost, p.key_cost = c.key_cost;
   p.window_left = c.window_left, p.causal = c.causal != 0;
@@ -104,6 +108,7 @@ Work<attention_prepare::Key, Params> work_of(const AttentionCall& call, const At
 
 void make_plan_once(const AttentionCall& call, const AttentionKey& key, const PlanPlace& place, const Device& device,
                     const Context& context) {
+  const CurrentContext current(device.primary);
   const uint64_t capture = capture_of(static_cast<driver::Stream>(context.stream));
   if (call.made != nullptr) {
     const char* workspace = place.results != nullptr ? place.results : place.plan;

@@ -228,7 +228,7 @@ TEST_F(CudaAttentionPrepare, MakesPlansThatCoverEverythingOnce) {
     SCOPED_TRACE(seed);
     const double ratio = check(random_lengths(uint64_t(seed)));
     worst = std::max(worst, ratio), sum += ratio;
-    EXPECT_LE(ratio, 1.3);
+    EXPECT_LE(ratio, 1.6);
   }
   std::printf("finish over the host plan's: mean %.3f, worst %.3f\n", sum / count, worst);
 }

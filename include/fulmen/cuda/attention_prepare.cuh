@@ -14,15 +14,14 @@ namespace fulmen::cuda::attention_prepare {
 using attention::PlanItem, attention::PlanMerge, attention::PlanRequest;
 
 // Counts slots, and records by the cost of a tile's longest piece.
-__device__ __forceinline__ void count_pieces(const Params& p, int32_t num_tiles, float limit) {
+__device__ __forceinline__ void count_pieces(const Params& p, const Tiles& tiles, float limit) {
   clear_buckets();
   uint32_t slots = 0;
-  for (int32_t first = 0; first < num_tiles; first += kThreads) {
-    const int32_t index = first + int32_t(threadIdx.x);
+  for (int32_t first = 0; first < tiles.count; first += kThreads) {
     int32_t bucket = -1;
     uint32_t n = 0;
-    if (index < num_tiles) {
-      const Tile t = tile_of(p, index);
+    if (tiles.is_mine(first)) {
+      const Tile t = tiles.get(first);
       const Split split = split_of(p, t, limit);
       n = uint32_t(split.num_pieces);
       slots += n > 1 ? n : 0;
@@ -83,42 +82,66 @@ __device__ __forceinline__ void write_record(const Params& p, uint32_t at, const
   for (int32_t i = 0; i < 3; ++i) store_stream<16>(to + 16 * i, words.part[i]);
 }
 
-__device__ __forceinline__ void write_tile(const Params& p, const Tile& t, const Split& split, uint32_t at,
-                                           int32_t slot, int32_t merge) {
-  if (split.step == 0) {
-    const int32_t step = p.fixed_split_len > 0 ? fixed_step(p, t.request.kv_len) : 0;
-    return write_record(p, at, t, t.begin, t.end, step > 0 && t.num_splits(step) > 1 ? step : 0, -1);
-  }
-  if (slot + split.num_pieces > p.max_slots || merge >= p.max_merges) return;  // count_pieces made sure
-  reinterpret_cast<PlanMerge*>(p.workspace + p.head.merges)[merge] = {
-      t.request_idx, 0, 1, t.row_begin, t.num_rows, slot, split.num_pieces};
+__device__ __forceinline__ void write_whole(const Params& p, const Tile& t, uint32_t at) {
+  const int32_t step = p.fixed_split_len > 0 ? fixed_step(p, t.request.kv_len) : 0;
+  write_record(p, at, t, t.begin, t.end, step > 0 && t.num_splits(step) > 1 ? step : 0, -1);
+}
+
+// A tile that is split, its records by a warp.
+struct SplitTile {
+  Tile tile;
+  Split split;
+  int32_t at, slot, merge;
+};
+
+__device__ __forceinline__ void write_pieces(const Params& p, const SplitTile& s, int32_t lane) {
+  const Tile& t = s.tile;
+  const Split& split = s.split;
+  if (s.slot + split.num_pieces > p.max_slots || s.merge >= p.max_merges) return;  // count_pieces made sure
+  if (lane == 0)
+    reinterpret_cast<PlanMerge*>(p.workspace + p.head.merges)[s.merge] = {
+        t.request_idx, 0, 1, t.row_begin, t.num_rows, s.slot, split.num_pieces};
   int32_t* merge_of_slot = reinterpret_cast<int32_t*>(p.workspace + p.head.merge_of_slot);
-  int64_t begin = t.begin;
-  for (int32_t i = 0; i < split.num_pieces; ++i) {
-    const int64_t stop = (begin / split.step + 1) * split.step;
-    const int32_t end = int32_t(math::min(stop, int64_t(t.end)));
-    write_record(p, at + uint32_t(i), t, int32_t(begin), end, 0, slot + i);
-    merge_of_slot[slot + i] = merge;
-    begin = end;
+  const int64_t start = t.begin - t.begin % split.step;
+  for (int32_t i = lane; i < split.num_pieces; i += 32) {
+    const int64_t begin = start + int64_t(i) * split.step, end = begin + split.step;
+    write_record(p, uint32_t(s.at + i), t, int32_t(i == 0 ? t.begin : begin), int32_t(end < t.end ? end : t.end), 0,
+                 s.slot + i);
+    merge_of_slot[s.slot + i] = s.merge;
   }
 }
 
-__device__ __forceinline__ void write_records(const Params& p, int32_t num_tiles, float limit) {
+// The same struct of another lane.
+template <class T>
+__device__ __forceinline__ T of_lane(const T& x, int32_t lane) {
+  struct Words {
+    int32_t word[sizeof(T) / 4];
+  };
+  Words words = bit_cast<Words>(x);
+#pragma unroll
+  for (int32_t& word : words.word) word = shuffle_from(word, lane);
+  return bit_cast<T>(words);
+}
+
+__device__ __forceinline__ void write_records(const Params& p, const Tiles& tiles, float limit) {
   Shared& s = shared();
-  for (int32_t first = 0; first < num_tiles; first += kThreads) {
-    const int32_t index = first + int32_t(threadIdx.x);
-    Tile t{};
-    Split split{0, 1, 0};
+  for (int32_t first = 0; first < tiles.count; first += kThreads) {
+    const bool mine = tiles.is_mine(first);
+    SplitTile own{};
+    own.split.num_pieces = 1;
     uint32_t* bucket = nullptr;
-    if (index < num_tiles) {
-      t = tile_of(p, index), split = split_of(p, t, limit);
-      bucket = &s.count[bucket_of(float(cost_of(p, t.num_rows, split.longest)))];
+    if (mine) {
+      own.tile = tiles.get(first), own.split = split_of(p, own.tile, limit);
+      bucket = &s.count[bucket_of(float(cost_of(p, own.tile.num_rows, own.split.longest)))];
     }
-    const uint32_t n = uint32_t(split.num_pieces);
-    const uint32_t at = take(bucket, n);
-    const uint32_t slot = take(n > 1 ? &s.num_slots : nullptr, n);
-    const uint32_t merge = take(n > 1 ? &s.num_merges : nullptr, 1);
-    if (index < num_tiles) write_tile(p, t, split, at, int32_t(slot), int32_t(merge));
+    const uint32_t n = uint32_t(own.split.num_pieces);
+    own.at = int32_t(take(bucket, n));
+    if (mine && n == 1) write_whole(p, own.tile, uint32_t(own.at));
+    uint32_t splits = ballot(n > 1);
+    if (splits == 0) continue;
+    own.slot = int32_t(take(n > 1 ? &s.num_slots : nullptr, n));
+    own.merge = int32_t(take(n > 1 ? &s.num_merges : nullptr, 1));
+    for (; splits != 0; splits &= splits - 1) write_pieces(p, of_lane(own, first_bit(splits)), warp_lane());
   }
 }
 
@@ -129,16 +152,16 @@ __device__ __forceinline__ void run(const Params& p) {
   allow_successor();
   uint32_t* arrivals = reinterpret_cast<uint32_t*>(p.workspace + p.head.arrivals);
   for (int32_t i = int32_t(threadIdx.x); i < p.max_merges * p.num_kv_heads; i += kThreads) arrivals[i] = 0;
-  const int32_t num_tiles = p.batch_size > 0 ? read_requests(p) : 0;
-  float limit = choose_limit(p, collect_costs(p, num_tiles));
+  const Tiles tiles(p, p.batch_size > 0 ? read_requests(p) : 0);
+  float limit = choose_limit(p, collect_costs(p, tiles));
   for (;;) {  // estimates may have been short of slots
-    count_pieces(p, num_tiles, limit);
+    count_pieces(p, tiles, limit);
     if (shared().num_slots <= uint32_t(p.max_slots) || limit >= kNoLimit) break;
     limit = limit < 1e30f ? limit * 2 : kNoLimit;
     sync_cta();
   }
   place_buckets();
-  write_records(p, num_tiles, limit);
+  write_records(p, tiles, limit);
   if (threadIdx.x != 0) return;
   batch_attention::PlanOnDevice head = p.head;
   head.num_items = int32_t(math::min(shared().num_records, uint32_t(p.max_records))) * p.num_kv_heads;

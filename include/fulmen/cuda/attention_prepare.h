@@ -50,8 +50,10 @@ struct Params {
   int32_t page_size;  // 0: ragged
   bool is_table;
   int32_t batch_size, total_q;
+  int32_t rows_per_request;   // where there is no qo_indptr
+  Divisor tiles_per_request;  // the same
   Divisor group;
-  int32_t tile_q, tile_kv, min_split_len, row_cost, key_cost, window_left, fixed_split_len;
+  int32_t tile_q, tile_shift, tile_kv, min_split_len, row_cost, key_cost, window_left, fixed_split_len;
   bool causal, disable_split;
   int32_t num_kv_heads, num_workers;
   int32_t max_tiles, max_records, max_slots, max_merges;  // what the workspace holds, for each kv head

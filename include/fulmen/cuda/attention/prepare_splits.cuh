@@ -34,17 +34,16 @@ __device__ __forceinline__ void clear_buckets() {
 }
 
 // Every tile into its bucket. Returns the sum of all costs.
-__device__ __forceinline__ uint64_t collect_costs(const Params& p, int32_t num_tiles) {
+__device__ __forceinline__ uint64_t collect_costs(const Params& p, const Tiles& tiles) {
   Shared& s = shared();
   clear_buckets();
   uint64_t total = 0;
   uint32_t max_rows = 0;
-  for (int32_t first = 0; first < num_tiles; first += kThreads) {
-    const int32_t index = first + int32_t(threadIdx.x);
+  for (int32_t first = 0; first < tiles.count; first += kThreads) {
     int32_t bucket = -1;
     float cost = 0;
-    if (index < num_tiles) {
-      const Tile t = tile_of(p, index);
+    if (tiles.is_mine(first)) {
+      const Tile t = tiles.get(first);
       const uint64_t exact = cost_of(p, t.num_rows, t.end - t.begin);
       total += exact, cost = float(exact), bucket = bucket_of(cost);
       max_rows = math::max(max_rows, uint32_t(t.num_rows));

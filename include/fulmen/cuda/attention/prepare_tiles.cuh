@@ -43,14 +43,18 @@ __device__ __forceinline__ uint32_t sum_before(uint32_t x, uint32_t* total) {
   return before + sum - x;
 }
 
+// Loads stand first, so that none waits for another.
 __device__ __forceinline__ int64_t kv_len_of(const Params& p, int32_t i) {
-  if (p.page_size == 0 && p.kv_indptr.data == nullptr) return p.num_kv;
-  if (p.is_table) return clamp(p.seq_lens[i], 0, p.num_kv * p.page_size);
-  const int64_t begin = p.kv_indptr[i], end = p.kv_indptr[i + 1];
+  int64_t begin = 0, end = p.num_kv, last = 0;
+  if (p.kv_indptr.data != nullptr) begin = p.kv_indptr[i], end = p.kv_indptr[i + 1];
+  if (p.seq_lens.data != nullptr)
+    last = p.seq_lens[i];
+  else if (p.last_page_len.data != nullptr)
+    last = p.last_page_len[i];
   const int64_t count = begin < 0 || end < begin || end > p.num_kv ? 0 : end - begin;
   if (p.page_size == 0) return count;
-  if (p.seq_lens.data != nullptr) return clamp(p.seq_lens[i], 0, count * p.page_size);
-  return count == 0 ? 0 : (count - 1) * p.page_size + clamp(p.last_page_len[i], 1, p.page_size);
+  if (p.seq_lens.data != nullptr) return clamp(last, 0, count * p.page_size);
+  return count == 0 ? 0 : (count - 1) * p.page_size + clamp(last, 1, p.page_size);
 }
 
 // Whether the request's mask lies in the tensor of masks.
@@ -61,13 +65,11 @@ __device__ __forceinline__ bool has_mask_bytes(const Params& p, int32_t i, int32
 }
 
 __device__ __forceinline__ Request request_of(const Params& p, int32_t i) {
-  Request r{0, p.total_q / p.batch_size, 0, 0};
-  r.qo_begin = i * r.qo_len;
-  if (p.qo_indptr.data != nullptr) {
-    r.qo_begin = int32_t(clamp(p.qo_indptr[i], 0, p.total_q));
-    r.qo_len = int32_t(clamp(p.qo_indptr[i + 1], r.qo_begin, p.total_q)) - r.qo_begin;
-  }
+  int64_t begin = int64_t(i) * p.rows_per_request, end = begin + p.rows_per_request;
+  if (p.qo_indptr.data != nullptr) begin = p.qo_indptr[i], end = p.qo_indptr[i + 1];
   const int64_t kv_len = clamp(kv_len_of(p, i), 0, 0x7fffffff);
+  Request r{int32_t(clamp(begin, 0, p.total_q)), 0, 0, 0};
+  r.qo_len = int32_t(clamp(end, r.qo_begin, p.total_q)) - r.qo_begin;
   r.kv_len = has_mask_bytes(p, i, r.qo_len, kv_len) ? int32_t(kv_len) : 0;
   return r;
 }
@@ -85,7 +87,7 @@ __device__ __forceinline__ int32_t read_requests(const Params& p) {
     const int32_t i = first + int32_t(threadIdx.x);
     Request r{0, 0, 0, 0};
     if (i < p.batch_size) r = request_of(p, i);
-    const int32_t tiles = ceil_div(r.qo_len * p.group.divisor, p.tile_q);
+    const int32_t tiles = (r.qo_len * p.group.divisor + p.tile_q - 1) >> p.tile_shift;
     uint32_t total = 0;
     const uint32_t at = num_tiles + sum_before(uint32_t(math::min(tiles, p.max_tiles)), &total);
     r.first_tile = int32_t(math::min(at, uint32_t(p.max_tiles)));
@@ -107,8 +109,7 @@ struct Tile {
 
 // The last request that begins at or before the tile; those without rows begin where the next one does.
 __device__ __forceinline__ int32_t owner_of(const Params& p, const Request* requests, int32_t tile) {
-  if (p.qo_indptr.data == nullptr)
-    return tile / ceil_div(p.total_q / p.batch_size * p.group.divisor, p.tile_q);
+  if (p.qo_indptr.data == nullptr) return p.tiles_per_request.quotient(tile);
   int32_t low = 0, high = p.batch_size;
   while (high - low > 1) {
     const int32_t middle = low + (high - low) / 2;
@@ -122,7 +123,7 @@ __device__ __forceinline__ Tile tile_of(const Params& p, int32_t index) {
   Tile t;
   t.request_idx = owner_of(p, requests, index);
   t.request = requests[t.request_idx];
-  t.row_begin = (index - t.request.first_tile) * p.tile_q;
+  t.row_begin = (index - t.request.first_tile) << p.tile_shift;
   t.num_rows = math::min(p.tile_q, t.request.qo_len * p.group.divisor - t.row_begin);
   const int64_t kv_len = t.request.kv_len, offset = kv_len - t.request.qo_len;
   const int64_t first = offset + p.group.quotient(t.row_begin);
@@ -132,12 +133,31 @@ __device__ __forceinline__ Tile tile_of(const Params& p, int32_t index) {
   return t;
 }
 
-__device__ __forceinline__ uint64_t unit_cost(const Params& p, int32_t num_rows) {
-  return uint64_t(p.key_cost + int64_t(num_rows) * p.row_cost);
+__device__ __forceinline__ uint32_t unit_cost(const Params& p, int32_t num_rows) {
+  return uint32_t(p.key_cost + num_rows * p.row_cost);
 }
 __device__ __forceinline__ uint64_t cost_of(const Params& p, int32_t num_rows, int32_t num_keys) {
-  return uint64_t(int64_t(num_keys) + kItemOverhead) * unit_cost(p, num_rows);
+  return uint64_t(uint32_t(num_keys) + uint32_t(kItemOverhead)) * unit_cost(p, num_rows);
 }
+
+// This thread's tiles, one after the other, in each of the kernel's passes; a single one is kept.
+class Tiles {
+ public:
+  const int32_t count;
+
+  __device__ __forceinline__ Tiles(const Params& p, int32_t num_tiles) : count(num_tiles), p_(p) {
+    if (is_mine(0)) only_ = tile_of(p, int32_t(threadIdx.x));
+  }
+  // first: a multiple of the number of threads.
+  __device__ __forceinline__ bool is_mine(int32_t first) const { return first + int32_t(threadIdx.x) < count; }
+  __device__ __forceinline__ Tile get(int32_t first) const {
+    return count <= kThreads ? only_ : tile_of(p_, first + int32_t(threadIdx.x));
+  }
+
+ private:
+  const Params& p_;
+  Tile only_{};
+};
 
 // Sixteen buckets per power of two; 0 costs most.
 __device__ __forceinline__ int32_t bucket_of(float cost) {
