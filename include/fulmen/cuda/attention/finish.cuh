@@ -189,7 +189,8 @@ __device__ __forceinline__ bool arrives_last(uint32_t* arrivals, int32_t expecte
 // All slots of a tile in the order of their keys, a batch of them on its way at a time.
 template <Key K, class Variant>
 __device__ __forceinline__ Piece merged_slots(const ParamsOf<Variant>& p, const PlanOnDevice& plan,
-                                              const attention::PlanMerge& merge, int32_t row, int32_t column) {
+                                              const attention::PlanMerge& merge, int32_t kv_head, int32_t row,
+                                              int32_t column) {
   constexpr int32_t kBatch = 8;
   Piece sum;
 #pragma unroll 1
@@ -197,7 +198,8 @@ __device__ __forceinline__ Piece merged_slots(const ParamsOf<Variant>& p, const 
     Piece part[kBatch];
 #pragma unroll
     for (int32_t i = 0; i < kBatch; ++i) {
-      const int32_t slot = merge.slot_begin + (first + i < merge.num_slots ? first + i : 0);
+      const int32_t slot =
+          kv_head * p.slots_per_head + merge.slot_begin + (first + i < merge.num_slots ? first + i : 0);
       part[i] = Slot<K>(p.workspace, plan.slot_outputs, plan.slot_states, slot).get(row, column);
     }
 #pragma unroll
@@ -216,14 +218,16 @@ __device__ __forceinline__ void finish(const ParamsOf<Variant>& p, const PlanOnD
     });
     return;
   }
-  const Slot<K> mine(p.workspace, plan.slot_outputs, plan.slot_states, item.plan.slot);
+  const int32_t kv_head = item.plan.kv_head;
+  const Slot<K> mine(p.workspace, plan.slot_outputs, plan.slot_states, kv_head * p.slots_per_head + item.plan.slot);
   for_pieces<K>(item.plan.num_rows,
                 [&](int32_t row, int32_t column) { mine.put(row, column, shared_sum<K, Variant>(row, column)); });
   const int32_t index = reinterpret_cast<const int32_t*>(p.workspace + plan.merge_of_slot)[item.plan.slot];
   const attention::PlanMerge merge = reinterpret_cast<const attention::PlanMerge*>(p.workspace + plan.merges)[index];
-  if (!arrives_last(reinterpret_cast<uint32_t*>(p.workspace + plan.arrivals) + index, merge.num_slots)) return;
+  uint32_t* arrivals = reinterpret_cast<uint32_t*>(p.workspace + plan.arrivals);
+  if (!arrives_last(arrivals + kv_head * p.merges_per_head + index, merge.num_slots)) return;
   for_pieces<K>(item.plan.num_rows, [&](int32_t row, int32_t column) {
-    Piece sum = merged_slots<K, Variant>(p, plan, merge, row, column);
+    Piece sum = merged_slots<K, Variant>(p, plan, merge, kv_head, row, column);
     write_piece(p, item, row, column, sum);
   });
 }
