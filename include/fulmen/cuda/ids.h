@@ -12,6 +12,8 @@ struct IdVector {
   FULMEN_FN int64_t operator[](int64_t i) const {
     return wide ? static_cast<const int64_t*>(data)[i] : int64_t(static_cast<const int32_t*>(data)[i]);
   }
+  // The low half of a number: all of it where it names something that exists.
+  FULMEN_FN int32_t low(int64_t i) const { return static_cast<const int32_t*>(data)[wide ? 2 * i : i]; }
   FULMEN_FN void set(int64_t i, int64_t value) const {  // of an output
     if (wide)
       static_cast<int64_t*>(const_cast<void*>(data))[i] = value;
