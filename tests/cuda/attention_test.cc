@@ -295,6 +295,16 @@ TEST_F(CudaAttention, TablesInHostMemoryCanBePlannedWith) {
   EXPECT_TRUE(within(p, reference::attention(p.args, reference::Products::kHalf)));
 }
 
+// More slots of one tile than shared memory takes at a time, and several rows of fewer.
+TEST_F(CudaAttention, ManySlotsOfOneTileAreMerged) {
+  if (emulated()) GTEST_SKIP() << "the emulated device has few workers";
+  for (const auto& [group, kv_len] : {std::pair{1, 60000}, {16, 9000}, {16, 60000}}) {
+    AttentionCase c = half_case();
+    c.d_qk = c.d_vo = 128, c.num_kv_heads = 1, c.group = group, c.lens = {{1, kv_len}};
+    check(c);
+  }
+}
+
 TEST_F(CudaAttention, RefusalsNameTheirReason) {
   const auto refused = [](const AttentionCase& c, const char* reason) {
     AttentionProblem p(c);
