@@ -79,6 +79,13 @@ Function load(const jit::Unit& unit, const Device& device, const Shape& shape) {
   return f;
 }
 
+uint64_t capture_of(driver::Stream stream) {
+  int32_t status = 0;
+  uint64_t id = 0;
+  const driver::Result result = driver::api().stream_capture_info(stream, &status, &id, nullptr, nullptr, nullptr);
+  return result == 0 && status == 1 ? id + 1 : 0;
+}
+
 void launch(const char* op, const Function& function, const Shape& shape, const void* params, driver::Stream stream) {
   driver::LaunchAttribute attributes[2] = {};
   const driver::LaunchConfig config = config_of(shape, stream, attributes, runtime::dependent_launch());

@@ -52,7 +52,7 @@ TEST_F(CudaHostile, NothingBehindNullPointersIsLegal) {
   GpuTensor indptr(zero);
   EXPECT_NO_THROW(get_batch_indices_positions({indptr, ids, ids, ids}));
   EXPECT_NO_THROW(get_seq_lens({indptr, ids, ids}));
-  EXPECT_NO_THROW(append_paged_kv_cache({heads, heads, ids, ids, cache, cache, ids, indptr}));
+  EXPECT_NO_THROW(append_paged_kv_cache({heads, heads, ids, ids, cache, cache, ids, indptr, {}}));
   EXPECT_NO_THROW(rope_append_paged_kv_cache({.q_rope = heads,
                                               .k_rope = heads,
                                               .v = heads,

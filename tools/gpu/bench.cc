@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// fulmen_gpu_bench OUT.json [PREFIX | attention [IDS] | jit FOLDER]: times the standard rows on device 0 (those whose
-// ids start so, or attention's), writes JSON, prints a table. A row's floor is its bytes at the copy bandwidth measured
-// in the same run, or its flops at 800 TFLOP/s, what bf16 matrix products of random data reach on an H100.
-// jit: how fast the kernels of a pack or cache are found.
+// fulmen_gpu_bench OUT.json [PREFIX | attention [IDS] | plan | jit FOLDER]: times the standard rows on device 0 (those
+// whose ids start so, or attention's, or its planning), writes JSON, prints a table. A row's floor is its bytes at the
+// copy bandwidth measured in the same run, or its flops at 800 TFLOP/s, what bf16 matrix products of random data reach on
+// an H100. jit: how fast the kernels of a pack or cache are found.
 #include <fulmen/core/error.h>
 
 #include <algorithm>
@@ -64,6 +64,10 @@ Result measure(Timer& timer, const Row& row) {
     const Problem p = row.make();
     const Context context{.stream = timer.stream()};
     r.bytes = p.bytes, r.flops = p.flops;
+    if (p.host) {
+      r.timing.us = r.timing.low_us = r.timing.graph_us = host_ns(timer, p) / 1000;
+      return r;
+    }
     r.timing = timer.time(p.num_sets, [&](int32_t set) { p.launch(set, context); });
   } catch (const std::exception& e) { r.problem = e.what(); }
   return r;
@@ -104,6 +108,7 @@ bool is_wanted(const std::string& id, const std::string& ids) {
 
 // Attention's rows, or every other row of the standard table whose id starts with `prefix`.
 std::vector<Row> rows(const std::string& prefix, const std::string& ids) {
+  if (prefix == "plan") return plan_suite();
   const bool attention = prefix == "attention";
   std::vector<Row> all = attention ? attention_suite() : suite();
   if (!attention)
