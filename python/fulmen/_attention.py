@@ -124,7 +124,7 @@ class PlannedBatch:
         self.device = getattr(float_workspace_buffer, "device", "cpu")
         self._use_cuda_graph = bool(use_cuda_graph)
         self._backend = backend
-        self._jit_module = None
+        self._jit_module: Any = None
         self._cached_module: Any = None
         self._plan_info: Any = None
         self._planned_state: Any = None
@@ -262,7 +262,7 @@ class PlannedBatch:
 
     def _scaled_run(
         self, q: Array, k: Array, v: Array, out: Array | None, lse: Array | None, return_lse: bool, sinks: Any,
-        q_scale: Any, k_scale: Any, v_scale: Any, window_left: int | None = None,
+        q_scale: Any, k_scale: Any, v_scale: Any, window_left: int | None = None, extras: Any = None,
     ) -> Array | tuple[Array, Array]:  # fmt: skip
         if self._plan_info is None:
             raise RuntimeError("run() before plan()")
@@ -282,7 +282,10 @@ class PlannedBatch:
         out, lse = outputs(q, shape, self._cached_o_data_type, out, lse, return_lse)
         sinks = None if sinks is None else sinks_arg(sinks)
         if on_device(q):
-            self._device_plan.run(self, q, k, v, out, lse, sinks, (q_scale, k_scale, v_scale))
+            self._device_plan.run(self, q, k, v, out, lse, sinks, (q_scale, k_scale, v_scale), extras)
+            return (out, lse) if return_lse else out
+        if extras is not None:
+            self._jit_module.run(self._plan_info, q, k, v, out, lse, self._workspace_arg, extras)
             return (out, lse) if return_lse else out
         lib.attention_run(
             self._plan_info, arg(q), arg(k), arg(v), out_arg(out), None if lse is None else out_arg(lse, "lse"), sinks,
@@ -302,12 +305,12 @@ def _torch_uint8() -> Any:
 
 
 def scale_args(args: tuple[Any, ...], q_scale: Any, k_scale: Any, v_scale: Any) -> tuple[Any, Any, Any]:
-    """run(*args): the scales of FP8 tensors, or arguments of a user's JIT module, which is not implemented."""
+    """The scales of a run(*args) without a JIT module: given by name, or as the tensors of FP8."""
     if not args:
         return q_scale, k_scale, v_scale
     if len(args) != 3:
         raise NotImplementedError(
-            f"run: {len(args)} extra positional arguments; only (scale_q, scale_k, scale_v) is implemented"
+            f"run: {len(args)} extra positional arguments and no jit_args; only (scale_q, scale_k, scale_v) is known"
         )
     given = (q_scale, k_scale, v_scale)
     products = [

@@ -76,11 +76,14 @@ class DevicePlan:
         self._is_stale = True
 
     def run(
-        self, wrapper: Any, q: Array, k: Array, v: Array, out: Array, lse: Array | None, sinks: Any, scales: Any
-    ) -> None:
-        """Plans if need be, and runs."""
+        self, wrapper: Any, q: Array, k: Array, v: Array, out: Array, lse: Array | None, sinks: Any, scales: Any,
+        extras: tuple[Any, ...] | None = None,
+    ) -> None:  # fmt: skip
+        """Plans if need be, and runs. extras: of the wrapper's JIT module; None where it has none."""
         if self._is_stale or q.shape[0] != self._key[0]:
             self._update(wrapper, q, k, v, out)
+        if extras is not None:
+            return wrapper._jit_module.run(self._plan, q, k, v, out, lse, self._workspace_for(wrapper, q), extras)
         lib.attention_run(
             self._plan, arg(q), arg(k), arg(v), out_arg(out), None if lse is None else out_arg(lse, "lse"), sinks,
             self._workspace_for(wrapper, q), *(scalar(x, name, 1.0) for x, name in zip(scales, ("q", "k", "v"))),

@@ -16,6 +16,7 @@ from ._dtypes import dtype_name
 from ._ffi import lib
 from ._options import check_backend, check_kv_layout, check_pos_encoding_mode, only, unpack_paged_kv_cache
 from ._positional import o_data_type_may_come_before
+from .jit import gen_customize_batch_decode_module
 from .utils import _get_range_buf  # noqa: F401  engines import it from here
 
 
@@ -60,9 +61,19 @@ def single_decode_with_kv_cache(
     return (out, lse) if return_lse else out
 
 
-def single_decode_with_kv_cache_with_jit_module(*args: Any, **kwargs: Any) -> Any:
-    """Raises NotImplementedError: CUDA source given by the caller is not compiled; variants are written in C++."""
-    raise NotImplementedError("single_decode_with_kv_cache_with_jit_module is not implemented")
+def single_decode_with_kv_cache_with_jit_module(
+    jit_module: Any,
+    q: Array,
+    k: Array,
+    v: Array,
+    *args: Any,
+    kv_layout: str = "NHD",
+    window_left: int = -1,
+    return_lse: bool = False,
+) -> Array | tuple[Array, Array]:
+    """single_decode_with_kv_cache with a variant of the caller's (fulmen.jit); args: its tensors, then its scalars."""
+    shape = (q.shape[0], v.shape[-1])
+    return jit_module.run_single("single_decode", q, k, v, shape, args, kv_layout, False, window_left, return_lse)
 
 
 def _decode_order_is_new(rest: tuple[Any, ...]) -> bool:
@@ -96,8 +107,9 @@ class BatchDecodeWithPagedKVCacheWrapper(core.PlannedBatch):
         use_cuda_graph fixes the batch size and copies tables into the three buffers, as a captured graph would want.
         """
         check_backend("BatchDecodeWithPagedKVCacheWrapper", backend)
-        only("BatchDecodeWithPagedKVCacheWrapper", None, jit_args=jit_args)
         self._init_state(float_workspace_buffer, kv_layout, use_cuda_graph, backend)
+        if jit_args is not None:
+            self._jit_module = gen_customize_batch_decode_module(*jit_args).build_and_load()
         self._use_tensor_cores, self._q_len_per_req = use_tensor_cores, 1
         self._fixed_batch_size = 0
         if use_cuda_graph:
@@ -225,6 +237,8 @@ class BatchDecodeWithPagedKVCacheWrapper(core.PlannedBatch):
             self._q_len_per_req, self._causal = q_len_per_req, True
             self._total_q = self._paged_kv_last_page_len_buf.shape[0] * q_len_per_req
         k, v = unpack_paged_kv_cache(paged_kv_cache, self._kv_layout)
+        if self._jit_module is not None:
+            return self._scaled_run(q, k, v, out, lse, return_lse, None, None, None, None, window_left, args)
         scales = core.scale_args(args, q_scale, k_scale, v_scale)
         return self._scaled_run(q, k, v, out, lse, return_lse, sinks, *scales, window_left)
 

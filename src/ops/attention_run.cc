@@ -64,6 +64,20 @@ void use_workspace(AttentionCall& call, AttentionCall::Step step, const TensorVi
   runtime::launch(op(), call.args->out, &call, context);
 }
 
+// With the caller's workspace or a block of its own.
+void run_with(AttentionCall& call, const Context& context) {
+  const AttentionArgs& args = *call.args;
+  const int64_t bytes = measure(call, context);
+  if (args.workspace.defined()) return use_workspace(call, AttentionCall::kRun, args.workspace, context);
+  if (args.q.device_type != DeviceType::kCpu) {  // the row allocates on its stream
+    call.made = nullptr;
+    call.step = AttentionCall::kRun;
+    return runtime::launch(op(), args.out, &call, context);
+  }
+  const std::unique_ptr<uint8_t[]> own(new uint8_t[size_t(bytes)]);  // a kernel reads nothing that it did not write
+  use_workspace(call, AttentionCall::kRun, view_of(own.get(), {bytes}), context);
+}
+
 void same(int64_t got, int64_t planned, std::string_view name) {
   require(got == planned, "batch_attention", name, got, std::to_string(planned) + ", as planned");
 }
@@ -167,6 +181,7 @@ void run_planned(const PlanView& plan, const AttentionArgs& args, AttentionEntry
   if (plan.header.num_items == 0) return;
   call.plan = &plan;
   call.resident = how.resident;
+  if (a.workspace.defined() || a.q.device_type != DeviceType::kCpu) return run_with(call, context);
   measure(call, context);
   use_workspace(call, AttentionCall::kRun, a.workspace, context);
 }
@@ -188,18 +203,6 @@ namespace {
 
 using attention::AttentionCall;
 
-// With the caller's workspace or a block of its own.
-void run_with(AttentionCall& call, const AttentionArgs& args, const Context& context) {
-  const int64_t bytes = attention::measure(call, context);
-  if (args.workspace.defined()) return attention::use_workspace(call, AttentionCall::kRun, args.workspace, context);
-  if (args.q.device_type != DeviceType::kCpu) {  // the row allocates on its stream
-    call.step = AttentionCall::kRun;
-    return runtime::launch(attention::op(), args.out, &call, context);
-  }
-  const std::unique_ptr<uint8_t[]> own(new uint8_t[size_t(bytes)]);  // a kernel reads nothing that it did not write
-  attention::use_workspace(call, AttentionCall::kRun, view_of(own.get(), {bytes}), context);
-}
-
 void plan_and_run(const AttentionArgs& given, AttentionEntry entry, const attention::VariantCode* variant,
                   const Context& context) {
   AttentionArgs args = given;
@@ -211,7 +214,7 @@ void plan_and_run(const AttentionArgs& given, AttentionEntry entry, const attent
     if (call.dims.total_q == 0 || call.dims.batch_size == 0) return;
     const attention::PlanView view = attention::shape_of(call, context);
     call.plan = &view;
-    return run_with(call, args, context);
+    return attention::run_with(call, context);
   }
   const std::vector<attention::PlanRequest> requests =
       attention::requests_of(attention::HostLengths(args, context).args, call.dims, entry);
@@ -219,7 +222,7 @@ void plan_and_run(const AttentionArgs& given, AttentionEntry entry, const attent
   if (plan.header.num_items == 0) return;
   const attention::PlanView view = plan.view();
   call.plan = &view;
-  run_with(call, args, context);
+  attention::run_with(call, context);
 }
 
 }  // namespace

@@ -111,10 +111,14 @@ __device__ __forceinline__ void write_piece(const ParamsOf<Variant>& p, const It
   const int32_t head = item.plan.kv_head * p.group.divisor + packed - qo_idx * p.group.divisor;
   const int64_t token = item.request.qo_begin + qo_idx;
   float scale = p.v_scale;
-  if constexpr (Variant::kSoftmax) {
+  [[maybe_unused]] const attention::Row who{item.plan.request_idx, qo_idx,          head, item.plan.kv_head,
+                                            item.request.qo_len,   item.request.kv_len};
+  if constexpr (Variant::kFinishes) {
+    const float keep = p.variant.update(who, sum.state.m, sum.state.d);
+#pragma unroll
+    for (int32_t i = 0; i < 4; ++i) sum.o[i] = p.variant.finish(who, sum.o[i], sum.state.m, sum.state.d, keep);
+  } else if constexpr (Variant::kSoftmax) {
     if (p.variant.has_sink()) {
-      const attention::Row who{item.plan.request_idx, qo_idx, head, item.plan.kv_head, item.request.qo_len,
-                               item.request.kv_len};
       scale *= sum.state.merge({p.variant.sink(who) * math::kLog2e, 1}).keep;
     }
     scale = sum.state.d > 0 ? scale * reciprocal(sum.state.d) : 0;
