@@ -137,20 +137,19 @@ std::optional<Key> attention_key(int32_t tile, int64_t d_qk, int64_t d_vo, DType
           .m_tiles = int32_t(m_tiles),
           .warps_q = tile <= 32 ? 1 : 4,
           .tile_kv = 16,
+          .block_kv = 16,
           .stages = 3};
   const int32_t least = size_of(kv) == 1 ? 32 : 16;
   if (key.warps_q == 1)
-    key.tile_kv = size_of(kv) == 1 || d <= 64 || (alone && d <= 128) ? 32 : 16;
-  else if (m_tiles == 2)
-    key.tile_kv = size_of(kv) == 1 ? 32 : 48, key.stages = 3;  // what registers hold
-  else
-    key.tile_kv = d > 128 ? 32 : 64, key.stages = 2;
+    key.tile_kv = key.block_kv = size_of(kv) == 1 || d <= 64 || (alone && d <= 128) ? 32 : 16;
+  else  // blocks: what leaves registers for the queries of 32 rows
+    key.tile_kv = d > 128 ? 32 : 64, key.stages = 2, key.block_kv = d > 128 || (m_tiles == 2 && d > 64) ? least : 32;
   for (;;) {
     if (SharedLayout(key).bytes <= max_shared_bytes) return key;
     if (key.stages > 2)
       --key.stages;
     else if (key.tile_kv > least)
-      key.tile_kv = key.tile_kv > 32 ? 32 : 16;
+      key.tile_kv = key.tile_kv > 32 ? 32 : 16, key.block_kv = std::min(key.block_kv, key.tile_kv);
     else
       return {};
   }
@@ -208,8 +207,8 @@ Common common_of(const AttentionCall& call, char* workspace) {
   p.out = a.out.data, p.out_dtype = a.out.dtype;
   p.out_token = a.out.strides[0], p.out_head = a.out.strides[1];
   const uint64_t size = uint64_t(size_of(a.out.dtype));
-  p.out_in_fours =
-      (uint64_t(a.out.data) | uint64_t(p.out_token) * size | uint64_t(p.out_head) * size) % (4 * size) == 0;
+  const uint64_t places = uint64_t(a.out.data) | uint64_t(p.out_token) * size | uint64_t(p.out_head) * size;
+  p.out_in_fours = places % (4 * size) == 0, p.out_in_eights = places % (8 * size) == 0;
   if (a.lse.defined()) p.lse = a.lse.as<float>(), p.lse_token = a.lse.strides[0], p.lse_head = a.lse.strides[1];
   p.lse_scale = a.options.lse_base == LogBase::k2 ? 1.f : math::kLn2;
   p.v_scale = a.options.v_scale;

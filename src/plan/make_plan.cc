@@ -185,7 +185,7 @@ int64_t balance(const PlanConfig& c, std::span<const PlanRequest> requests, int6
   std::vector<Tile> trial = tiles;
   for (int64_t parts = 1; parts <= 8 && best > good; parts *= 2) {
     for (Tile& t : trial) t.step = 0;
-    choose_splits(c, requests, std::max<int64_t>(1, ideal / parts), trial);
+    choose_splits(c, requests, std::max<int64_t>(1, good / parts), trial);
     const int64_t makespan = makespan_of(c, trial);
     if (makespan < best - best / 64) tiles = trial, best = makespan;  // a split must earn its merge
   }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// fulmen_gpu_bench OUT.json [PREFIX | attention [IDS] | plan]: times the standard rows on device 0 (those whose ids
-// start so, or attention's, or its planning), writes JSON, prints a table. A row's floor is its bytes at the copy
-// bandwidth measured in the same run, or its flops at 800 TFLOP/s, what bf16 matrix products of random data reach on an
-// H100.
+// fulmen_gpu_bench OUT.json [PREFIX | attention [IDS] | plan | jit FOLDER]: times the standard rows on device 0 (those
+// whose ids start so, or attention's, or its planning), writes JSON, prints a table. A row's floor is its bytes at the
+// copy bandwidth measured in the same run, or its flops at 800 TFLOP/s, what bf16 matrix products of random data reach on
+// an H100. jit: how fast the kernels of a pack or cache are found.
 #include <fulmen/core/error.h>
 
 #include <algorithm>
@@ -73,11 +73,6 @@ Result measure(Timer& timer, const Row& row) {
   return r;
 }
 
-std::string text_or(const char* variable, const char* otherwise) {
-  const char* text = std::getenv(variable);
-  return text == nullptr ? otherwise : text;
-}
-
 struct Ceilings {
   double copy = 0, event_us = 0, host_ns = 0, launch_ns = 0;
 };
@@ -86,13 +81,10 @@ void write_json(const std::string& path, const std::string& name, const std::vec
                 const Ceilings& c) {
   int32_t version = 0;
   driver::api().version(&version);
-  char date[32] = "";
-  const std::time_t now = std::time(nullptr);
-  std::strftime(date, sizeof date, "%Y-%m-%d", std::gmtime(&now));
   std::ofstream out(path);
   out << "{\"device\": \"" << cuda::device(0).name << "\", \"driver\": \"CUDA " << version / 1000 << "."
-      << version % 1000 / 10 << "\", \"commit\": \"" << text_or("FULMEN_COMMIT", "unknown") << "\", \"date\": \""
-      << date << "\", \"suite\": \"" << name << "\",\n"
+      << version % 1000 / 10 << "\", \"commit\": \"" << commit() << "\", \"date\": \"" << today() << "\", \"suite\": \""
+      << name << "\",\n"
       << " \"ceilings\": {\"copy_bytes_per_second\": " << c.copy << ", \"event_us\": " << c.event_us
       << ", \"host_ns_per_call\": " << c.host_ns << ", \"launch_ns\": " << c.launch_ns << "},\n \"rows\": [\n";
   for (size_t i = 0; i < results.size(); ++i) {
@@ -155,10 +147,24 @@ int run(const std::string& path, const std::string& prefix, const std::string& i
 }
 
 }  // namespace
+
+std::string commit() {
+  const char* text = std::getenv("FULMEN_COMMIT");
+  return text == nullptr ? "unknown" : text;
+}
+
+std::string today() {
+  char date[32] = "";
+  const std::time_t now = std::time(nullptr);
+  std::strftime(date, sizeof date, "%Y-%m-%d", std::gmtime(&now));
+  return date;
+}
+
 }  // namespace fulmen::gpu
 
 int main(int argc, char** argv) {
   try {
+    if (argc == 4 && std::string_view(argv[2]) == "jit") return fulmen::gpu::measure_jit(argv[1], argv[3]);
     return fulmen::gpu::run(argc > 1 ? argv[1] : "gpu-memory.json", argc > 2 ? argv[2] : "", argc > 3 ? argv[3] : "");
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s\n", e.what());

@@ -29,4 +29,11 @@ std::vector<Row> attention_suite();
 std::vector<Row> plan_suite();      // what attention's planning costs
 std::vector<Row> sampling_suite();  // S1 to S8
 
+// Writes and prints how fast the kernels of a pack or cache folder are found. Not 0: one was not. Needs no GPU.
+int measure_jit(const std::string& path, const std::string& folder);
+
+// For the heads of result files: FULMEN_COMMIT, and YYYY-MM-DD.
+std::string commit();
+std::string today();
+
 }  // namespace fulmen::gpu

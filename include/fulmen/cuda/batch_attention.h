@@ -22,13 +22,14 @@ struct Key {
   int32_t m_tiles = 1;             // of 16 rows, per warp
   int32_t warps_q = 1;             // 1 or 4
   int32_t tile_kv = 16;            // keys per stage
+  int32_t block_kv = 16;           // of them, at a time in a warp's registers
   int32_t stages = 3;
 
   constexpr bool operator==(const Key&) const = default;
   template <class K, class F>
   static constexpr void for_fields(K& k, F&& f) {
     f("q", k.q), f("kv", k.kv), f("d_qk", k.d_qk), f("d_vo", k.d_vo), f("m_tiles", k.m_tiles);
-    f("warps_q", k.warps_q), f("tile_kv", k.tile_kv), f("stages", k.stages);
+    f("warps_q", k.warps_q), f("tile_kv", k.tile_kv), f("block_kv", k.block_kv), f("stages", k.stages);
   }
 };
 
@@ -55,11 +56,15 @@ struct Ranges {
 };
 // What a CTA's threads tell each other: this item and the next one, and whether the CTA is the last at a merge.
 struct Control {
-  Item items[2];
+  Item item, next;
+  int32_t begin;  // of the keys being walked
   Ranges ranges[kWarps];
   const char *k, *v;  // of the item's first key
   int64_t first_id;   // of its pages, in page_ids
   uint32_t is_last;
+  int32_t num_items;
+  int32_t merge_index;  // of the item's slot, if it has one
+  attention::PlanMerge merge;
 };
 // Where a key and its value lie, bytes from the first of the head.
 struct Place {
@@ -118,7 +123,7 @@ struct Common {
   int32_t slots_per_head, merges_per_head;
   int32_t d_qk, d_vo;  // without padding
   DType out_dtype;
-  bool out_in_fours;  // four elements of out are aligned
+  bool out_in_fours, out_in_eights;  // so many elements of out are aligned
   float v_scale, lse_scale;
   int32_t rope_pairs;                    // 0: no rotation
   uint64_t rope_turns[kMaxHeadDim / 2];  // of pair i per position, in turns of 2^-64

@@ -12,8 +12,10 @@ namespace fulmen::cuda::batch_attention {
 template <Key K>
 struct Group {  // the warps that share a tile
   static constexpr int32_t kThreads = K.warps_q * 32;
-  __device__ __forceinline__ static int32_t index(int32_t thread) { return thread / kThreads; }
-  __device__ __forceinline__ static int32_t thread(int32_t thread) { return thread % kThreads; }
+  __device__ __forceinline__ static int32_t index(int32_t thread) { return num_groups(K) == 1 ? 0 : thread / kThreads; }
+  __device__ __forceinline__ static int32_t thread(int32_t thread) {
+    return num_groups(K) == 1 ? thread : thread % kThreads;
+  }
   __device__ __forceinline__ static void sync() {
     if constexpr (K.warps_q == 1)
       sync_warp();
@@ -84,7 +86,7 @@ class Loader {
   __device__ __forceinline__ void fetch(int32_t tile) {
     const int32_t thread = this_thread(), key = first_key(tile) + thread;
     if (p_.page_ids.data == nullptr || thread >= K.tile_kv || key >= end_) return;
-    page_ = p_.page_ids[control().first_id + p_.page_size.quotient(key)];
+    page_ = p_.page_ids.low(control().first_id + p_.page_size.quotient(key));
   }
 
   __device__ __forceinline__ void place(int32_t tile) const {
@@ -95,7 +97,7 @@ class Loader {
       if (p_.page_ids.data == nullptr) {
         at = {key * p_.k_token, key * p_.v_token};
       } else {  // an id that names no page reads the first one: nothing outside the cache is touched
-        const int64_t page = uint64_t(page_) < uint64_t(p_.num_pages) ? page_ : 0;
+        const int64_t page = page_ >= 0 && page_ < p_.num_pages ? page_ : 0;
         const int32_t slot = p_.page_size.remainder(key);
         at = {page * p_.k_page + slot * p_.k_token, page * p_.v_page + slot * p_.v_token};
       }
@@ -145,7 +147,7 @@ class Loader {
   int32_t first_, end_;
   Place* places_;
   uint32_t ring_;
-  int64_t page_ = 0;
+  int32_t page_ = 0;
 };
 
 }  // namespace fulmen::cuda::batch_attention

@@ -23,6 +23,7 @@ __device__ __forceinline__ int32_t forget(int32_t x) {
   asm volatile("" : "+r"(x));
   return x;
 }
+__device__ __forceinline__ uint32_t forget(uint32_t x) { return uint32_t(forget(int32_t(x))); }
 
 // All 32 lanes call.
 template <class T>
