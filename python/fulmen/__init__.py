@@ -15,6 +15,7 @@ from . import (
     attention,
     cascade,
     decode,
+    jit,
     norm,
     page,
     pod,

@@ -27,8 +27,15 @@ bool plans_on_device(AttentionCall& call, const Context& context) {
   return runtime::choose(op(), a.out.device_type, a.out.device_id, &call, context).row != nullptr;
 }
 
+void check_rows(const AttentionArgs& a, const AttentionDims& d) {
+  if (a.qo_indptr.defined() || (d.batch_size == 0 ? d.total_q == 0 : d.total_q % d.batch_size == 0)) return;
+  fail("batch_attention", "q", "has " + std::to_string(d.total_q) + " rows, expected a multiple of batch_size, " +
+                                   std::to_string(d.batch_size) + ", where qo_indptr is missing");
+}
+
 // The most that a plan of these shapes may hold.
 PlanView shape_of(AttentionCall& call, const Context& context) {
+  check_rows(*call.args, call.dims);
   PlanView view;
   view.header.config = plan_config(*call.args, call.dims);
   call.header = &view.header;
@@ -91,6 +98,7 @@ void check_config(const PlanView& plan, const AttentionArgs& args, const Attenti
   same(want.window_left, is.window_left, "window_left");
   same(want.fixed_split_len, is.fixed_split_len, "fixed_split_len");
   same(dims.batch_size, plan.header.batch_size, "batch_size");
+  if (plan.header.on_device != 0) check_rows(args, dims);
   if (plan.header.on_device != 0)
     return require(dims.total_q <= plan.header.total_q, "batch_attention", "total_q", dims.total_q,
                    std::to_string(plan.header.total_q) + " or less, as planned");
