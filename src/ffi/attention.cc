@@ -242,9 +242,10 @@ FULMEN_FFI_EXPORT(attention_forget_lengths, "plan", "lengths on a device have ch
 FULMEN_FFI_EXPORT(attention_plan_bytes, "plan", "bytes of memory that a plan made on a device needs for its lists");
 FULMEN_FFI_EXPORT(attention_workspace_bytes, "plan", "bytes of workspace that running the plan needs");
 FULMEN_FFI_EXPORT(attention_plan_text, "plan", "the plan in words: totals, then one line per work item and merge");
-FULMEN_FFI_EXPORT(flashinfer_variant, "name, text, tensors, scalars",
-                  "a variant in FlashInfer's form, compiled at its first run; tensors and scalars: what it gets besides, "
-                  "as 'name type, ...' with C++ types");
+FULMEN_FFI_EXPORT(
+    flashinfer_variant, "name, text, tensors, scalars",
+    "a variant in FlashInfer's form, compiled at its first run; tensors and scalars: what it gets besides, "
+    "as 'name type, ...' with C++ types");
 FULMEN_FFI_EXPORT_PACKED(attention_run_variant, "plan, variant, q, k, v, out, lse, workspace, extras", 9,
                          "runs a plan with a variant; extras: its tensors, None for one that is not given, then its "
                          "scalars, each an argument; workspace None: of the stream's memory");

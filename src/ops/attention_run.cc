@@ -29,8 +29,9 @@ bool plans_on_device(AttentionCall& call, const Context& context) {
 
 void check_rows(const AttentionArgs& a, const AttentionDims& d) {
   if (a.qo_indptr.defined() || (d.batch_size == 0 ? d.total_q == 0 : d.total_q % d.batch_size == 0)) return;
-  fail("batch_attention", "q", "has " + std::to_string(d.total_q) + " rows, expected a multiple of batch_size, " +
-                                   std::to_string(d.batch_size) + ", where qo_indptr is missing");
+  fail("batch_attention", "q",
+       "has " + std::to_string(d.total_q) + " rows, expected a multiple of batch_size, " +
+           std::to_string(d.batch_size) + ", where qo_indptr is missing");
 }
 
 // The most that a plan of these shapes may hold.

@@ -28,11 +28,11 @@ struct ScalarType {
   size_t size;
   void (*put)(char* to, double x);
 };
-constexpr ScalarType kScalars[] = {{"float", 4, put<float>},      {"double", 8, put<double>},
-                                   {"int", 4, put<int32_t>},      {"int32_t", 4, put<int32_t>},
+constexpr ScalarType kScalars[] = {{"float", 4, put<float>},       {"double", 8, put<double>},
+                                   {"int", 4, put<int32_t>},       {"int32_t", 4, put<int32_t>},
                                    {"uint32_t", 4, put<uint32_t>}, {"int64_t", 8, put<int64_t>},
                                    {"uint64_t", 8, put<uint64_t>}, {"bool", 1, put<bool>},
-                                   {"int8_t", 1, put<int8_t>},    {"uint8_t", 1, put<uint8_t>}};
+                                   {"int8_t", 1, put<int8_t>},     {"uint8_t", 1, put<uint8_t>}};
 
 const ScalarType& scalar_type(const std::string& name) {
   for (const ScalarType& t : kScalars)

@@ -158,10 +158,8 @@ TEST_F(CudaFlashInferVariant, Mask) {
   const void* const mask = args.custom_mask.data;
   const void* const offsets = args.mask_indptr.data;
   args.custom_mask = args.mask_indptr = {};
-  const FlashInferVariant v{"MaskedAttention",
-                            kMaskText,
-                            {{"custom_mask", "uint8_t"}, {"mask_indptr", "int32_t"}},
-                            {{"sm_scale", "double"}}};
+  const FlashInferVariant v{
+      "MaskedAttention", kMaskText, {{"custom_mask", "uint8_t"}, {"mask_indptr", "int32_t"}}, {{"sm_scale", "double"}}};
   run(v, args, c, {mask, offsets}, {double(c.options.sm_scale)});
   d.fetch();
   EXPECT_TRUE(within(p, reference::attention(p.args, reference::Products::kHalf)));

@@ -50,9 +50,8 @@ def decode_plan(w, p, tables=None, **options):
 def test_plan_and_run_do_not_wait(rng):
     p = paged(rng, [1, 0, 33, 700], [1, 2, 3, 40])
     d = paged(rng, [5, 80])
-    decode, prefill = (
-        cls(workspace()) for cls in (fulmen.BatchDecodeWithPagedKVCacheWrapper, fulmen.BatchPrefillWithPagedKVCacheWrapper)
-    )
+    decode = fulmen.BatchDecodeWithPagedKVCacheWrapper(workspace())
+    prefill = fulmen.BatchPrefillWithPagedKVCacheWrapper(workspace())
     mask = torch.rand(sum(int(q) * int(k) for q, k in zip(p.qo_lens, p.kv_lens)), device="cuda") < 0.5
     tables, own = p.ints("qo_indptr", "indptr", "indices", "last"), d.ints("indptr", "indices", "last")
     options = {"causal": True, "q_data_type": "float16"}

@@ -6,9 +6,9 @@
 //
 //   REGISTER_LOGITS_TRANSFORM   logit(), of q·k; without softmax its result is the weight
 //   REGISTER_LOGITS_MASK        keep()
-//   REGISTER_M_D_UPDATE         once per row at its end, on the state (m in log2 units, d) of all keys; kv_tile_idx is 0
-//   REGISTER_OUTPUT_TRANSFORM   finish(), on each element of the sum of weights times values
-//   sm_scale_log2               scale_log2(); a constructor that asks for lengths to set it gets 0
+//   REGISTER_M_D_UPDATE         once per row at its end, on the state (m in log2 units, d) of all keys; kv_tile_idx is
+//   0 REGISTER_OUTPUT_TRANSFORM   finish(), on each element of the sum of weights times values sm_scale_log2
+//   scale_log2(); a constructor that asks for lengths to set it gets 0
 #pragma once
 #include <fulmen/attention/state.h>
 #include <fulmen/attention/variant.h>
@@ -22,33 +22,35 @@
   template <class P_, class T_>                \
   FULMEN_FN T_ KeyTransform(const P_& params, T_ k) const __VA_ARGS__
 
-#define REGISTER_LOGITS_TRANSFORM(params, logits, batch_idx, qo_idx, kv_idx, qo_head_idx, kv_head_idx, ...)        \
-  static constexpr bool kTransformsLogits = true;                                                                  \
-  template <class P_, class T_>                                                                                    \
+#define REGISTER_LOGITS_TRANSFORM(params, logits, batch_idx, qo_idx, kv_idx, qo_head_idx, kv_head_idx, ...)       \
+  static constexpr bool kTransformsLogits = true;                                                                 \
+  template <class P_, class T_>                                                                                   \
   FULMEN_FN T_ LogitsTransform(const P_& params, T_ logits, uint32_t batch_idx, uint32_t qo_idx, uint32_t kv_idx, \
                                uint32_t qo_head_idx, uint32_t kv_head_idx) __VA_ARGS__
 
-#define REGISTER_LOGITS_MASK(params, batch_idx, qo_idx, kv_idx, qo_head_idx, kv_head_idx, ...)                        \
-  static constexpr bool kMasksLogits = true;                                                                          \
-  template <class P_>                                                                                                 \
-  FULMEN_FN bool LogitsMask(const P_& params, uint32_t batch_idx, uint32_t qo_idx, uint32_t kv_idx, uint32_t qo_head_idx, \
-                            uint32_t kv_head_idx) __VA_ARGS__
+#define REGISTER_LOGITS_MASK(params, batch_idx, qo_idx, kv_idx, qo_head_idx, kv_head_idx, ...)      \
+  static constexpr bool kMasksLogits = true;                                                        \
+  template <class P_>                                                                               \
+  FULMEN_FN bool LogitsMask(const P_& params, uint32_t batch_idx, uint32_t qo_idx, uint32_t kv_idx, \
+                            uint32_t qo_head_idx, uint32_t kv_head_idx) __VA_ARGS__
 
-#define REGISTER_M_D_UPDATE(params, kv_tile_idx, qo_head_idx, m, d, scale, ...)                                     \
-  static constexpr bool kUpdates = true;                                                                            \
-  template <class P_>                                                                                               \
-  FULMEN_FN void update_m_d(const P_& params, uint32_t kv_tile_idx, uint32_t qo_head_idx, float& m, float& d,      \
+#define REGISTER_M_D_UPDATE(params, kv_tile_idx, qo_head_idx, m, d, scale, ...)                               \
+  static constexpr bool kUpdates = true;                                                                      \
+  template <class P_>                                                                                         \
+  FULMEN_FN void update_m_d(const P_& params, uint32_t kv_tile_idx, uint32_t qo_head_idx, float& m, float& d, \
                             float& scale) __VA_ARGS__
 
-#define REGISTER_OUTPUT_TRANSFORM(params, output, batch_idx, qo_idx, qo_head_idx, m, d, scale, ...)                 \
-  static constexpr bool kTransformsOutput = true;                                                                   \
-  template <class P_, class T_>                                                                                     \
+#define REGISTER_OUTPUT_TRANSFORM(params, output, batch_idx, qo_idx, qo_head_idx, m, d, scale, ...)                    \
+  static constexpr bool kTransformsOutput = true;                                                                      \
+  template <class P_, class T_>                                                                                        \
   FULMEN_FN T_ OutputTransform(const P_& params, T_ output, uint32_t batch_idx, uint32_t qo_idx, uint32_t qo_head_idx, \
                                float& m, float& d, float scale) __VA_ARGS__
 
-#define DEFINE_HAS_MEMBER(member)                                                                    \
-  template <class P_>                                                                                \
-  inline constexpr bool has_##member##_v = requires(const P_& params_) { params_.member; };
+#define DEFINE_HAS_MEMBER(member)                                        \
+  template <class P_>                                                    \
+  inline constexpr bool has_##member##_v = requires(const P_& params_) { \
+    params_.member;                                                      \
+  };
 // NOLINTEND
 
 namespace fulmen::attention::flashinfer {
@@ -154,8 +156,8 @@ struct Adapted : Defaults {
   FULMEN_FN float finish(Row row, float o, float m, float d, float scale) const {
     if constexpr (Theirs::kTransformsOutput) {
       const Params p = params(row);
-      return theirs(p, row).OutputTransform(p, o, uint32_t(row.batch_idx), uint32_t(row.qo_idx), uint32_t(row.qo_head), m,
-                                            d, scale);
+      return theirs(p, row).OutputTransform(p, o, uint32_t(row.batch_idx), uint32_t(row.qo_idx), uint32_t(row.qo_head),
+                                            m, d, scale);
     }
     return d > 0 ? o * scale / d : 0;
   }

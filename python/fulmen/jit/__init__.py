@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attention variants of the caller's, as C++ text in FlashInfer's form, and FlashInfer's factories of modules.
 
-    wrapper = BatchPrefillWithPagedKVCacheWrapper(workspace, backend="fa2", jit_args=[
-        "my_sink", *three_dtypes, torch.int32, 128, 128, ["sink"], ["float"], ["sm_scale"], ["double"], "MySink", text])
+    names = ["sink"], ["float"], ["sm_scale"], ["double"]
+    jit_args = ["my_sink", *three_dtypes, torch.int32, 128, 128, *names, "MySink", text]
+    wrapper = BatchPrefillWithPagedKVCacheWrapper(workspace, backend="fa2", jit_args=jit_args)
     wrapper.run(q, kv_cache, sink, sm_scale)
 
-A variant is compiled at its first run, by NVRTC, for the GPU of its tensors; the cache of `fulmen jit list` keeps it. All
-other factories give modules without work to do: kernels are compiled when they are first called, or come from a pack.
+A variant is compiled at its first run, by NVRTC, for the GPU of its tensors; the cache of `fulmen jit list` keeps it.
+All other factories give modules without work to do: kernels are compiled when they are first called, or come from a pack.
 """
 
 from __future__ import annotations

@@ -116,8 +116,7 @@ __device__ __forceinline__ RowOut row_out(const ParamsOf<Variant>& p, const Item
           int64_t(item.request.qo_begin) + qo_idx};
 }
 __device__ __forceinline__ attention::Row row_of(const Item& item, const RowOut& row) {
-  return {item.plan.request_idx, row.qo_idx,          row.head,
-          item.plan.kv_head,     item.request.qo_len, item.request.kv_len};
+  return {item.plan.request_idx, row.qo_idx, row.head, item.plan.kv_head, item.request.qo_len, item.request.kv_len};
 }
 // The last word of a variant that has it.
 template <class Variant>
