@@ -7,7 +7,7 @@
     wrapper.run(q, kv_cache, sink, sm_scale)
 
 A variant is compiled at its first run, by NVRTC, for the GPU of its tensors; the cache of `fulmen jit list` keeps it.
-All other factories give modules without work to do: kernels are compiled when they are first called, or come from a pack.
+All other factories give modules without work to do: kernels are compiled at their first call, or come from a pack.
 """
 
 from __future__ import annotations
