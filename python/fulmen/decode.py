@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import _attention as core
-from ._arrays import Array, arg, host_ints, out_arg, scalar, takes_dlpack
+from ._arrays import Array, arg, out_arg, scalar, takes_dlpack
 from ._dtypes import dtype_name
 from ._ffi import lib
 from ._options import check_backend, check_kv_layout, check_pos_encoding_mode, only, unpack_paged_kv_cache
@@ -50,7 +50,7 @@ def single_decode_with_kv_cache(
     out, lse = core.outputs(q, shape, core.output_dtype(core.dtype_of(q)), None, None, return_lse)
     lib.attention(
         "single_decode", arg(q), arg(k), arg(v), None, None, None, None, None, None, arg(out), arg(lse), None, None,
-        core.alibi_of(pos_encoding_mode, q.shape[0]), None, None,
+        core.alibi_slopes_for(q, pos_encoding_mode, q.shape[0]), None, None,
         *core.options(
             kv_layout, False, window_left, logits_soft_cap, sm_scale, scalar(q_scale, "q_scale", 1.0),
             scalar(k_scale, "k_scale", 1.0), scalar(v_scale, "v_scale", 1.0),
@@ -159,8 +159,7 @@ class BatchDecodeWithPagedKVCacheWrapper(core.PlannedBatch):
         self._set_options(
             q_len_per_req > 1, pos_encoding_mode, window_left, logits_soft_cap, sm_scale, rope_scale, rope_theta
         )
-        host_pages = host_ints(self._paged_kv_indices_buf)
-        num_pages = int(host_pages.max(initial=-1)) + 1
+        num_pages = core.largest(indices) + 1
         self._set_shapes(
             num_qo_heads, num_kv_heads, head_dim, head_dim, page_size, q_data_type, kv_data_type, o_data_type,
             batch_size * q_len_per_req, num_pages,
@@ -184,7 +183,9 @@ class BatchDecodeWithPagedKVCacheWrapper(core.PlannedBatch):
             )
         given = {"indptr": indptr, "indices": indices, "last_page_len": last_page_len}
         copies = [core.copy_into(buffer, x, name) for buffer, (name, x) in zip(self._buffers, given.items())]
-        self._paged_kv_indptr_buf, self._paged_kv_indices_buf, self._paged_kv_last_page_len_buf = copies
+        # A captured graph sees all of the buffer of page ids, whose used part varies.
+        self._paged_kv_indptr_buf, self._paged_kv_last_page_len_buf = copies[0], copies[2]
+        self._paged_kv_indices_buf = self._buffers[1]
 
     def _state(self) -> tuple[Any, ...]:
         return (*super()._state(), self._q_len_per_req)

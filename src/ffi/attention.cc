@@ -105,7 +105,7 @@ void run_entry(AttentionEntry entry, const AttentionArgs& a, const Context& cont
 class PlanObject : public tvm::ffi::Object {
  public:
   explicit PlanObject(const Context& context) : batch(context) {}
-  attention::BatchAttention batch;
+  mutable attention::BatchAttention batch;  // where its plan lies changes from run to run
   AttentionArgs args;
   std::vector<tvm::ffi::Tensor> kept;
   TVM_FFI_DECLARE_OBJECT_INFO_FINAL("fulmen.AttentionPlan", PlanObject, tvm::ffi::Object);
@@ -125,7 +125,15 @@ void attention_(PackedArgs args, tvm::ffi::Any*) {
   run_entry(parse_entry(args[0]), a, context_of(a.q));
 }
 
-// entry, then kArguments; returns the plan. Only index tensors are read; q, k, v and out lend shapes and dtypes.
+bool lengths_on_device(const AttentionArgs& a) {
+  if (a.q.device_type == DeviceType::kCpu) return false;
+  for (const TensorView* t : {&a.qo_indptr, &a.kv_indptr, &a.last_page_len, &a.seq_lens, &a.mask_indptr})
+    if (t->defined() && t->device_type != a.q.device_type) return false;
+  return true;
+}
+
+// entry, then kArguments; returns the plan. Only index tensors are read, those on a device by run(); q, k, v and out
+// lend shapes and dtypes.
 void attention_plan_(PackedArgs args, tvm::ffi::Any* result) {
   expect(args, 1 + kNumArguments, "attention_plan");
   const AttentionArgs a = read(args, 1);
@@ -134,9 +142,17 @@ void attention_plan_(PackedArgs args, tvm::ffi::Any* result) {
   // Tables, masks and slopes are read again by every run; q, k, v, out, lse and workspace are that run's own.
   for (int32_t i : {4, 5, 6, 7, 8, 9, 12, 13, 14, 15})
     if (auto held = args[i].as<tvm::ffi::Tensor>()) plan->kept.push_back(*held);
-  plan->batch.plan(a, parse_entry(args[0]));
+  if (lengths_on_device(a))
+    plan->batch.plan_on_device(a, parse_entry(args[0]));
+  else
+    plan->batch.plan(a, parse_entry(args[0]));
   *result = Plan(plan);
 }
+
+// memory: keeps the lists of a plan that is made on a device, so that plans may share a workspace.
+void attention_keep_plan_(Plan plan, Tensor memory) { plan->batch.keep_plan_in(view(memory)); }
+// Lengths have changed: the next run plans again.
+void attention_forget_lengths_(Plan plan) { plan->batch.forget_lengths(); }
 
 void attention_run_(Plan plan, Tensor q, Tensor k, Tensor v, Tensor out, MaybeTensor lse, MaybeTensor sinks,
                     MaybeTensor workspace, double q_scale, double k_scale, double v_scale) {
@@ -144,10 +160,12 @@ void attention_run_(Plan plan, Tensor q, Tensor k, Tensor v, Tensor out, MaybeTe
   a.q = view(q), a.k = view(k), a.v = view(v), a.out = view(out), a.lse = view(lse), a.workspace = view(workspace);
   if (sinks.has_value()) a.sinks = view(sinks);
   a.options.q_scale = float(q_scale), a.options.k_scale = float(k_scale), a.options.v_scale = float(v_scale);
+  plan->batch.use(context_of(a.q));
   plan->batch.run(a);
 }
 
 int64_t attention_workspace_bytes_(Plan plan) { return plan->batch.workspace_bytes(); }
+int64_t attention_plan_bytes_(Plan plan) { return plan->batch.plan_bytes(); }
 String attention_plan_text_(Plan plan) { return attention::to_string(plan->batch.plan().view()); }
 
 }  // namespace fulmen::ffi
@@ -160,5 +178,11 @@ FULMEN_FFI_EXPORT_PACKED(attention_plan, "entry, " FULMEN_FFI_ATTENTION_ARGUMENT
                          "returns a plan for batches of these lengths; q, k, v and out lend only shapes and dtypes");
 FULMEN_FFI_EXPORT(attention_run, "plan, q, k, v, out, lse, sinks, workspace, q_scale, k_scale, v_scale",
                   "runs a plan; the rest of the arguments is as planned");
+FULMEN_FFI_EXPORT(
+    attention_keep_plan, "plan, memory",
+    "gives a plan whose lengths lie on a device memory of attention_plan_bytes for its lists; its workspace "
+    "may then be shared by plans that run one after the other");
+FULMEN_FFI_EXPORT(attention_forget_lengths, "plan", "lengths on a device have changed: the next run plans again");
+FULMEN_FFI_EXPORT(attention_plan_bytes, "plan", "bytes of memory that a plan made on a device needs for its lists");
 FULMEN_FFI_EXPORT(attention_workspace_bytes, "plan", "bytes of workspace that running the plan needs");
 FULMEN_FFI_EXPORT(attention_plan_text, "plan", "the plan in words: totals, then one line per work item and merge");

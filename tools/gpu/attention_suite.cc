@@ -76,7 +76,8 @@ Problem problem(const Batch& b) {
           .flops = c.flops,
           .launch = [sets](int32_t set, const Context& context) {
             const Planned& p = *sets[size_t(set)];
-            attention::run_planned(p.batch.plan().view(), p.args, AttentionEntry::kBatchAttention, context, true);
+            attention::run_planned(p.batch.plan().view(), p.args, AttentionEntry::kBatchAttention, context,
+                                   {.resident = true});
           }};
 }
 

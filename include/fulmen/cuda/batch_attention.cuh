@@ -129,7 +129,9 @@ __device__ __forceinline__ bool attend(const ParamsOf<Variant>& p, const Item& i
 
 template <class Variant>
 __device__ __forceinline__ void load_item(const ParamsOf<Variant>& p, int32_t index, Item& item) {
-  static_cast<Record&>(item) = reinterpret_cast<const Record*>(p.workspace + kRecords)[index];
+  const int32_t record = p.record_heads.quotient(index);
+  static_cast<Record&>(item) = reinterpret_cast<const Record*>(p.workspace + kRecords)[record];
+  item.plan.kv_head += index - record * p.record_heads.divisor;
 }
 
 // While the first keys are on their way: what comes after this item, and the merge that it belongs to.

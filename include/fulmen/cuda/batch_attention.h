@@ -117,6 +117,10 @@ struct Common {
   int64_t table_stride;                                      // > 0: page_ids is a table with so many per request
   int64_t num_pages;
   Divisor page_size, group;
+  // A record of a plan that was made on the device stands for an item of each kv head, whose slots and merges lie so
+  // far apart; a record of one that was uploaded is one item: 1, 0, 0.
+  Divisor record_heads;
+  int32_t slots_per_head, merges_per_head;
   int32_t d_qk, d_vo;  // without padding
   DType out_dtype;
   bool out_in_fours, out_in_eights;  // so many elements of out are aligned

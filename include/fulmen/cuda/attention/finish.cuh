@@ -213,6 +213,7 @@ __device__ __forceinline__ void merge_slots(const ParamsOf<Variant>& p, const Pl
   static_assert(kPieces <= kThreads && kRoom > 0);
   const uint32_t room = shared_address(dynamic_shared() + kShared.stages);
   const int32_t num_rows = item.plan.num_rows, num_slots = merge.num_slots;
+  const int32_t slot_begin = item.plan.kv_head * p.slots_per_head + merge.slot_begin;
   const int32_t fit = kRoom / num_slots < num_rows ? kRoom / num_slots : num_rows, step = fit > 0 ? fit : 1;
   const int32_t slot_step = fit > 0 ? num_slots : kRoom;
 #pragma unroll 1
@@ -226,7 +227,7 @@ __device__ __forceinline__ void merge_slots(const ParamsOf<Variant>& p, const Pl
       for (int32_t i = fresh_thread(); i < slots * rows * kPieces; i += kThreads) {
         const int32_t at = i / kPieces, piece = i % kPieces, k = int32_t(uint32_t(at) / uint32_t(rows));
         const int32_t of_tile = row + at - k * rows;
-        const Slot<K> slot(p.workspace, plan.slot_outputs, plan.slot_states, merge.slot_begin + first + k);
+        const Slot<K> slot(p.workspace, plan.slot_outputs, plan.slot_states, slot_begin + first + k);
         const uint32_t to = room + uint32_t(at * kChunks * 16);
         copy_async_16(to + uint32_t(piece * 16), slot.piece(of_tile, piece * 4), true);
         if (piece == 0) store_shared<8>(to + kPieces * 16, load_coherent_8(slot.states + of_tile));
@@ -260,12 +261,13 @@ __device__ __forceinline__ void finish(const ParamsOf<Variant>& p, const PlanOnD
     });
     return;
   }
-  const Slot<K> mine(p.workspace, plan.slot_outputs, plan.slot_states, item.plan.slot);
+  const int32_t kv_head = item.plan.kv_head;
+  const Slot<K> mine(p.workspace, plan.slot_outputs, plan.slot_states, kv_head * p.slots_per_head + item.plan.slot);
   for_pieces<K>(item.plan.num_rows,
                 [&](int32_t row, int32_t column) { mine.put(row, column, shared_sum<K, Variant>(row, column)); });
   const attention::PlanMerge merge = control.merge;
-  uint32_t* arrivals = reinterpret_cast<uint32_t*>(p.workspace + plan.arrivals) + control.merge_index;
-  if (!arrives_last(arrivals, merge.num_slots)) return;
+  uint32_t* arrivals = reinterpret_cast<uint32_t*>(p.workspace + plan.arrivals);
+  if (!arrives_last(arrivals + kv_head * p.merges_per_head + control.merge_index, merge.num_slots)) return;
   merge_slots<K>(p, plan, item, merge);
 }
 

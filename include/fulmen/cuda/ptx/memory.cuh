@@ -77,6 +77,8 @@ __device__ __forceinline__ Bits<N> load_shared_by_rows(const void* p) {
   return b;
 }
 
+__device__ __forceinline__ void prefetch_to_l2(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+
 // What another CTA of this launch wrote, after a fence and a barrier; past L1, which may hold an older copy.
 __device__ __forceinline__ Bits<16> load_coherent_16(const void* p) {
   Bits<16> b;
