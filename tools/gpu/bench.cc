@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // fulmen_gpu_bench OUT.json [PREFIX | attention [IDS] | plan | jit FOLDER]: times the standard rows on device 0 (those
 // whose ids start so, or attention's, or its planning), writes JSON, prints a table. A row's floor is its bytes at the
-// copy bandwidth measured in the same run, or its flops at 800 TFLOP/s, what bf16 matrix products of random data reach on
-// an H100. jit: how fast the kernels of a pack or cache are found.
+// copy bandwidth measured in the same run, or its flops at 800 TFLOP/s, what bf16 matrix products of random data reach
+// on an H100. jit: how fast the kernels of a pack or cache are found.
 #include <fulmen/core/error.h>
 
 #include <algorithm>

@@ -72,9 +72,8 @@ __device__ __forceinline__ void write_record(const Params& p, uint32_t at, const
   struct Words {
     Bits<16> part[3];
   };
-  const batch_attention::Record record{
-      {t.request_idx, 0, 1, t.row_begin, t.num_rows, begin, end, split_len, slot},
-      {t.request.qo_begin, t.request.qo_len, t.request.kv_len}};
+  const batch_attention::Record record{{t.request_idx, 0, 1, t.row_begin, t.num_rows, begin, end, split_len, slot},
+                                       {t.request.qo_begin, t.request.qo_len, t.request.kv_len}};
   static_assert(sizeof record == sizeof(Words));
   const Words words = bit_cast<Words>(record);
   char* to = p.workspace + batch_attention::kRecords + int64_t(at) * int64_t(sizeof record);

@@ -57,15 +57,18 @@ class Loader {
 
   // Starts the first stages - 1 tiles. All threads of the CTA have constructed theirs.
   __device__ __forceinline__ void start() {
-    fetch(0);
+    int32_t pages[K.stages];
+#pragma unroll
+    for (int32_t tile = 0; tile < K.stages; ++tile) fetch(tile), pages[tile] = page_;
 #pragma unroll 1
-    for (int32_t tile = 0; tile < K.stages - 1; ++tile) {
+    for (int32_t tile = 0;; ++tile) {
+#pragma unroll
+      for (int32_t i = 0; i < K.stages; ++i) page_ = i == tile ? pages[i] : page_;
       place(tile);
-      fetch(tile + 1);
+      if (tile == K.stages - 1) break;
       Group<K>::sync();
       issue(tile);
     }
-    place(K.stages - 1);
     fetch(K.stages);
   }
   // Waits for a tile, for all warps of the group, and starts the one that takes its predecessor's stage.
@@ -107,6 +110,8 @@ class Loader {
 
   // A thread copies one chunk of every so many rows, of keys and of values; four rows' places are read before any of
   // them is copied. Few registers hold what all its copies share; the rest is added anew for each tile.
+  // kWhole: the tile has all its rows and chunks.
+  template <bool kWhole>
   __device__ __forceinline__ void copy_both(uint32_t to, const Place* places, int32_t num_rows) const {
     using At = Swizzle<kChunksK>;
     constexpr int32_t kRows = Group<K>::kThreads / kChunksK;  // a power of two: turns of sums are exclusive ors
@@ -126,8 +131,8 @@ class Loader {
       for (int32_t i = 0; i < kBatch; ++i) {
         const int32_t r = first + i * kRows;
         const uint32_t there = to + uint32_t((r * kChunksK + (turned ^ At::turn(r))) * 16);
-        copy_async_16(there, k + at[i].k, r < num_k);
-        copy_async_16(there + uint32_t(kValues), v + at[i].v, r < num_v);
+        copy_async_16(there, k + at[i].k, kWhole || r < num_k);
+        copy_async_16(there + uint32_t(kValues), v + at[i].v, kWhole || r < num_v);
       }
     }
   }
@@ -157,7 +162,10 @@ class Loader {
       const uint32_t to = stage(tile);
       if constexpr (kChunksK == kChunksV && Group<K>::kThreads % kChunksK == 0 &&
                     K.tile_kv * kChunksK % Group<K>::kThreads == 0) {
-        copy_both(to, places, num_rows);
+        if (num_rows >= K.tile_kv && p_.d_qk == K.d_qk && p_.d_vo == K.d_vo)
+          copy_both<true>(to, places, num_rows);
+        else
+          copy_both<false>(to, places, num_rows);
       } else {
         copy_rows<kChunksK>(to, control().k, &Place::k, places, num_rows, p_.d_qk * kSize / 16);
         copy_rows<kChunksV>(to + uint32_t(kValues), control().v, &Place::v, places, num_rows, p_.d_vo * kSize / 16);

@@ -75,8 +75,7 @@ __device__ __forceinline__ Request request_of(const Params& p, int32_t i) {
 }
 
 __device__ __forceinline__ Request* requests_of(const Params& p) {
-  return p.batch_size <= kSharedRequests ? shared().requests
-                                         : reinterpret_cast<Request*>(p.workspace + p.requests);
+  return p.batch_size <= kSharedRequests ? shared().requests : reinterpret_cast<Request*>(p.workspace + p.requests);
 }
 
 // All requests, with their first tiles. Returns the number of tiles.

@@ -189,7 +189,7 @@ struct Weights {
 
 // out += P V is done in so many steps, each of some keys and 16 columns.
 template <Key K>
-inline constexpr int32_t kValueSteps = K.block_kv / ValueOperands<K>::kKeys * (K.d_vo / 16);
+inline constexpr int32_t kValueSteps = K.block_kv / ValueOperands<K>::kKeys*(K.d_vo / 16);
 
 template <Key K>
 __device__ __forceinline__ void multiply_values_step(Outputs<K>& out, const Weights<K>& weights,
@@ -214,6 +214,10 @@ __device__ __forceinline__ void multiply_values(Outputs<K>& out, const Weights<K
 #pragma unroll
   for (int32_t at = 0; at < kValueSteps<K>; ++at) multiply_values_step<K>(out, weights, values, at);
 }
+
+// Whether registers hold the scores of the next block while this one's weights are used.
+template <Key K>
+inline constexpr bool kByTurns = K.block_kv < K.tile_kv&& K.d_vo <= 128;
 
 // A block's values and the next one's keys by turns: no product waits for the one before.
 template <Key K>
