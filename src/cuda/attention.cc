@@ -143,7 +143,7 @@ std::optional<Key> attention_key(int32_t tile, int64_t d_qk, int64_t d_vo, DType
   if (key.warps_q == 1)
     key.tile_kv = key.block_kv = size_of(kv) == 1 || d <= 64 || (alone && d <= 128) ? 32 : 16;
   else  // blocks: what leaves registers for the queries of 32 rows
-    key.tile_kv = d > 128 ? 32 : 64, key.stages = 2, key.block_kv = d > 128 || (m_tiles == 2 && d > 64) ? least : 32;
+    key.tile_kv = d > 128 ? 32 : 64, key.stages = 2, key.block_kv = d > 64 ? least : 32;
   for (;;) {
     if (SharedLayout(key).bytes <= max_shared_bytes) return key;
     if (key.stages > 2)
@@ -256,7 +256,11 @@ jit::Unit variant_unit(const Key& key, const attention::VariantCode& variant) {
   jit::Unit unit = jit::unit_of(Attention::kName, key);
   unit.key += " variant=" + variant.name;
   const std::string params = "Params params";
-  unit.source.insert(unit.source.find("using namespace"), "namespace fulmen::attention {\n" + variant.text + "\n}\n");
+  size_t begin = 0;  // of what goes into the namespace: includes stand before it
+  while (variant.text.compare(begin, 8, "#include") == 0) begin = variant.text.find('\n', begin) + 1;
+  unit.source.insert(
+      unit.source.find("using namespace"),
+      variant.text.substr(0, begin) + "namespace fulmen::attention {\n" + variant.text.substr(begin) + "\n}\n");
   unit.source.replace(unit.source.find(params), params.size(),
                       "ParamsOf<fulmen::attention::" + variant.name + "> params");
   return unit;

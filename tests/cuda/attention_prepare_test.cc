@@ -253,7 +253,9 @@ TEST_F(CudaAttentionPrepare, BalancesUsualBatchesLikeTheHost) {
       {"B256 kv1k", {.lens = many(256, 1, 1024), .num_kv_heads = 8, .group = 8, .uniform = true}},
       {"B1024 kv1k", {.lens = many(1024, 1, 1024), .num_kv_heads = 8, .group = 8, .uniform = true}},
       {"q4 B8 kv16k", {.lens = many(8, 4, 16384), .num_kv_heads = 8, .group = 8, .uniform = true}},
-      {"skew", skew}, {"mixed", mixed}, {"prefill", prefill}};
+      {"skew", skew},
+      {"mixed", mixed},
+      {"prefill", prefill}};
   for (const auto& [name, lengths] : batches) {
     SCOPED_TRACE(name);
     const double ratio = check(lengths);

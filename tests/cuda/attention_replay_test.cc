@@ -42,7 +42,9 @@ class Moving {
 
   // Other lengths and pages.
   void move() {
-    const auto pick = [&](int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(rng_); };
+    const auto pick = [&](int64_t low, int64_t high) {
+      return std::uniform_int_distribution<int64_t>(low, high)(rng_);
+    };
     int64_t row = 0, page = 0;
     std::vector<int32_t> ids(size_t(s.batch * s.max_pages));
     for (int32_t& id : ids) id = int32_t(pick(0, s.batch * s.max_pages - 1));
