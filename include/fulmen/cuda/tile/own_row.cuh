@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which part of which row a thread holds. A row has its lanes to itself and they do nothing else: rows on the way while
-// others are computed are those of the SM's other CTAs, which beats a loop that loads ahead (docs/kernels/memory_bound.md).
+// others are computed are those of the SM's other CTAs, which beats a loop that loads ahead
+// (docs/kernels/memory_bound.md).
 #pragma once
 #include <fulmen/cuda/row_shape.h>
 #include <fulmen/cuda/row_tensor.h>
