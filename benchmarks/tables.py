@@ -122,6 +122,7 @@ def kind_of(data: dict[str, Any]) -> tuple[str, Any] | None:
     titles = {
         "host_cost": ("Cost of a call on the host", host_cost),
         "jit": ("Kernels: compiling, and finding them again", jit),
+        "tests": ("Tests on a GPU", facts),
         "jit_crash": ("Processes killed on one cache", facts),
     }
     return titles.get(data["suite"])
