@@ -15,6 +15,7 @@ from . import (
     attention,
     cascade,
     decode,
+    jit,
     norm,
     page,
     pod,
@@ -94,6 +95,7 @@ from .sampling import (
 from .sparse import BlockSparseAttentionWrapper, VariableBlockSparseAttentionWrapper
 from .topk import TopKTieBreak, top_k
 from .utils import next_positive_power_of_2
+from .xqa import xqa, xqa_mla
 
 __all__ = [name for name in globals() if not name.startswith("_") and name not in ("annotations", "Any")]
 __all__ += ["cpu_level", "dependent_launch", "get_num_threads", "set_dependent_launch", "set_num_threads"]

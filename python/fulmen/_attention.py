@@ -7,15 +7,17 @@ read and write it; `PlannedBatch` turns that state into a plan, and into a new p
 
 from __future__ import annotations
 
+import itertools
 import math
+import weakref
 from typing import Any, Sequence
 
 import numpy as np
 
 from ._arrays import Array, arg, check_out, dtype_of, empty, is_native, is_torch, out_arg, scalar
-from ._device_plan import DevicePlan, alibi_slopes_for, on_device, to_device  # noqa: F401
+from ._device_plan import DevicePlan, OnDevice, alibi_slopes_for, on_device, to_device  # noqa: F401
 from ._dtypes import FP8, dtype_name, numpy_dtype
-from ._ffi import lib
+from ._ffi import is_compiling, lib
 from ._options import check_kv_layout, check_pos_encoding_mode, only
 from ._tables import copy_into, index, largest, last_of, lens_of, mask_offsets, pack_mask, paged_lens  # noqa: F401
 
@@ -97,6 +99,13 @@ def outputs(
     return out, lse
 
 
+def call_traced(name: str, *args: Any) -> None:
+    """The operator of torch.ops.fulmen, while PyTorch traces."""
+    from ._torch import call_traced as call
+
+    call(name, *args)
+
+
 class NativeModule:
     """What engines call as wrapper._cached_module: planning again from the wrapper's own buffers."""
 
@@ -109,6 +118,15 @@ class NativeModule:
         return self._wrapper._plan_info
 
 
+_wrappers: weakref.WeakValueDictionary[int, "PlannedBatch"] = weakref.WeakValueDictionary()
+_handles = itertools.count()
+
+
+def wrapper_of(handle: int) -> "PlannedBatch":
+    """The wrapper behind the number that stands for it in PyTorch's graphs."""
+    return _wrappers[handle]
+
+
 class PlannedBatch:
     """State and planning of a batch wrapper. Subclasses set _entry and fill the state in plan()."""
 
@@ -118,13 +136,15 @@ class PlannedBatch:
         self, float_workspace_buffer: Array | None, kv_layout: str, use_cuda_graph: bool, backend: str
     ) -> None:
         check_kv_layout(kv_layout)
+        self._handle = next(_handles)
+        _wrappers[self._handle] = self
         self._kv_layout = kv_layout
         self._float_workspace_buffer = float_workspace_buffer
         self._int_workspace_buffer = self._pin_memory_int_workspace_buffer = None
         self.device = getattr(float_workspace_buffer, "device", "cpu")
         self._use_cuda_graph = bool(use_cuda_graph)
         self._backend = backend
-        self._jit_module = None
+        self._jit_module: Any = None
         self._cached_module: Any = None
         self._plan_info: Any = None
         self._planned_state: Any = None
@@ -221,7 +241,7 @@ class PlannedBatch:
         self._planned_state = self._state()
         self._device_plan.forget_lengths()
         if self._plans_on_device():
-            self._plan_info = self._device_plan
+            self._plan_info = OnDevice()
             return
         rows = self._total_q
         tables = [None if t is None else arg(t) for t in self._tables()]
@@ -262,16 +282,12 @@ class PlannedBatch:
 
     def _scaled_run(
         self, q: Array, k: Array, v: Array, out: Array | None, lse: Array | None, return_lse: bool, sinks: Any,
-        q_scale: Any, k_scale: Any, v_scale: Any, window_left: int | None = None,
+        q_scale: Any, k_scale: Any, v_scale: Any, window_left: int | None = None, extras: Any = None,
     ) -> Array | tuple[Array, Array]:  # fmt: skip
         if self._plan_info is None:
             raise RuntimeError("run() before plan()")
         if window_left is not None and window_left != self._window_left:
             self._window_left = window_left
-        if self._state() != self._planned_state:
-            self._make_plan()
-        if self._plan_info is self._device_plan and not on_device(q):
-            raise ValueError("q lies in host memory, the tables of the plan function on a GPU")
         for name, x, planned in (("q", q, self._cached_q_data_type), ("kv", k, self._cached_kv_data_type)):
             if dtype_of(x) != planned:
                 raise ValueError(
@@ -281,15 +297,29 @@ class PlannedBatch:
         shape = (q.shape[0], self._num_qo_heads, self._head_dim_vo)
         out, lse = outputs(q, shape, self._cached_o_data_type, out, lse, return_lse)
         sinks = None if sinks is None else sinks_arg(sinks)
+        scales = tuple(scalar(x, n, 1.0) for x, n in ((q_scale, "q_scale"), (k_scale, "k_scale"), (v_scale, "v_scale")))
+        if extras is None and is_compiling():
+            call_traced("planned_attention", self._handle, q, k, v, out, lse, sinks, *scales)
+        else:
+            self._run_into(q, k, v, out, lse, sinks, scales, extras)
+        return (out, lse) if return_lse else out
+
+    def _run_into(
+        self, q: Array, k: Array, v: Array, out: Array, lse: Array | None, sinks: Any, scales: Any, extras: Any = None
+    ) -> None:
+        """run() on outputs that are there, with a plan of the state as it is now."""
+        if self._state() != self._planned_state:
+            self._make_plan()
         if on_device(q):
-            self._device_plan.run(self, q, k, v, out, lse, sinks, (q_scale, k_scale, v_scale))
-            return (out, lse) if return_lse else out
+            return self._device_plan.run(self, q, k, v, out, lse, sinks, scales, extras)
+        if isinstance(self._plan_info, OnDevice):
+            raise ValueError("q lies in host memory, the tables of the plan function on a GPU")
+        if extras is not None:
+            return self._jit_module.run(self._plan_info, q, k, v, out, lse, self._workspace_arg, extras)
         lib.attention_run(
             self._plan_info, arg(q), arg(k), arg(v), out_arg(out), None if lse is None else out_arg(lse, "lse"), sinks,
-            self._workspace_arg,
-            scalar(q_scale, "q_scale", 1.0), scalar(k_scale, "k_scale", 1.0), scalar(v_scale, "v_scale", 1.0),
+            self._workspace_arg, *scales,
         )  # fmt: skip
-        return (out, lse) if return_lse else out
 
     def end_forward(self) -> None:
         """Does nothing; FlashInfer's old API called it after a batch."""
@@ -302,12 +332,12 @@ def _torch_uint8() -> Any:
 
 
 def scale_args(args: tuple[Any, ...], q_scale: Any, k_scale: Any, v_scale: Any) -> tuple[Any, Any, Any]:
-    """run(*args): the scales of FP8 tensors, or arguments of a user's JIT module, which is not implemented."""
+    """The scales of a run(*args) without a JIT module: given by name, or as the tensors of FP8."""
     if not args:
         return q_scale, k_scale, v_scale
     if len(args) != 3:
         raise NotImplementedError(
-            f"run: {len(args)} extra positional arguments; only (scale_q, scale_k, scale_v) is implemented"
+            f"run: {len(args)} extra positional arguments and no jit_args; only (scale_q, scale_k, scale_v) is known"
         )
     given = (q_scale, k_scale, v_scale)
     products = [

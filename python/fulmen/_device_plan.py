@@ -12,7 +12,7 @@ import functools
 import math
 from typing import Any
 
-from ._arrays import Array, arg, is_torch, out_arg, scalar
+from ._arrays import Array, arg, is_torch, out_arg
 from ._ffi import lib
 
 
@@ -60,6 +60,10 @@ def alibi_slopes_for(q: Array, pos_encoding_mode: str, num_qo_heads: int) -> Any
     return alibi_slopes(num_qo_heads)
 
 
+class OnDevice:
+    """A wrapper's _plan_info where its DevicePlan will plan."""
+
+
 class DevicePlan:
     """The plan of one wrapper; made anew where shapes, options or the addresses of tables change."""
 
@@ -76,14 +80,17 @@ class DevicePlan:
         self._is_stale = True
 
     def run(
-        self, wrapper: Any, q: Array, k: Array, v: Array, out: Array, lse: Array | None, sinks: Any, scales: Any
-    ) -> None:
-        """Plans if need be, and runs."""
+        self, wrapper: Any, q: Array, k: Array, v: Array, out: Array, lse: Array | None, sinks: Any, scales: Any,
+        extras: tuple[Any, ...] | None = None,
+    ) -> None:  # fmt: skip
+        """Plans if need be, and runs. extras: of the wrapper's JIT module; None where it has none."""
         if self._is_stale or q.shape[0] != self._key[0]:
             self._update(wrapper, q, k, v, out)
+        if extras is not None:
+            return wrapper._jit_module.run(self._plan, q, k, v, out, lse, self._workspace_for(wrapper, q), extras)
         lib.attention_run(
             self._plan, arg(q), arg(k), arg(v), out_arg(out), None if lse is None else out_arg(lse, "lse"), sinks,
-            self._workspace_for(wrapper, q), *(scalar(x, name, 1.0) for x, name in zip(scales, ("q", "k", "v"))),
+            self._workspace_for(wrapper, q), *scales,
         )  # fmt: skip
 
     def _update(self, wrapper: Any, q: Array, k: Array, v: Array, out: Array) -> None:

@@ -148,6 +148,8 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
             skip_softmax_threshold_scale_factor=skip_softmax_threshold_scale_factor,
         )
         k, v = unpack_paged_kv_cache(paged_kv_cache, self._kv_layout)
+        if self._jit_module is not None:
+            return self._scaled_run(q, k, v, out, lse, return_lse, None, None, None, None, window_left, args)
         scales = core.scale_args(args, q_scale, k_scale, v_scale)
         return self._scaled_run(q, k, v, out, lse, return_lse, sinks, *scales, window_left)
 
@@ -305,6 +307,8 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
         Returns [total_q, num_qo_heads, head_dim_vo], with return_lse also float32 [total_q, num_qo_heads].
         """
         only("run", None, kv_cache_sf=kv_cache_sf, o_scale=o_scale)
+        if self._jit_module is not None:
+            return self._scaled_run(q, k, v, out, lse, return_lse, None, None, None, None, None, args)
         scales = core.scale_args(args, q_scale, k_scale, v_scale)
         return self._scaled_run(q, k, v, out, lse, return_lse, None, *scales)
 

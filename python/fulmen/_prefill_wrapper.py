@@ -10,6 +10,7 @@ import numpy as np
 from . import _attention as core
 from ._arrays import Array, from_numpy, host_ints, is_torch
 from ._options import check_backend, only
+from .jit import gen_customize_batch_prefill_module
 
 
 def multi_item_mask(
@@ -41,8 +42,10 @@ class BatchPrefillWrapper(core.PlannedBatch):
         custom_mask_buf: Array | None, mask_indptr_buf: Array | None, backend: str, jit_args: Any, jit_kwargs: Any,
     ) -> None:  # fmt: skip
         check_backend(name, backend)
-        only(name, None, jit_args=jit_args, jit_kwargs=jit_kwargs)
         self._init_state(float_workspace_buffer, kv_layout, use_cuda_graph, backend)
+        if jit_args is not None:
+            module = gen_customize_batch_prefill_module("fa2", *jit_args, **(jit_kwargs or {}))
+            self._jit_module = module.build_and_load()
         self._fixed_batch_size, self._max_total_num_rows = 0, None
         self._buffers = buffers
         self._mask_buffers = (custom_mask_buf, mask_indptr_buf)

@@ -91,9 +91,26 @@ def single_prefill_with_kv_cache(
 single_prefill_with_kv_cache_return_lse = functools.partial(single_prefill_with_kv_cache, return_lse=True)
 
 
-def single_prefill_with_kv_cache_with_jit_module(*args: Any, **kwargs: Any) -> Any:
-    """Raises NotImplementedError: CUDA source given by the caller is not compiled; variants are written in C++."""
-    raise NotImplementedError("single_prefill_with_kv_cache_with_jit_module is not implemented")
+def single_prefill_with_kv_cache_with_jit_module(
+    jit_module: Any,
+    q: Array,
+    k: Array,
+    v: Array,
+    *args: Any,
+    kv_layout: str = "NHD",
+    mask_mode: int = 0,
+    window_left: int = -1,
+    return_lse: bool = False,
+) -> Array | tuple[Array, Array]:
+    """single_prefill_with_kv_cache with a variant of the caller's (fulmen.jit); args: its tensors, then its scalars.
+
+    mask_mode: MaskMode 0 (none), 1 (causal) or 2 (custom: the variant masks).
+    """
+    if mask_mode not in (0, 1, 2):
+        raise NotImplementedError(f"single_prefill_with_kv_cache_with_jit_module: mask_mode={mask_mode}")
+    shape = (q.shape[0], q.shape[1], v.shape[-1])
+    causal = mask_mode == 1
+    return jit_module.run_single("single_prefill", q, k, v, shape, args, kv_layout, causal, window_left, return_lse)
 
 
 @takes_dlpack

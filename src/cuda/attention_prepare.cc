@@ -32,7 +32,7 @@ int32_t most_slots(const PlanHeader& h, const AttentionKey& key, const TensorVie
   const int64_t given = workspace.defined() ? std::min(workspace.num_elements(), kDeviceWorkspace) : kDeviceWorkspace;
   const int64_t room = given - AttentionWorkspace(h, key).bytes - (int64_t(1) << 18);  // tables of slots
   const int64_t most = std::min<int64_t>(attention::max_slots(h.config.num_workers), room / slot_bytes) / heads;
-  return h.config.disable_split != 0 || most < 2 ? 0 : int32_t(most);
+  return h.config.disable_split != 0 || most < 2 ? 0 : int32_t(std::min<int64_t>(most, 65535));
 }
 
 }  // namespace

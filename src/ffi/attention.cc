@@ -2,7 +2,9 @@
 // Attention takes more arguments than a typed signature reads well with: one list, by position, serves every entry
 // point (kArguments), with None for tensors that are not given. A plan is an object that holds the tables it was made
 // from.
-#include <fulmen/attention/call.h>
+#include <fulmen/attention/flashinfer_code.h>
+
+#include <sstream>
 
 #include "src/ffi/convert.h"
 
@@ -116,6 +118,29 @@ class Plan : public tvm::ffi::ObjectRef {
   TVM_FFI_DEFINE_OBJECT_REF_METHODS_NOTNULLABLE(Plan, tvm::ffi::ObjectRef, PlanObject);
 };
 
+class VariantObject : public tvm::ffi::Object {
+ public:
+  attention::FlashInferVariant variant;
+  attention::VariantCode code;
+  TVM_FFI_DECLARE_OBJECT_INFO_FINAL("fulmen.FlashInferVariant", VariantObject, tvm::ffi::Object);
+};
+class Variant : public tvm::ffi::ObjectRef {
+ public:
+  explicit Variant(tvm::ffi::ObjectPtr<VariantObject> p) : tvm::ffi::ObjectRef(p) {}
+  TVM_FFI_DEFINE_OBJECT_REF_METHODS_NOTNULLABLE(Variant, tvm::ffi::ObjectRef, VariantObject);
+};
+
+// "sink float, mask uint8_t"
+std::vector<attention::FlashInferVariant::Extra> extras(const String& list) {
+  std::vector<attention::FlashInferVariant::Extra> all;
+  std::istringstream words{std::string(list.data(), list.size())};
+  for (std::string name, type; words >> name >> type;) {
+    if (type.back() == ',') type.pop_back();
+    all.push_back({name, type});
+  }
+  return all;
+}
+
 }  // namespace
 
 // entry, then kArguments.
@@ -164,6 +189,37 @@ void attention_run_(Plan plan, Tensor q, Tensor k, Tensor v, Tensor out, MaybeTe
   plan->batch.run(a);
 }
 
+Variant flashinfer_variant_(String name, String text, String tensors, String scalars) {
+  auto v = tvm::ffi::make_object<VariantObject>();
+  v->variant = {std::string(name), std::string(text), extras(tensors), extras(scalars)};
+  v->code = attention::code_of(v->variant);
+  return Variant(v);
+}
+
+// plan, variant, q, k, v, out, lse, workspace, then the variant's tensors and scalars.
+void attention_run_variant_(PackedArgs args, tvm::ffi::Any*) {
+  constexpr int32_t kFirst = 8;
+  const Plan plan = args[0].cast<Plan>();
+  const Variant variant = args[1].cast<Variant>();
+  const attention::FlashInferVariant& v = variant->variant;
+  expect(args, kFirst + int32_t(v.tensors.size() + v.scalars.size()), "attention_run_variant");
+  AttentionArgs a = plan->args;
+  a.q = tensor(args[2]), a.k = tensor(args[3]), a.v = tensor(args[4]), a.out = tensor(args[5]);
+  a.lse = tensor(args[6]), a.workspace = tensor(args[7]);
+  std::vector<const void*> tensors;
+  std::vector<double> scalars;
+  for (size_t i = 0; i < v.tensors.size(); ++i) tensors.push_back(tensor(args[kFirst + int32_t(i)]).data);
+  for (size_t i = 0; i < v.scalars.size(); ++i)
+    scalars.push_back(args[kFirst + int32_t(v.tensors.size() + i)].cast<double>());
+  const attention::PlanConfig& c = plan->batch.plan().header.config;
+  const std::vector<char> fields =
+      attention::fields_of(v, {c.num_qo_heads, c.num_kv_heads, a.options.window_left, c.causal != 0}, tensors, scalars);
+  attention::VariantCode code = variant->code;
+  code.fields = fields.data(), code.num_bytes = int64_t(fields.size());
+  plan->batch.use(context_of(a.q));
+  plan->batch.run(a, &code);
+}
+
 int64_t attention_workspace_bytes_(Plan plan) { return plan->batch.workspace_bytes(); }
 int64_t attention_plan_bytes_(Plan plan) { return plan->batch.plan_bytes(); }
 String attention_plan_text_(Plan plan) { return attention::to_string(plan->batch.plan().view()); }
@@ -186,3 +242,10 @@ FULMEN_FFI_EXPORT(attention_forget_lengths, "plan", "lengths on a device have ch
 FULMEN_FFI_EXPORT(attention_plan_bytes, "plan", "bytes of memory that a plan made on a device needs for its lists");
 FULMEN_FFI_EXPORT(attention_workspace_bytes, "plan", "bytes of workspace that running the plan needs");
 FULMEN_FFI_EXPORT(attention_plan_text, "plan", "the plan in words: totals, then one line per work item and merge");
+FULMEN_FFI_EXPORT(
+    flashinfer_variant, "name, text, tensors, scalars",
+    "a variant in FlashInfer's form, compiled at its first run; tensors and scalars: what it gets besides, "
+    "as 'name type, ...' with C++ types");
+FULMEN_FFI_EXPORT_PACKED(attention_run_variant, "plan, variant, q, k, v, out, lse, workspace, extras", 9,
+                         "runs a plan with a variant; extras: its tensors, None for one that is not given, then its "
+                         "scalars, each an argument; workspace None: of the stream's memory");

@@ -27,8 +27,16 @@ bool plans_on_device(AttentionCall& call, const Context& context) {
   return runtime::choose(op(), a.out.device_type, a.out.device_id, &call, context).row != nullptr;
 }
 
+void check_rows(const AttentionArgs& a, const AttentionDims& d) {
+  if (a.qo_indptr.defined() || (d.batch_size == 0 ? d.total_q == 0 : d.total_q % d.batch_size == 0)) return;
+  fail("batch_attention", "q",
+       "has " + std::to_string(d.total_q) + " rows, expected a multiple of batch_size, " +
+           std::to_string(d.batch_size) + ", where qo_indptr is missing");
+}
+
 // The most that a plan of these shapes may hold.
 PlanView shape_of(AttentionCall& call, const Context& context) {
+  check_rows(*call.args, call.dims);
   PlanView view;
   view.header.config = plan_config(*call.args, call.dims);
   call.header = &view.header;
@@ -64,6 +72,20 @@ void use_workspace(AttentionCall& call, AttentionCall::Step step, const TensorVi
   runtime::launch(op(), call.args->out, &call, context);
 }
 
+// With the caller's workspace or a block of its own.
+void run_with(AttentionCall& call, const Context& context) {
+  const AttentionArgs& args = *call.args;
+  const int64_t bytes = measure(call, context);
+  if (args.workspace.defined()) return use_workspace(call, AttentionCall::kRun, args.workspace, context);
+  if (args.q.device_type != DeviceType::kCpu) {  // the row allocates on its stream
+    call.made = nullptr;
+    call.step = AttentionCall::kRun;
+    return runtime::launch(op(), args.out, &call, context);
+  }
+  const std::unique_ptr<uint8_t[]> own(new uint8_t[size_t(bytes)]);  // a kernel reads nothing that it did not write
+  use_workspace(call, AttentionCall::kRun, view_of(own.get(), {bytes}), context);
+}
+
 void same(int64_t got, int64_t planned, std::string_view name) {
   require(got == planned, "batch_attention", name, got, std::to_string(planned) + ", as planned");
 }
@@ -77,6 +99,7 @@ void check_config(const PlanView& plan, const AttentionArgs& args, const Attenti
   same(want.window_left, is.window_left, "window_left");
   same(want.fixed_split_len, is.fixed_split_len, "fixed_split_len");
   same(dims.batch_size, plan.header.batch_size, "batch_size");
+  if (plan.header.on_device != 0) check_rows(args, dims);
   if (plan.header.on_device != 0)
     return require(dims.total_q <= plan.header.total_q, "batch_attention", "total_q", dims.total_q,
                    std::to_string(plan.header.total_q) + " or less, as planned");
@@ -167,6 +190,7 @@ void run_planned(const PlanView& plan, const AttentionArgs& args, AttentionEntry
   if (plan.header.num_items == 0) return;
   call.plan = &plan;
   call.resident = how.resident;
+  if (a.workspace.defined() || a.q.device_type != DeviceType::kCpu) return run_with(call, context);
   measure(call, context);
   use_workspace(call, AttentionCall::kRun, a.workspace, context);
 }
@@ -188,18 +212,6 @@ namespace {
 
 using attention::AttentionCall;
 
-// With the caller's workspace or a block of its own.
-void run_with(AttentionCall& call, const AttentionArgs& args, const Context& context) {
-  const int64_t bytes = attention::measure(call, context);
-  if (args.workspace.defined()) return attention::use_workspace(call, AttentionCall::kRun, args.workspace, context);
-  if (args.q.device_type != DeviceType::kCpu) {  // the row allocates on its stream
-    call.step = AttentionCall::kRun;
-    return runtime::launch(attention::op(), args.out, &call, context);
-  }
-  const std::unique_ptr<uint8_t[]> own(new uint8_t[size_t(bytes)]);  // a kernel reads nothing that it did not write
-  attention::use_workspace(call, AttentionCall::kRun, view_of(own.get(), {bytes}), context);
-}
-
 void plan_and_run(const AttentionArgs& given, AttentionEntry entry, const attention::VariantCode* variant,
                   const Context& context) {
   AttentionArgs args = given;
@@ -211,7 +223,7 @@ void plan_and_run(const AttentionArgs& given, AttentionEntry entry, const attent
     if (call.dims.total_q == 0 || call.dims.batch_size == 0) return;
     const attention::PlanView view = attention::shape_of(call, context);
     call.plan = &view;
-    return run_with(call, args, context);
+    return attention::run_with(call, context);
   }
   const std::vector<attention::PlanRequest> requests =
       attention::requests_of(attention::HostLengths(args, context).args, call.dims, entry);
@@ -219,7 +231,7 @@ void plan_and_run(const AttentionArgs& given, AttentionEntry entry, const attent
   if (plan.header.num_items == 0) return;
   const attention::PlanView view = plan.view();
   call.plan = &view;
-  run_with(call, args, context);
+  attention::run_with(call, context);
 }
 
 }  // namespace

@@ -50,9 +50,8 @@ def decode_plan(w, p, tables=None, **options):
 def test_plan_and_run_do_not_wait(rng):
     p = paged(rng, [1, 0, 33, 700], [1, 2, 3, 40])
     d = paged(rng, [5, 80])
-    decode, prefill = (
-        cls(workspace()) for cls in (fulmen.BatchDecodeWithPagedKVCacheWrapper, fulmen.BatchPrefillWithPagedKVCacheWrapper)
-    )
+    decode = fulmen.BatchDecodeWithPagedKVCacheWrapper(workspace())
+    prefill = fulmen.BatchPrefillWithPagedKVCacheWrapper(workspace())
     mask = torch.rand(sum(int(q) * int(k) for q, k in zip(p.qo_lens, p.kv_lens)), device="cuda") < 0.5
     tables, own = p.ints("qo_indptr", "indptr", "indices", "last"), d.ints("indptr", "indices", "last")
     options = {"causal": True, "q_data_type": "float16"}
@@ -206,3 +205,52 @@ def test_native_plan_of_engines(rng):
     w._plan_info = w._cached_module.plan(w._float_workspace_buffer, None, None, None)
     k, v = q.k, q.v
     near(w.run(q.q, (k, v)), q.expected()[0])
+
+
+SIGMOID = """
+struct Sigmoid : AttentionVariantBase {
+  static constexpr bool use_softmax = false;
+  uint32_t window_left, qo_len, kv_len;
+  float scale_log2, bias_log2;
+  template <typename Params>
+  __device__ __host__ Sigmoid(const Params& params, uint32_t batch_idx, uint8_t* smem_ptr) {
+    qo_len = params.get_qo_len(batch_idx), kv_len = params.get_kv_len(batch_idx), window_left = kv_len;
+    scale_log2 = params.logits_scale * math::log2e, bias_log2 = params.sigmoid_bias * math::log2e;
+  }
+  REGISTER_LOGITS_TRANSFORM(params, logits, batch_idx, qo_idx, kv_idx, qo_head_idx, kv_head_idx,
+                            { return math::ptx_rcp(1.f + math::ptx_exp2(-float(logits * scale_log2 + bias_log2))); })
+  REGISTER_OUTPUT_TRANSFORM(params, output, batch_idx, qo_idx, qo_head_idx, m, d, scale, { return output; })
+};
+"""
+
+
+def test_single_calls_with_a_variant(rng):
+    args = ([], [], ["logits_scale", "sigmoid_bias"], ["double", "double"], "Sigmoid", SIGMOID)
+    half = [torch.float16] * 3
+    module = fulmen.jit.gen_customize_single_prefill_module("fa2", "sigmoid", *half, *DIMS, *args).build_and_load()
+    q, k, v = (torch.randn(s, dtype=torch.float16, device="cuda") for s in ((5, 4, 64), (90, 2, 64), (90, 2, 64)))
+    got = fulmen.prefill.single_prefill_with_kv_cache_with_jit_module(module, q, k, v, 0.125, -1.0)
+    heads = [x.double().repeat_interleave(2, 1) for x in (k, v)]
+    weights = torch.sigmoid(torch.einsum("ihd,jhd->hij", q.double(), heads[0]) * 0.125 - 1.0)
+    near(got, f64(torch.einsum("hij,jhd->ihd", weights, heads[1])))
+    decode = fulmen.jit.gen_customize_single_decode_module("sigmoid_decode", *half, *DIMS, *args).build_and_load()
+    one = fulmen.decode.single_decode_with_kv_cache_with_jit_module(decode, q[0], k, v, 0.125, -1.0)
+    near(one, f64(got[0]))
+    with pytest.raises(TypeError, match="logits_scale, sigmoid_bias"):
+        fulmen.decode.single_decode_with_kv_cache_with_jit_module(decode, q[0], k, v, 0.125)
+
+
+def test_wrappers_with_a_variant(rng):
+    from fulmen.jit.attention.variants import attention_sink_decl
+
+    p = paged(rng, [40, 0, 300], [1, 2, 9])
+    half = [torch.float16] * 3
+    jit_args = ["sink", *half, torch.int32, *DIMS, ["sink"], ["float"], ["sm_scale"], ["double"], "AttentionSink",
+                attention_sink_decl["fa2"]]  # fmt: skip
+    sink = torch.randn(HEADS[0], device="cuda")
+    w = fulmen.BatchPrefillWithPagedKVCacheWrapper(workspace(), backend="fa2", jit_args=jit_args)
+    w.plan(*p.ints("qo_indptr", "indptr", "indices", "last"), *HEADS, DIMS[0], PAGE, causal=True, window_left=50)
+    out, lse = w.run(p.q, (p.k, p.v), sink, 0.1, return_lse=True)
+    expected, lse2 = p.expected(causal=True, window_left=50, sm_scale=0.1, sinks=f64(sink))
+    near(out, expected)
+    assert (np.isneginf(lse2) == np.isneginf(f64(lse))).all()

@@ -43,7 +43,8 @@ inline Standard standard_variant(const AttentionArgs& args) {
 }
 
 // A variant of the user's as text, for backends that compile at run time: C++ that defines a struct called `name`,
-// derived from attention::Defaults (attention/variant.h is included before it), trivially copyable. fields: the
+// derived from attention::Defaults (attention/variant.h is included before it), trivially copyable; it may begin with
+// lines of #include <fulmen/attention/...>, all else is put into namespace fulmen::attention. fields: the
 // struct's bytes; pointers in it are the device's. The plan knows nothing of it: options.causal and window_left may say
 // what its visible() never leaves, so that keys that no row sees are not walked.
 struct VariantCode {

@@ -13,8 +13,8 @@ namespace fulmen::cuda::attention_prepare {
 
 using attention::PlanItem, attention::PlanMerge, attention::PlanRequest;
 
-// Counts slots, and records by the cost of a tile's longest piece.
-__device__ __forceinline__ void count_pieces(const Params& p, const Tiles& tiles, float limit) {
+// Counts slots, and records by the cost of a tile's longest piece. only: the split of a thread's only tile.
+__device__ __forceinline__ void count_pieces(const Params& p, const Tiles& tiles, float limit, Split& only) {
   clear_buckets();
   uint32_t slots = 0;
   for (int32_t first = 0; first < tiles.count; first += kThreads) {
@@ -23,6 +23,7 @@ __device__ __forceinline__ void count_pieces(const Params& p, const Tiles& tiles
     if (tiles.is_mine(first)) {
       const Tile t = tiles.get(first);
       const Split split = split_of(p, t, limit);
+      if (tiles.count <= kThreads) only = split;
       n = uint32_t(split.num_pieces);
       slots += n > 1 ? n : 0;
       bucket = bucket_of(float(cost_of(p, t.num_rows, split.longest)));
@@ -86,14 +87,14 @@ __device__ __forceinline__ void write_whole(const Params& p, const Tile& t, uint
   write_record(p, at, t, t.begin, t.end, step > 0 && t.num_splits(step) > 1 ? step : 0, -1);
 }
 
-// A tile that is split, its records by a warp.
+// A tile that is split, its records by some lanes.
 struct SplitTile {
   Tile tile;
   Split split;
   int32_t at, slot, merge;
 };
 
-__device__ __forceinline__ void write_pieces(const Params& p, const SplitTile& s, int32_t lane) {
+__device__ __forceinline__ void write_pieces(const Params& p, const SplitTile& s, int32_t lane, int32_t num_lanes) {
   const Tile& t = s.tile;
   const Split& split = s.split;
   if (s.slot + split.num_pieces > p.max_slots || s.merge >= p.max_merges) return;  // count_pieces made sure
@@ -102,7 +103,7 @@ __device__ __forceinline__ void write_pieces(const Params& p, const SplitTile& s
         t.request_idx, 0, 1, t.row_begin, t.num_rows, s.slot, split.num_pieces};
   int32_t* merge_of_slot = reinterpret_cast<int32_t*>(p.workspace + p.head.merge_of_slot);
   const int64_t start = t.begin - t.begin % split.step;
-  for (int32_t i = lane; i < split.num_pieces; i += 32) {
+  for (int32_t i = lane; i < split.num_pieces; i += num_lanes) {
     const int64_t begin = start + int64_t(i) * split.step, end = begin + split.step;
     write_record(p, uint32_t(s.at + i), t, int32_t(i == 0 ? t.begin : begin), int32_t(end < t.end ? end : t.end), 0,
                  s.slot + i);
@@ -122,7 +123,7 @@ __device__ __forceinline__ T of_lane(const T& x, int32_t lane) {
   return bit_cast<T>(words);
 }
 
-__device__ __forceinline__ void write_records(const Params& p, const Tiles& tiles, float limit) {
+__device__ __forceinline__ void write_records(const Params& p, const Tiles& tiles, float limit, const Split& only) {
   Shared& s = shared();
   for (int32_t first = 0; first < tiles.count; first += kThreads) {
     const bool mine = tiles.is_mine(first);
@@ -130,7 +131,7 @@ __device__ __forceinline__ void write_records(const Params& p, const Tiles& tile
     own.split.num_pieces = 1;
     uint32_t* bucket = nullptr;
     if (mine) {
-      own.tile = tiles.get(first), own.split = split_of(p, own.tile, limit);
+      own.tile = tiles.get(first), own.split = tiles.count <= kThreads ? only : split_of(p, own.tile, limit);
       bucket = &s.count[bucket_of(float(cost_of(p, own.tile.num_rows, own.split.longest)))];
     }
     const uint32_t n = uint32_t(own.split.num_pieces);
@@ -138,9 +139,12 @@ __device__ __forceinline__ void write_records(const Params& p, const Tiles& tile
     if (mine && n == 1) write_whole(p, own.tile, uint32_t(own.at));
     uint32_t splits = ballot(n > 1);
     if (splits == 0) continue;
-    own.slot = int32_t(take(n > 1 ? &s.num_slots : nullptr, n));
-    own.merge = int32_t(take(n > 1 ? &s.num_merges : nullptr, 1));
-    for (; splits != 0; splits &= splits - 1) write_pieces(p, of_lane(own, first_bit(splits)), warp_lane());
+    const uint32_t places = take(n > 1 ? &s.num_slots : nullptr, (1u << 16) + n);  // merges above slots
+    own.slot = int32_t(places & 0xffff), own.merge = int32_t(places >> 16);
+    constexpr uint32_t kFew = 8;  // that a lane writes alone
+    if (n > 1 && n <= kFew) write_pieces(p, own, 0, 1);
+    for (splits = ballot(n > kFew); splits != 0; splits &= splits - 1)
+      write_pieces(p, of_lane(own, first_bit(splits)), warp_lane(), 32);
   }
 }
 
@@ -153,14 +157,15 @@ __device__ __forceinline__ void run(const Params& p) {
   for (int32_t i = int32_t(threadIdx.x); i < p.max_merges * p.num_kv_heads; i += kThreads) arrivals[i] = 0;
   const Tiles tiles(p, p.batch_size > 0 ? read_requests(p) : 0);
   float limit = choose_limit(p, collect_costs(p, tiles));
+  Split only{0, 1, 0};
   for (;;) {  // estimates may have been short of slots
-    count_pieces(p, tiles, limit);
+    count_pieces(p, tiles, limit, only);
     if (shared().num_slots <= uint32_t(p.max_slots) || limit >= kNoLimit) break;
     limit = limit < 1e30f ? limit * 2 : kNoLimit;
     sync_cta();
   }
   place_buckets();
-  write_records(p, tiles, limit);
+  write_records(p, tiles, limit, only);
   if (threadIdx.x != 0) return;
   batch_attention::PlanOnDevice head = p.head;
   head.num_items = int32_t(math::min(shared().num_records, uint32_t(p.max_records))) * p.num_kv_heads;

@@ -36,7 +36,7 @@ struct Shared {
   uint32_t warp_sums[kThreads / 32];
   uint64_t warp_totals[kThreads / 32];
   float estimates[kThreads / 32], limits[kThreads / 32];  // of each warp's candidate
-  uint32_t max_rows, num_slots, num_merges, num_records;
+  uint32_t max_rows, num_slots, num_records;
 };
 
 struct Params {

@@ -117,6 +117,18 @@ __device__ __forceinline__ RowOut row_out(const ParamsOf<Variant>& p, const Item
   return {qo_idx, item.plan.kv_head * p.group.divisor + packed - qo_idx * p.group.divisor,
           int64_t(item.request.qo_begin) + qo_idx};
 }
+__device__ __forceinline__ attention::Row row_of(const Item& item, const RowOut& row) {
+  return {item.plan.request_idx, row.qo_idx, row.head, item.plan.kv_head, item.request.qo_len, item.request.kv_len};
+}
+// The last word of a variant that has it.
+template <class Variant>
+__device__ __forceinline__ void finish_piece(const ParamsOf<Variant>& p, const Item& item, const RowOut& row,
+                                             Piece& sum) {
+  const attention::Row who = row_of(item, row);
+  const float scale = p.variant.update(who, sum.state.m, sum.state.d);
+#pragma unroll
+  for (int32_t i = 0; i < 4; ++i) sum.o[i] = p.variant.finish(who, sum.o[i], sum.state.m, sum.state.d, scale);
+}
 // What a row's sums are multiplied with; its sink is taken into the state.
 template <class Variant>
 __device__ __forceinline__ float row_scale(const ParamsOf<Variant>& p, const Item& item, const RowOut& row,
@@ -124,9 +136,8 @@ __device__ __forceinline__ float row_scale(const ParamsOf<Variant>& p, const Ite
   float scale = p.v_scale;
   if constexpr (Variant::kSoftmax) {
     if (p.variant.has_sink()) {
-      const attention::Row who{item.plan.request_idx, row.qo_idx,          row.head,
-                               item.plan.kv_head,     item.request.qo_len, item.request.kv_len};
-      scale *= state.merge({p.variant.sink(who) * math::kLog2e, 1}).keep;
+      const float sink = p.variant.sink(row_of(item, row));
+      scale *= state.merge({sink * math::kLog2e, 1}).keep;
     }
     scale = state.d > 0 ? scale * reciprocal(state.d) : 0;
   }
@@ -138,7 +149,8 @@ template <class Variant>
 __device__ __forceinline__ void write_piece(const ParamsOf<Variant>& p, const Item& item, int32_t row, int32_t column,
                                             Piece& sum) {
   const RowOut to = row_out(p, item, row);
-  const float scale = row_scale(p, item, to, sum.state);
+  const float scale = Variant::kFinishes ? p.v_scale : row_scale(p, item, to, sum.state);
+  if constexpr (Variant::kFinishes) finish_piece(p, item, to, sum);
   if (column < p.d_vo) {
 #pragma unroll
     for (int32_t i = 0; i < 4; ++i) sum.o[i] *= scale;

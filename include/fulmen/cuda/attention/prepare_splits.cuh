@@ -4,6 +4,7 @@
 // the same splits, hence the same bits.
 #pragma once
 #include <fulmen/cuda/attention/prepare_tiles.cuh>
+#include <fulmen/cuda/ptx/math.cuh>
 
 namespace fulmen::cuda::attention_prepare {
 
@@ -29,7 +30,7 @@ __device__ __forceinline__ void add_to_bucket(int32_t bucket, uint32_t n, float 
 __device__ __forceinline__ void clear_buckets() {
   Shared& s = shared();
   for (int32_t i = int32_t(threadIdx.x); i < kBuckets; i += kThreads) s.count[i] = s.top[i] = 0;
-  if (threadIdx.x == 0) s.max_rows = s.num_slots = s.num_merges = s.num_records = 0;
+  if (threadIdx.x == 0) s.max_rows = s.num_slots = s.num_records = 0;
   sync_cta();
 }
 
@@ -61,23 +62,29 @@ __device__ __forceinline__ int32_t list_buckets() {
   Shared& s = shared();
   const int32_t i = int32_t(threadIdx.x);
   const bool is_used = i < kBuckets && s.count[i] > 0;
-  uint32_t total = 0;
-  const uint32_t at = sum_before(is_used ? 1 : 0, &total);
-  if (is_used) s.used[at] = i;
+  const uint32_t word = ballot(is_used);
+  if (warp_lane() == 0) s.warp_sums[warp_index()] = word;
   sync_cta();
-  return int32_t(total);
+  const uint32_t own = uint32_t(num_bits(s.warp_sums[warp_lane()]));
+  const uint32_t before = add_warp(warp_lane() < warp_index() ? own : 0u);
+  if (is_used) s.used[before + uint32_t(num_bits(word & ((1u << warp_lane()) - 1)))] = i;
+  sync_cta();
+  return int32_t(add_warp(own));
 }
+
+// To a few places: these are estimates.
+__device__ __forceinline__ float over(float a, float b) { return a * reciprocal(b); }
 
 // Pieces of a tile of this cost where none may cost more than limit.
 __device__ __forceinline__ float pieces_of(const Params& p, float cost, float unit, float limit) {
   if (cost <= limit) return 1;
-  const float num_keys = cost / unit - kItemOverhead;
+  const float num_keys = over(cost, unit) - kItemOverhead;
   if (p.fixed_split_len > 0) {
-    float splits = ceilf(num_keys / float(p.fixed_split_len));
+    float splits = ceilf(over(num_keys, float(p.fixed_split_len)));
     while (splits > kMaxSplits) splits = ceilf(splits / 2);
     return fmaxf(splits, 1);
   }
-  return fmaxf(1, fminf(ceilf(cost / limit), floorf(num_keys / float(p.min_split_len))));
+  return fmaxf(1, fminf(ceilf(over(cost, limit)), floorf(over(num_keys, float(p.min_split_len)))));
 }
 
 __device__ __forceinline__ float sum_through(float x) {  // of this lane and those below
@@ -93,7 +100,7 @@ __device__ __forceinline__ float sum_through(float x) {  // of this lane and tho
 // before it, shared by all; nor does it all take more than full rounds of the longest item.
 __device__ __forceinline__ float finish_with(const Params& p, int32_t num_used, float unit, float limit) {
   const Shared& s = shared();
-  const float overhead = kItemOverhead * unit, workers = float(p.num_workers);
+  const float overhead = kItemOverhead * unit, workers = float(p.num_workers), share = reciprocal(workers);
   float work = 0, items = 0, longest = 0, latest = 0, slots = 0;
   for (int32_t first = 0; first < num_used; first += 32) {
     const int32_t i = first + warp_lane();
@@ -104,26 +111,26 @@ __device__ __forceinline__ float finish_with(const Params& p, int32_t num_used, 
       n = float(s.count[bucket]) * pieces;
       own_slots = pieces > 1 ? n : 0;
       n *= float(p.num_kv_heads);
-      piece = (cost - overhead) / pieces + overhead;
+      piece = over(cost - overhead, pieces) + overhead;
     }
     const float through = work + sum_through(n * piece), count = items + sum_through(n);
     if (n > 0) {
       longest = fmaxf(longest, piece);
-      latest = fmaxf(latest, count > workers ? (through - piece) / workers + piece : piece);
+      latest = fmaxf(latest, count > workers ? (through - piece) * share + piece : piece);
     }
     work = shuffle_from(through, 31), items = shuffle_from(count, 31);
-    slots += shuffle_from(sum_through(own_slots), 31);
+    slots += float(add_warp(uint32_t(own_slots)));
   }
   longest = bit_cast<float>(max_warp(bit_cast<uint32_t>(longest)));
   latest = bit_cast<float>(max_warp(bit_cast<uint32_t>(latest)));
   if (slots > float(p.max_slots)) return kNoLimit;
-  return fmaxf(work / workers, fminf(latest, ceilf(items / workers) * longest));
+  return fmaxf(work * share, fminf(latest, ceilf(items * share - 1e-4f) * longest));
 }
 
 // The limit that a warp tries: none, shares of the longest tile, shares of what each worker has to do.
 __device__ __forceinline__ float candidate(int32_t i, float longest, float ideal) {
   if (i == 0) return kNoLimit;
-  if (i <= 16) return longest / float(i + 1) * 1.00001f;
+  if (i <= 16) return over(longest, float(i + 1)) * 1.0001f;
   return ideal * math::exp2(1 - float(i - 17) * 0.25f);
 }
 
@@ -133,7 +140,7 @@ __device__ __forceinline__ float choose_limit(const Params& p, uint64_t total) {
   const int32_t num_used = list_buckets();
   if (num_used == 0 || p.disable_split || p.max_slots < 2) return kNoLimit;
   const float longest = bit_cast<float>(s.top[s.used[0]]), unit = float(unit_cost(p, int32_t(s.max_rows)));
-  const float ideal = float(total) * float(p.num_kv_heads) / float(p.num_workers);
+  const float ideal = over(float(total) * float(p.num_kv_heads), float(p.num_workers));
   const float limit = candidate(warp_index(), longest, ideal);
   float finish = finish_with(p, num_used, unit, limit);
   if (warp_index() == 0) finish *= 1 - 1.f / 64;  // a split must earn its merge

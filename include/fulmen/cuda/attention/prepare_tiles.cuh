@@ -31,14 +31,8 @@ __device__ __forceinline__ uint32_t sum_before(uint32_t x, uint32_t* total) {
   if (lane == 31) warp_sums[warp_index()] = sum;
   sync_cta();
   const uint32_t own = warp_sums[lane];
-  uint32_t all = own;
-#pragma unroll
-  for (int32_t d = 1; d < 32; d *= 2) {
-    const uint32_t other = shuffle_up(all, d);
-    if (lane >= d) all += other;
-  }
-  *total = shuffle_from(all, 31);
-  const uint32_t before = shuffle_from(all - own, warp_index());
+  *total = add_warp(own);
+  const uint32_t before = add_warp(lane < warp_index() ? own : 0u);
   sync_cta();  // warp_sums may be written again
   return before + sum - x;
 }
@@ -81,6 +75,16 @@ __device__ __forceinline__ Request* requests_of(const Params& p) {
 // All requests, with their first tiles. Returns the number of tiles.
 __device__ __forceinline__ int32_t read_requests(const Params& p) {
   Request* to = requests_of(p);
+  if (p.qo_indptr.data == nullptr) {
+    const int32_t tiles = p.rows_per_request == 0 ? 0 : p.tiles_per_request.divisor;
+    for (int32_t i = int32_t(threadIdx.x); i < p.batch_size; i += kThreads) {
+      Request r = request_of(p, i);
+      r.first_tile = i * tiles;
+      to[i] = r;
+    }
+    sync_cta();
+    return math::min(p.batch_size * tiles, p.max_tiles);
+  }
   uint32_t num_tiles = 0;
   for (int32_t first = 0; first < p.batch_size; first += kThreads) {
     const int32_t i = first + int32_t(threadIdx.x);

@@ -7,7 +7,7 @@
 namespace fulmen::cuda::batch_attention {
 
 template <Key K, class Variant>
-inline constexpr bool kWritesRows = K.warps_q > 1 && K.d_vo <= K.d_qk&& Variant::kSoftmax;
+inline constexpr bool kWritesRows = K.warps_q > 1 && K.d_vo <= K.d_qk&& Variant::kSoftmax && !Variant::kFinishes;
 
 template <Key K, class Variant>
 __device__ __forceinline__ bool writes_rows(const ParamsOf<Variant>& p, const Item& item) {
