@@ -42,7 +42,8 @@ std::optional<Key> key_of(const AttentionCall& call, int32_t tile_q, const runti
 }  // namespace
 
 int32_t ctas_per_sm(const Key& key, int32_t max_shared_bytes) {
-  return std::clamp((max_shared_bytes + kReserved) / (SharedLayout(key).bytes + kReserved), 1, 2);
+  const bool small = key.warps_q == 4 && key.d_vo <= 64 && key.block_kv <= 16;  // registers suffice for three
+  return std::clamp((max_shared_bytes + kReserved) / (SharedLayout(key).bytes + kReserved), 1, small ? 3 : 2);
 }
 
 // The first tile from the wanted one down, then up, that a kernel exists for.
@@ -143,7 +144,7 @@ std::optional<Key> attention_key(int32_t tile, int64_t d_qk, int64_t d_vo, DType
   if (key.warps_q == 1)
     key.tile_kv = key.block_kv = size_of(kv) == 1 || d <= 64 || (alone && d <= 128) ? 32 : 16;
   else  // blocks: what leaves registers for the queries of 32 rows
-    key.tile_kv = d > 128 ? 32 : 64, key.stages = 2, key.block_kv = d > 64 ? least : 32;
+    key.tile_kv = d > 128 ? 32 : 64, key.stages = 2, key.block_kv = least;
   for (;;) {
     if (SharedLayout(key).bytes <= max_shared_bytes) return key;
     if (key.stages > 2)

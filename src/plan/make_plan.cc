@@ -13,15 +13,13 @@
 namespace fulmen::attention {
 namespace {
 
-constexpr int32_t kMaxSplits = 64;         // of one tile, under fixed_split_len; a function of the request alone
-constexpr int64_t kItemOverhead = 32;      // keys' worth of work that any item costs: packing, writing, a merge
-constexpr int64_t kSectionKeys = 1 << 15;  // keys and values that a cache keeps while all their tiles read them
+constexpr int32_t kMaxSplits = 64;     // of one tile, under fixed_split_len; a function of the request alone
+constexpr int64_t kItemOverhead = 32;  // keys' worth of work that any item costs: packing, writing, a merge
 constexpr int64_t kIntMax = std::numeric_limits<int32_t>::max();
 
 struct Tile {
   int32_t request_idx, kv_head, num_kv_heads, row_begin, num_rows, kv_begin, kv_end;
-  int32_t step = 0;     // > 0: split between workers at multiples of step
-  int32_t section = 0;  // tiles of a section run one after the other
+  int32_t step = 0;  // > 0: split between workers at multiples of step
   int64_t cost = 0;
 
   int32_t num_splits(int32_t at) const {
@@ -194,31 +192,29 @@ int64_t balance(const PlanConfig& c, std::span<const PlanRequest> requests, int6
   return best;
 }
 
-// Tiles, the longest first, in sections: kv heads together as far as their keys fit, so that a cache holds them while
-// all their tiles are on their way. False where that would balance worse.
-bool order_by_sections(const PlanConfig& c, std::span<const PlanRequest> requests, int64_t makespan,
-                       std::vector<Tile>& tiles) {
-  std::vector<int32_t> first(requests.size(), -1), heads(requests.size(), 1);  // section; heads in each
-  int32_t next = 0;
-  int64_t room = 0;
-  std::vector<Tile> ordered = tiles;
-  for (Tile& t : ordered) {
-    const size_t r = size_t(t.request_idx);
-    if (first[r] < 0) {
-      const int64_t keys = std::max(1, requests[r].kv_len), needed = std::min(keys * c.num_kv_heads, kSectionKeys);
-      if (needed > room) ++next, room = kSectionKeys;
-      room -= needed;
-      heads[r] = int32_t(std::clamp<int64_t>(kSectionKeys / keys, 1, c.num_kv_heads));
-      first[r] = next;
-      next += int32_t(math::ceil_div(c.num_kv_heads, heads[r])) - 1;
-    }
-    t.section = first[r] + t.kv_head / heads[r];
+// Tiles, the longest first, so that those that read much per product (of few rows) and those that multiply much run
+// beside each other: both kinds in proportion to their costs. False where that would balance worse.
+bool mix_kinds(const PlanConfig& c, int64_t makespan, std::vector<Tile>& tiles) {
+  std::vector<Tile> kinds[2];
+  int64_t totals[2] = {0, 0}, done[2] = {0, 0};
+  for (const Tile& t : tiles) {
+    const size_t kind = t.num_rows * 4 <= c.tile_q ? 1 : 0;
+    kinds[kind].push_back(t), totals[kind] += t.cost;
   }
-  std::stable_sort(ordered.begin(), ordered.end(), [](const Tile& a, const Tile& b) { return a.section < b.section; });
+  if (std::min(totals[0], totals[1]) < (totals[0] + totals[1]) / 16) return false;
+  std::vector<Tile> mixed;
   std::vector<int64_t> costs;
-  for (const Tile& t : ordered) costs.push_back(t.cost);
-  if (simulate(costs, c.num_workers) > makespan + makespan / 64) return false;
-  tiles = std::move(ordered);
+  size_t next[2] = {0, 0};
+  while (mixed.size() < tiles.size()) {
+    const bool few =
+        next[0] == kinds[0].size() ||
+        (next[1] < kinds[1].size() && double(done[1]) * double(totals[0]) < double(done[0]) * double(totals[1]));
+    mixed.push_back(kinds[few][next[few]++]);
+    done[few] += mixed.back().cost;
+    costs.push_back(mixed.back().cost);
+  }
+  if (simulate(costs, c.num_workers) > makespan + makespan / 16) return false;
+  tiles = std::move(mixed);
   return true;
 }
 
@@ -277,8 +273,7 @@ Plan make_plan(const PlanConfig& config, std::span<const PlanRequest> requests) 
   for (const Tile& t : tiles) h.total_cost += t.cost;
   h.makespan = balance(config, requests, h.total_cost, tiles);
   const bool split = std::any_of(tiles.begin(), tiles.end(), [](const Tile& t) { return t.step > 0; });
-  const bool ordered = !split && tiles.size() > requests.size() * size_t(config.num_kv_heads) &&
-                       order_by_sections(config, requests, h.makespan, tiles);
+  const bool ordered = !split && config.row_cost > 0 && mix_kinds(config, h.makespan, tiles);
   const Lists lists = list_items(config, requests, tiles, ordered);
   h.batch_size = int32_t(requests.size());
   h.num_items = int32_t(lists.items.size());

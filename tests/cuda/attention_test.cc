@@ -49,7 +49,7 @@ std::vector<AttentionCase> cases() {
   for (const auto& row : pairwise(counts)) {
     const auto at = [&](int32_t i) { return size_t(row[size_t(i)]); };
     AttentionCase c;
-    c.q_dtype = at(kQ) == 0 ? DType::kBF16 : DType::kF16;
+    c.q_dtype = at(kQ) == 0 ? half_case().q_dtype : DType::kF16;
     c.kv_dtype = at(kKv) == 0 ? c.q_dtype : at(kKv) == 1 ? DType::kE4M3 : DType::kE5M2;
     c.out_dtype = at(kOut) == 0 ? DType::kF32 : at(kOut) == 1 ? DType::kF16 : DType::kBF16;
     c.d_qk = kDims[at(kDim)].first, c.d_vo = kDims[at(kDim)].second;

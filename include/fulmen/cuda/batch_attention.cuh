@@ -70,14 +70,45 @@ __device__ __forceinline__ void clear(States<K>& states, Outputs<K>& out) {
   }
 }
 
+// The tile of keys that starts at `first`, in `stage`: this warp's sums take in what its rows see of it.
+template <Key K, class Variant>
+__device__ __forceinline__ void attend_tile(const Variant& variant, const Item& item, const Queries<K>& queries,
+                                            States<K>& states, Outputs<K>& out, uint32_t stage, int32_t first,
+                                            int32_t end, float scale) {
+  constexpr uint32_t kKeyBytes = KeyOperands<K>::kChunks * 16, kValueBytes = ValueOperands<K>::kChunks * 16;
+  const Blocks<K> blocks(*reinterpret_cast<const Control*>(dynamic_shared()), first, end, asks(variant));
+  if (blocks.begin >= blocks.end) return;
+  uint32_t keys = stage + KeyOperands<K>::offset(fresh_thread() % 32) + uint32_t(blocks.begin) * kKeyBytes;
+  uint32_t values = stage + ValueOperands<K>::offset(fresh_thread() % 32) + uint32_t(Loader<K, Variant>::kValues) +
+                    uint32_t(blocks.begin) * kValueBytes;
+  Scores<K> scores;
+  if constexpr (kByTurns<K>) multiply_keys<K>(scores, queries, keys);
+#pragma unroll 1
+  for (int32_t block = blocks.begin; block < blocks.end; block += K.block_kv) {
+    if constexpr (!kByTurns<K>) multiply_keys<K>(scores, queries, keys);
+    if (blocks.special) look_at_keys<K>(variant, item, scores, first + block, end);
+    Weights<K> weights;
+    if constexpr (Variant::kSoftmax)
+      softmax_step<K>(weights, scores, states, out, scale);
+    else
+      weights = Weights<K>(scores);
+    keys += K.block_kv * kKeyBytes;
+    if (kByTurns<K> && block + K.block_kv < blocks.end)
+      multiply_both<K>(out, weights, values, scores, queries, keys);
+    else
+      multiply_values<K>(out, weights, values);
+    values += K.block_kv * kValueBytes;
+  }
+}
+
 // All keys of [begin, end): the warps' sums of them, in shared memory; or true: the results are written.
 template <Key K, class Variant>
 __device__ __forceinline__ bool attend(const ParamsOf<Variant>& p, const Item& item, Loader<K, Variant>& loader,
                                        int32_t end) {
   constexpr SharedLayout kShared(K);
-  const Control& control = *reinterpret_cast<const Control*>(dynamic_shared());
   const uint32_t q = shared_address(dynamic_shared() + kShared.q);
   const Queries<K> queries(q + uint32_t(first_row<K>(fresh_thread()) * K.d_qk * 2), fresh_thread() % 32);
+  const float scale = forget(scale_of(p.variant));  // kept, where the compiler would make it anew per block
   States<K> states;
   Outputs<K> out;
   clear<K, Variant>(states, out);
@@ -94,28 +125,7 @@ __device__ __forceinline__ bool attend(const ParamsOf<Variant>& p, const Item& i
         Group<K>::sync();
       }
     }
-    const Blocks<K> blocks(control, first, end, asks(p.variant));
-    if (blocks.begin >= blocks.end) continue;
-    constexpr uint32_t kKeyBytes = KeyOperands<K>::kChunks * 16, kValueBytes = ValueOperands<K>::kChunks * 16;
-    uint32_t keys = stage + KeyOperands<K>::offset(fresh_thread() % 32) + uint32_t(blocks.begin) * kKeyBytes;
-    uint32_t values = stage + ValueOperands<K>::offset(fresh_thread() % 32) + uint32_t(Loader<K, Variant>::kValues) +
-                      uint32_t(blocks.begin) * kValueBytes;
-    Scores<K> scores;
-    multiply_keys<K>(scores, queries, keys);
-#pragma unroll 1
-    for (int32_t block = blocks.begin; block < blocks.end; block += K.block_kv) {
-      if (blocks.special) look_at_keys<K>(p.variant, item, scores, first + block, end);
-      if constexpr (Variant::kSoftmax) softmax_step<K>(scores, states, out, scale_of(p.variant));
-      const Weights<K> weights(scores);
-      keys += K.block_kv * kKeyBytes;
-      const bool more = K.block_kv < K.tile_kv && block + K.block_kv < blocks.end;
-      if (kByTurns<K> && more)
-        multiply_both<K>(out, weights, values, scores, queries, keys);
-      else
-        multiply_values<K>(out, weights, values);
-      if (!kByTurns<K> && more) multiply_keys<K>(scores, queries, keys);
-      values += K.block_kv * kValueBytes;
-    }
+    attend_tile<K>(p.variant, item, queries, states, out, stage, first, end, scale);
   }
   if constexpr (!Variant::kSoftmax) {  // a row that sees a key has the state (0, 1)
 #pragma unroll

@@ -67,7 +67,7 @@ class Loader {
       place(tile);
       if (tile == K.stages - 1) break;
       Group<K>::sync();
-      issue(tile);
+      issue<false>(tile);
     }
     fetch(K.stages);
   }
@@ -75,7 +75,7 @@ class Loader {
   __device__ __forceinline__ void advance(int32_t tile) {
     wait_copies<K.stages - 2>();
     Group<K>::sync();
-    issue(tile + K.stages - 1);
+    issue<true>(tile + K.stages - 1);
     place(tile + K.stages);
     fetch(tile + K.stages + 1);
   }
@@ -155,6 +155,7 @@ class Loader {
     }
   }
 
+  template <bool kMayBeWhole>
   __device__ __forceinline__ void issue(int32_t tile) const {
     const int32_t num_rows = end_ - first_key(tile);
     if (num_rows > 0) {
@@ -162,7 +163,7 @@ class Loader {
       const uint32_t to = stage(tile);
       if constexpr (kChunksK == kChunksV && Group<K>::kThreads % kChunksK == 0 &&
                     K.tile_kv * kChunksK % Group<K>::kThreads == 0) {
-        if (num_rows >= K.tile_kv && p_.d_qk == K.d_qk && p_.d_vo == K.d_vo)
+        if (kMayBeWhole && num_rows >= K.tile_kv && p_.d_qk == K.d_qk && p_.d_vo == K.d_vo)
           copy_both<true>(to, places, num_rows);
         else
           copy_both<false>(to, places, num_rows);

@@ -39,7 +39,7 @@ class Queries {  // a warp's rows
  public:
   static constexpr int32_t kSteps = K.d_qk / 16, kChunks = K.d_qk / 8;
   // Registers for queries, outputs and scores.
-  static constexpr int32_t kMost = kNarrow<K> || kArch < 80 ? 136 : 208;
+  static constexpr int32_t kMost = kNarrow<K> || kArch < 80 || (K.warps_q == 1 && K.m_tiles > 1) ? 136 : 208;
   static constexpr bool kInRegisters = K.m_tiles * (K.d_qk / 4 + K.d_vo / 2 + K.block_kv / 2) <= kMost;
 
   __device__ __forceinline__ Queries(uint32_t rows, int32_t lane) {
@@ -174,6 +174,7 @@ template <Key K>
 struct Weights {
   uint32_t a[K.block_kv / 16][K.m_tiles][4];
 
+  Weights() = default;
   __device__ __forceinline__ explicit Weights(const Scores<K>& w) {
 #pragma unroll
     for (int32_t step = 0; step < K.block_kv / 16; ++step)

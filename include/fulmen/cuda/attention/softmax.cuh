@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Scores of one tile become weights: the variant's say about keys and logits, then one online-softmax step. A row's
-// maximum is only moved when it would grow by more than 8 (weights then reach 256, which f16 holds), so that outputs
-// are rarely rescaled; each row decides by its own scores alone.
+// Scores of one block become weights: the variant's say about keys and logits, then one online-softmax step. A row's
+// maximum is only moved when a lane's weights of the row add up to more than 256 (f16 holds that many), so that it is
+// rarely looked for and outputs are rarely rescaled; each row decides by its own scores alone.
 #pragma once
 #include <fulmen/attention/variant.h>
 #include <fulmen/cuda/attention/products.cuh>
 
 namespace fulmen::cuda::batch_attention {
 
-inline constexpr float kSlack = 8;
+inline constexpr float kMostWeight = 256;
 inline constexpr float kLowest = -3.40282347e38f;  // a maximum of no key: unlike -inf, its differences are numbers
 
 // Of a lane's rows g and g + 8 of each tile of 16. d: this lane's share of the sum.
@@ -99,53 +99,68 @@ __device__ __forceinline__ void rescale(Outputs<K>& out, const float (&factor)[K
       for (int32_t i = 0; i < 4; ++i) out.o[m][n][i] *= factor[m][i / 2];
 }
 
-// Scores to weights; states and outputs follow a grown maximum.
+// Maxima of rows that some lane's sum of weights outgrew; outputs follow. False if none moves: then there is a NaN.
 template <Key K>
-__device__ __forceinline__ void softmax_step(Scores<K>& scores, States<K>& states, Outputs<K>& out, float scale) {
-  float top[K.m_tiles][2];  // of this lane's scores
-  bool grows = false;
+__device__ __forceinline__ bool raise_maxima(const float (&sum)[K.m_tiles][2], const Scores<K>& scores,
+                                             States<K>& states, Outputs<K>& out, float scale) {
+  const uint32_t quad = 0xfu << (fresh_thread() % 32 / 4 * 4);
+  float factor[K.m_tiles][2];
+  bool any = false;
 #pragma unroll
   for (int32_t m = 0; m < K.m_tiles; ++m)
 #pragma unroll
     for (int32_t half = 0; half < 2; ++half) {
-      float& t = top[m][half];
-      t = fmaxf(scores.s[m][0][half * 2], scores.s[m][0][half * 2 + 1]);
+      float top = -kInfinity;
 #pragma unroll
-      for (int32_t n = 1; n < Scores<K>::kTiles; ++n)
-        t = fmaxf(t, fmaxf(scores.s[m][n][half * 2], scores.s[m][n][half * 2 + 1]));
-      grows |= fmaf(t, scale, -states.m[m][half]) > kSlack;
+      for (int32_t n = 0; n < Scores<K>::kTiles; ++n)
+        top = fmaxf(top, fmaxf(scores.s[m][n][half * 2], scores.s[m][n][half * 2 + 1]));
+      top = fmaxf(top, shuffle_xor(top, 1));
+      top = fmaxf(top, shuffle_xor(top, 2)) * scale;
+      float& max = states.m[m][half];
+      const bool moves = (ballot(!(sum[m][half] <= kMostWeight)) & quad) != 0 && top > max;
+      factor[m][half] = moves ? math::exp2(max - top) : 1;
+      max = moves ? top : max;
+      states.d[m][half] *= factor[m][half];
+      any |= moves;
     }
-  if (ballot(grows) != 0) {
-    float factor[K.m_tiles][2];
-#pragma unroll
-    for (int32_t m = 0; m < K.m_tiles; ++m)
-#pragma unroll
-      for (int32_t half = 0; half < 2; ++half) {
-        float& t = top[m][half];
-        t = fmaxf(t, shuffle_xor(t, 1));
-        t = fmaxf(t, shuffle_xor(t, 2)) * scale;
-        float& max = states.m[m][half];
-        const bool row_grows = t - max > kSlack;  // from kLowest by any key
-        factor[m][half] = row_grows ? math::exp2(max - t) : 1;
-        max = row_grows ? t : max;
-        states.d[m][half] *= factor[m][half];
-      }
-    rescale<K>(out, factor);
-  }
+  rescale<K>(out, factor);
+  return ballot(any) != 0;
+}
+
+// A block's weights and each row's sum of them; true where this lane's outgrew the maximum.
+template <Key K>
+__device__ __forceinline__ bool weigh(Weights<K>& weights, float (&sum)[K.m_tiles][2], const Scores<K>& scores,
+                                      const States<K>& states, float scale) {
+  bool outgrew = false;
 #pragma unroll
   for (int32_t m = 0; m < K.m_tiles; ++m)
 #pragma unroll
     for (int32_t half = 0; half < 2; ++half) {
       const float max = states.m[m][half];
 #pragma unroll
-      for (int32_t n = 0; n < Scores<K>::kTiles; ++n)
-#pragma unroll
-        for (int32_t i = 0; i < 2; ++i) {
-          float& x = scores.s[m][n][half * 2 + i];
-          x = math::exp2(fmaf(x, scale, -max));
-          states.d[m][half] += x;
-        }
+      for (int32_t n = 0; n < Scores<K>::kTiles; ++n) {
+        const float x = math::exp2(fmaf(scores.s[m][n][half * 2], scale, -max));
+        const float y = math::exp2(fmaf(scores.s[m][n][half * 2 + 1], scale, -max));
+        sum[m][half] = n == 0 ? x + y : sum[m][half] + x + y;
+        weights.a[n / 2][m][n % 2 * 2 + half] = narrow2<Half<K>>(x, y);
+      }
+      outgrew |= !(sum[m][half] <= kMostWeight);
     }
+  return outgrew;
+}
+
+// A block's weights, from its scores; where they outgrow a maximum, states and outputs follow and all is done again.
+template <Key K>
+__device__ __forceinline__ void softmax_step(Weights<K>& weights, const Scores<K>& scores, States<K>& states,
+                                             Outputs<K>& out, float scale) {
+  float sum[K.m_tiles][2];
+#pragma unroll 1
+  while (ballot(weigh<K>(weights, sum, scores, states, scale)) != 0)
+    if (!raise_maxima<K>(sum, scores, states, out, scale)) break;
+#pragma unroll
+  for (int32_t m = 0; m < K.m_tiles; ++m)
+#pragma unroll
+    for (int32_t half = 0; half < 2; ++half) states.d[m][half] += sum[m][half];
 }
 
 }  // namespace fulmen::cuda::batch_attention

@@ -25,6 +25,10 @@ __device__ __forceinline__ int32_t forget(int32_t x) {
   return x;
 }
 __device__ __forceinline__ uint32_t forget(uint32_t x) { return uint32_t(forget(int32_t(x))); }
+__device__ __forceinline__ float forget(float x) {
+  asm volatile("" : "+f"(x));
+  return x;
+}
 
 // All 32 lanes call.
 template <class T>

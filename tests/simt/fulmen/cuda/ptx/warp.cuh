@@ -8,7 +8,10 @@ namespace fulmen::cuda {
 
 inline int32_t warp_lane() { return int32_t(threadIdx.x) % 32; }
 inline int32_t fresh_thread() { return int32_t(threadIdx.x); }
-inline int32_t forget(int32_t x) { return x; }
+template <class T>
+T forget(T x) {
+  return x;
+}
 inline int32_t warp_index() { return int32_t(threadIdx.x) / 32; }
 inline void sync_warp() { simt::runtime().sync_warp(); }
 inline void sync_cta() { simt::runtime().sync_cta(); }
