@@ -120,28 +120,18 @@ TEST_F(CudaRuntime, AGraphReplaysWithChangedInputs) {
 // A capture in global mode forbids other threads what loading a module does; it must not be broken by theirs.
 TEST_F(CudaRuntime, AnotherThreadsFirstCallDoesNotBreakACapture) {
   NormProblem p(66, 3008), other(67, 2504);
-  const driver::Stream stream = new_stream();
+  const driver::Stream stream = new_stream(), own = new_stream();
   const driver::Api& cu = driver::api();
   const cuda::CurrentContext current(cuda::device(0).primary);
   rmsnorm(p.args(), {.stream = stream});
   driver::Graph graph = nullptr;
   cuda::check(cu.stream_begin_capture(stream, driver::kCaptureGlobal), "begin");
   rmsnorm(p.args(), {.stream = stream});
-  std::thread([&] {  // a key that nobody has loaded, a stream of its own, no current context
-    driver::Stream own = nullptr;
-    {
-      const cuda::CurrentContext mine(cuda::device(0).primary);
-      cuda::check(cu.stream_create(&own, 1), "create");
-    }
-    rmsnorm(other.args(), {.stream = own});
-    const cuda::CurrentContext mine(cuda::device(0).primary);
-    cuda::check(cu.stream_synchronize(own), "synchronize");
-    cu.stream_destroy(own);
-  })
-      .join();
+  std::thread([&] { rmsnorm(other.args(), {.stream = own}); }).join();  // a key that nobody has loaded
   cuda::check(cu.stream_end_capture(stream, &graph), "end");
+  cuda::check(cu.stream_synchronize(own), "synchronize");
   EXPECT_TRUE(within(other.dout.fetch(), other.expected()));
-  cu.graph_destroy(graph), cu.stream_destroy(stream);
+  cu.graph_destroy(graph), cu.stream_destroy(stream), cu.stream_destroy(own);
 }
 
 TEST_F(CudaRuntime, ManyThreadsShareTheKernels) {

@@ -143,7 +143,7 @@ std::optional<Key> attention_key(int32_t tile, int64_t d_qk, int64_t d_vo, DType
   if (key.warps_q == 1)
     key.tile_kv = key.block_kv = size_of(kv) == 1 || d <= 64 || (alone && d <= 128) ? 32 : 16;
   else  // blocks: what leaves registers for the queries of 32 rows
-    key.tile_kv = d > 128 ? 32 : 64, key.stages = 2, key.block_kv = d > 128 || (m_tiles == 2 && d > 64) ? least : 32;
+    key.tile_kv = d > 128 ? 32 : 64, key.stages = 2, key.block_kv = d > 64 ? least : 32;
   for (;;) {
     if (SharedLayout(key).bytes <= max_shared_bytes) return key;
     if (key.stages > 2)

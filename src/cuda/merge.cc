@@ -17,11 +17,11 @@ RowTensor scalars(const TensorView& t, int64_t token_stride, int64_t head_stride
   return {t.data, token_stride, head_stride};
 }
 
-// Two states: two vectors of each per lane, so that a lane has four loads in flight. lanes 0: too long for one warp.
+// Two states: four vectors of each per lane, so that a lane has eight loads in flight. lanes 0: too long for one warp.
 RowShape shape_for(int64_t n, int32_t vec, bool two) {
   const int64_t num_vecs = math::ceil_div(n, vec);
   int32_t lanes = 4;
-  while (lanes < 32 && lanes * (two ? 2 : 1) < num_vecs) lanes *= 2;
+  while (lanes < 32 && lanes * (two ? 4 : 1) < num_vecs) lanes *= 2;
   for (int32_t vecs = 1; vecs <= kMostVecs; vecs *= 2)
     if (int64_t(vecs) * lanes >= num_vecs) return {vec, vecs, lanes};
   return {vec, 0, 0};

@@ -16,7 +16,8 @@ namespace fulmen::cuda::batch_attention {
 // The first row of a thread's warp.
 template <Key K>
 __device__ __forceinline__ int32_t first_row(int32_t thread) {
-  return K.warps_q == 1 ? 0 : thread / 32 * K.m_tiles * 16;
+  const Control& control = *reinterpret_cast<const Control*>(dynamic_shared());
+  return K.warps_q == 1 || control.spread > 1 ? 0 : thread / 32 * K.m_tiles * 16;
 }
 
 // Of this thread's warp.
@@ -30,15 +31,31 @@ __device__ __forceinline__ const RowInfo* warp_rows() {
 template <Key K>
 struct Blocks {
   int32_t begin, end;  // from the tile's first key
-  bool masked;         // some row does not see some key of them
-  __device__ __forceinline__ Blocks(const Ranges& ranges, int32_t first, int32_t stop) {
+  bool special;        // some row does not see some key of them, or the variant asks about every one
+  __device__ __forceinline__ Blocks(const Control& control, int32_t first, int32_t stop, bool asks) {
+    const int32_t warp = fresh_thread() / 32;
+    const Ranges& ranges = control.ranges[warp];
     const int32_t low = ranges.some.begin - first;
     const int32_t high = (ranges.some.end < stop ? ranges.some.end : stop) - first;
     begin = low > 0 ? low / K.block_kv * K.block_kv : 0;
     end = high < K.tile_kv ? high : K.tile_kv;
-    masked = first < ranges.all.begin || first + K.tile_kv > ranges.all.end || first + K.tile_kv > stop;
+    if (K.warps_q > 1 && control.spread > 1) {  // a tile has at most kWarps blocks
+      begin = begin <= warp * K.block_kv ? warp * K.block_kv : K.tile_kv;
+      end = end < begin + K.block_kv ? end : begin + K.block_kv;
+    }
+    special = asks || first < ranges.all.begin || first + K.tile_kv > ranges.all.end || first + K.tile_kv > stop;
   }
 };
+
+// The variant's say, or the mask, about the block of keys that starts at `first`.
+template <Key K, class Variant>
+__device__ __forceinline__ void look_at_keys(const Variant& variant, const Item& item, Scores<K>& scores, int32_t first,
+                                             int32_t end) {
+  if (asks(variant))
+    apply_variant<K>(scores, variant, item, warp_rows<K>(), first, end, fresh_thread() % 32);
+  else
+    mask_scores<K>(scores, warp_rows<K>(), first, end, fresh_thread() % 32);
+}
 
 template <Key K, class Variant>
 __device__ __forceinline__ void clear(States<K>& states, Outputs<K>& out) {
@@ -61,9 +78,6 @@ __device__ __forceinline__ bool attend(const ParamsOf<Variant>& p, const Item& i
   const Control& control = *reinterpret_cast<const Control*>(dynamic_shared());
   const uint32_t q = shared_address(dynamic_shared() + kShared.q);
   const Queries<K> queries(q + uint32_t(first_row<K>(fresh_thread()) * K.d_qk * 2), fresh_thread() % 32);
-  const float scale = scale_of(p.variant);
-  const uint32_t keys_at = KeyOperands<K>::offset(fresh_thread() % 32);
-  const uint32_t values_at = ValueOperands<K>::offset(fresh_thread() % 32) + uint32_t(Loader<K, Variant>::kValues);
   States<K> states;
   Outputs<K> out;
   clear<K, Variant>(states, out);
@@ -80,17 +94,27 @@ __device__ __forceinline__ bool attend(const ParamsOf<Variant>& p, const Item& i
         Group<K>::sync();
       }
     }
-    const Blocks<K> blocks(control.ranges[fresh_thread() / 32], first, end);
+    const Blocks<K> blocks(control, first, end, asks(p.variant));
+    if (blocks.begin >= blocks.end) continue;
+    constexpr uint32_t kKeyBytes = KeyOperands<K>::kChunks * 16, kValueBytes = ValueOperands<K>::kChunks * 16;
+    uint32_t keys = stage + KeyOperands<K>::offset(fresh_thread() % 32) + uint32_t(blocks.begin) * kKeyBytes;
+    uint32_t values = stage + ValueOperands<K>::offset(fresh_thread() % 32) + uint32_t(Loader<K, Variant>::kValues) +
+                      uint32_t(blocks.begin) * kValueBytes;
+    Scores<K> scores;
+    multiply_keys<K>(scores, queries, keys);
 #pragma unroll 1
     for (int32_t block = blocks.begin; block < blocks.end; block += K.block_kv) {
-      Scores<K> scores;
-      multiply_keys<K>(scores, queries, stage + keys_at + uint32_t(block * KeyOperands<K>::kChunks * 16));
-      if (asks(p.variant))
-        apply_variant<K>(scores, p.variant, item, warp_rows<K>(), first + block, end, fresh_thread() % 32);
-      else if (blocks.masked)
-        mask_scores<K>(scores, warp_rows<K>(), first + block, end, fresh_thread() % 32);
-      if constexpr (Variant::kSoftmax) softmax_step<K>(scores, states, out, scale);
-      multiply_values<K>(out, scores, stage + values_at + uint32_t(block * ValueOperands<K>::kChunks * 16));
+      if (blocks.special) look_at_keys<K>(p.variant, item, scores, first + block, end);
+      if constexpr (Variant::kSoftmax) softmax_step<K>(scores, states, out, scale_of(p.variant));
+      const Weights<K> weights(scores);
+      keys += K.block_kv * kKeyBytes;
+      const bool more = K.block_kv < K.tile_kv && block + K.block_kv < blocks.end;
+      if (kByTurns<K> && more)
+        multiply_both<K>(out, weights, values, scores, queries, keys);
+      else
+        multiply_values<K>(out, weights, values);
+      if (!kByTurns<K> && more) multiply_keys<K>(scores, queries, keys);
+      values += K.block_kv * kValueBytes;
     }
   }
   if constexpr (!Variant::kSoftmax) {  // a row that sees a key has the state (0, 1)

@@ -4,7 +4,8 @@
 //
 // A CTA has four warps. Decode shapes (warps_q 1): all warps hold the same 16 or 32 packed rows, each walks every
 // fourth tile of keys on its own, with its own copies in flight; their results merge at the end. Prefill shapes
-// (warps_q 4): each warp holds its own 16 or 32 rows, and all share every tile of keys.
+// (warps_q 4): each warp holds its own 16 or 32 rows, and all share every tile of keys; rows so few that
+// one warp holds them are given to all, and each walks some blocks of every tile.
 #pragma once
 #include <fulmen/attention/plan_records.h>
 #include <fulmen/attention/variants.h>
@@ -34,6 +35,8 @@ struct Key {
 };
 
 FULMEN_FN constexpr int32_t num_threads(const Key&) { return kWarps * 32; }
+// Per SM: without it the compiler of CUDA 13 spills registers of kernels that need some more than a third of an SM's.
+FULMEN_FN constexpr int32_t min_ctas(const Key& k) { return k.m_tiles == 1 ? 1 : 0; }
 FULMEN_FN constexpr int32_t tile_q(const Key& k) { return 16 * k.m_tiles * k.warps_q; }
 // Warps that share a tile of keys form a group.
 FULMEN_FN constexpr int32_t num_groups(const Key& k) { return kWarps / k.warps_q; }
@@ -57,7 +60,8 @@ struct Ranges {
 // What a CTA's threads tell each other: this item and the next one, and whether the CTA is the last at a merge.
 struct Control {
   Item item, next;
-  int32_t begin;  // of the keys being walked
+  int32_t begin;   // of the keys being walked
+  int32_t spread;  // 1, or kWarps: all warps hold the same rows, and each walks some blocks of a tile
   Ranges ranges[kWarps];
   const char *k, *v;  // of the item's first key
   int64_t first_id;   // of its pages, in page_ids

@@ -74,16 +74,18 @@ __device__ __forceinline__ void share_sums(const States<K>& states, const Output
     }
 }
 
-// Of a row, over the groups in the order of their keys' tiles.
+// Of a row, over the warps that have sums of it, in the order of their keys' tiles.
 template <Key K, class Variant>
 __device__ __forceinline__ Piece shared_sum(int32_t row, int32_t column) {
   constexpr SharedLayout kShared(K);
   const RowState* states = reinterpret_cast<const RowState*>(dynamic_shared() + kShared.states);
   const uint32_t from = shared_address(dynamic_shared() + kShared.stages);
   Piece sum;
-#pragma unroll
-  for (int32_t group = 0; group < num_groups(K); ++group) {
-    const int32_t at = group * tile_q(K) + row;
+  constexpr int32_t kRows = K.m_tiles * 16;
+  const int32_t num = K.warps_q == 1 ? kWarps : reinterpret_cast<const Control*>(dynamic_shared())->spread;
+#pragma unroll(K.warps_q == 1 ? kWarps : 1)
+  for (int32_t warp = 0; warp < num; ++warp) {
+    const int32_t at = warp * kRows + row;
     add<Variant>(sum, piece_of(states[at], load_shared<16>(from + uint32_t((at * kShared.output_pitch + column) * 4))));
   }
   return sum;

@@ -102,32 +102,42 @@ class KeyOperands {
 };
 
 template <Key K>
-__device__ __forceinline__ void multiply_keys(Scores<K>& scores, const Queries<K>& queries, uint32_t keys_at) {
-  using Operands = KeyOperands<K>;
-  const Operands keys(forget(keys_at));  // addresses are not kept between products
-  const uint32_t first = queries.first();
+__device__ __forceinline__ void clear(Scores<K>& scores) {
 #pragma unroll
   for (int32_t m = 0; m < K.m_tiles; ++m)
 #pragma unroll
     for (int32_t n = 0; n < Scores<K>::kTiles; ++n)
 #pragma unroll
       for (int32_t i = 0; i < 4; ++i) scores.s[m][n][i] = 0;
+}
+
+// One depth step of scores += Q Kᵀ. first: of queries.
+template <Key K>
+__device__ __forceinline__ void multiply_keys_step(Scores<K>& scores, const Queries<K>& queries, uint32_t first,
+                                                   const KeyOperands<K>& keys, int32_t step) {
+  using Operands = KeyOperands<K>;
+  uint32_t a[K.m_tiles][4];
 #pragma unroll
-  for (int32_t step = 0; step < Queries<K>::kSteps; ++step) {
-    uint32_t a[K.m_tiles][4];
+  for (int32_t m = 0; m < K.m_tiles; ++m) queries.get(a[m], first, m, step);
 #pragma unroll
-    for (int32_t m = 0; m < K.m_tiles; ++m) queries.get(a[m], first, m, step);
+  for (int32_t block = 0; block < K.block_kv / Operands::kKeys; ++block) {
+    uint32_t b[Operands::kTiles][2];
+    keys.get(b, block, step);
 #pragma unroll
-    for (int32_t block = 0; block < K.block_kv / Operands::kKeys; ++block) {
-      uint32_t b[Operands::kTiles][2];
-      keys.get(b, block, step);
+    for (int32_t i = 0; i < Operands::kTiles; ++i)
 #pragma unroll
-      for (int32_t i = 0; i < Operands::kTiles; ++i)
-#pragma unroll
-        for (int32_t m = 0; m < K.m_tiles; ++m)
-          mma<Half<K>>(scores.s[m][block * Operands::kTiles + i], a[m], b[i][0], b[i][1]);
-    }
+      for (int32_t m = 0; m < K.m_tiles; ++m)
+        mma<Half<K>>(scores.s[m][block * Operands::kTiles + i], a[m], b[i][0], b[i][1]);
   }
+}
+
+template <Key K>
+__device__ __forceinline__ void multiply_keys(Scores<K>& scores, const Queries<K>& queries, uint32_t keys_at) {
+  const KeyOperands<K> keys(forget(keys_at));  // addresses are not kept between products
+  const uint32_t first = queries.first();
+  clear<K>(scores);
+#pragma unroll
+  for (int32_t step = 0; step < Queries<K>::kSteps; ++step) multiply_keys_step<K>(scores, queries, first, keys, step);
 }
 
 // Values of 16 keys as two tiles of eight elements each; FP8: of 32 keys, two such operands.
@@ -159,39 +169,71 @@ class ValueOperands {
   uint32_t first_;
 };
 
-// weights: of 16 keys, as the left operand; the scores' layout is that of two halves of it.
+// A block's weights as left operands; the scores' layout is that of two halves of one.
 template <Key K>
-__device__ __forceinline__ void pack_weights(uint32_t (&a)[4], const Scores<K>& w, int32_t m, int32_t step) {
+struct Weights {
+  uint32_t a[K.block_kv / 16][K.m_tiles][4];
+
+  __device__ __forceinline__ explicit Weights(const Scores<K>& w) {
 #pragma unroll
-  for (int32_t i = 0; i < 4; ++i) {
-    const float(&s)[4] = w.s[m][2 * step + i / 2];
-    a[i] = narrow2<Half<K>>(s[i % 2 * 2], s[i % 2 * 2 + 1]);
+    for (int32_t step = 0; step < K.block_kv / 16; ++step)
+#pragma unroll
+      for (int32_t m = 0; m < K.m_tiles; ++m)
+#pragma unroll
+        for (int32_t i = 0; i < 4; ++i) {
+          const float(&s)[4] = w.s[m][2 * step + i / 2];
+          a[step][m][i] = narrow2<Half<K>>(s[i % 2 * 2], s[i % 2 * 2 + 1]);
+        }
   }
+};
+
+// out += P V is done in so many steps, each of some keys and 16 columns.
+template <Key K>
+inline constexpr int32_t kValueSteps = K.block_kv / ValueOperands<K>::kKeys*(K.d_vo / 16);
+
+template <Key K>
+__device__ __forceinline__ void multiply_values_step(Outputs<K>& out, const Weights<K>& weights,
+                                                     const ValueOperands<K>& values, int32_t at) {
+  using Operands = ValueOperands<K>;
+  const int32_t block = at / (K.d_vo / 16), columns = at % (K.d_vo / 16);
+  uint32_t b[Operands::kSteps][2][2];
+  values.get(b, block, columns);
+#pragma unroll
+  for (int32_t step = 0; step < Operands::kSteps; ++step)
+#pragma unroll
+    for (int32_t i = 0; i < 2; ++i)
+#pragma unroll
+      for (int32_t m = 0; m < K.m_tiles; ++m)
+        mma<Half<K>>(out.o[m][2 * columns + i], weights.a[block * Operands::kSteps + step][m], b[step][i][0],
+                     b[step][i][1]);
 }
 
 template <Key K>
-__device__ __forceinline__ void multiply_values(Outputs<K>& out, const Scores<K>& weights, uint32_t values_at) {
-  using Operands = ValueOperands<K>;
+__device__ __forceinline__ void multiply_values(Outputs<K>& out, const Weights<K>& weights, uint32_t values_at) {
+  const ValueOperands<K> values(forget(values_at));
 #pragma unroll
-  for (int32_t block = 0; block < K.block_kv / Operands::kKeys; ++block) {
-    const Operands values(forget(values_at));
-    uint32_t a[Operands::kSteps][K.m_tiles][4];
+  for (int32_t at = 0; at < kValueSteps<K>; ++at) multiply_values_step<K>(out, weights, values, at);
+}
+
+// Whether registers hold the scores of the next block while this one's weights are used.
+template <Key K>
+inline constexpr bool kByTurns = K.block_kv < K.tile_kv&& K.d_vo <= 128;
+
+// A block's values and the next one's keys by turns: no product waits for the one before.
+template <Key K>
+__device__ __forceinline__ void multiply_both(Outputs<K>& out, const Weights<K>& weights, uint32_t values_at,
+                                              Scores<K>& scores, const Queries<K>& queries, uint32_t keys_at) {
+  constexpr int32_t kSteps = Queries<K>::kSteps;
+  const ValueOperands<K> values(forget(values_at));
+  const KeyOperands<K> keys(forget(keys_at));
+  const uint32_t first = queries.first();
+  clear<K>(scores);
 #pragma unroll
-    for (int32_t step = 0; step < Operands::kSteps; ++step)
+  for (int32_t step = 0; step < kSteps; ++step) {
+    multiply_keys_step<K>(scores, queries, first, keys, step);
 #pragma unroll
-      for (int32_t m = 0; m < K.m_tiles; ++m) pack_weights<K>(a[step][m], weights, m, block * Operands::kSteps + step);
-#pragma unroll
-    for (int32_t columns = 0; columns < K.d_vo / 16; ++columns) {
-      uint32_t b[Operands::kSteps][2][2];
-      values.get(b, block, columns);
-#pragma unroll
-      for (int32_t step = 0; step < Operands::kSteps; ++step)
-#pragma unroll
-        for (int32_t i = 0; i < 2; ++i)
-#pragma unroll
-          for (int32_t m = 0; m < K.m_tiles; ++m)
-            mma<Half<K>>(out.o[m][2 * columns + i], a[step][m], b[step][i][0], b[step][i][1]);
-    }
+    for (int32_t at = step * kValueSteps<K> / kSteps; at < (step + 1) * kValueSteps<K> / kSteps; ++at)
+      multiply_values_step<K>(out, weights, values, at);
   }
 }
 

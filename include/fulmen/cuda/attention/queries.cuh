@@ -30,7 +30,8 @@ __device__ __forceinline__ void load_rows(const ParamsOf<Variant>& p, const Item
     rows[row] = row < num_rows ? row_info(p, item, row) : RowInfo{0, 0, 0, item.plan.kv_head * p.group.divisor};
   const int32_t warp = fresh_thread() - 64;  // a thread for each, of another warp than those that fetch
   if (warp < 0 || warp >= kWarps) return;
-  const int32_t first = K.warps_q == 1 ? 0 : warp * kWarpRows;
+  const int32_t spread = K.warps_q > 1 && num_rows <= kWarpRows ? kWarps : 1;
+  const int32_t first = K.warps_q == 1 || spread > 1 ? 0 : warp * kWarpRows;
   const int32_t last = (num_rows < first + kWarpRows ? num_rows : first + kWarpRows) - 1;
   Ranges ranges{};
   if (first <= last) {  // bounds do not decrease from the first row to the last
@@ -38,6 +39,7 @@ __device__ __forceinline__ void load_rows(const ParamsOf<Variant>& p, const Item
     ranges = {{a.begin, z.end}, {z.begin, a.end}};
   }
   control.ranges[warp] = ranges;
+  if (warp == 0) control.spread = spread;
 }
 
 // Copies of Q's rows, a group of their own.

@@ -11,7 +11,9 @@ inline constexpr bool kWritesRows = K.warps_q > 1 && K.d_vo <= K.d_qk&& Variant:
 
 template <Key K, class Variant>
 __device__ __forceinline__ bool writes_rows(const ParamsOf<Variant>& p, const Item& item) {
-  return item.plan.slot < 0 && item.plan.split_len == 0 && p.out_dtype == K.q && p.out_in_eights && p.d_vo % 8 == 0;
+  const Control& control = *reinterpret_cast<const Control*>(dynamic_shared());
+  return control.spread == 1 && item.plan.slot < 0 && item.plan.split_len == 0 && p.out_dtype == K.q &&
+         p.out_in_eights && p.d_vo % 8 == 0;
 }
 
 // The sums of a row in Q's type to shared memory, `to`: of the row, swizzled by `turn`.
