@@ -125,8 +125,9 @@ class DevicePlan:
     def _workspace_for(self, wrapper: Any, q: Array) -> Any:
         buffer = wrapper._float_workspace_buffer
         if buffer is not None and on_device(buffer):
-            if math.prod(buffer.shape) * buffer.element_size() < self._needed:
-                raise RuntimeError(f"float_workspace_buffer is too small; this plan needs {self._needed} bytes")
+            size = math.prod(buffer.shape) * buffer.element_size()
+            if size < self._needed:
+                raise RuntimeError(f"float_workspace_buffer has {size} bytes; this plan needs {self._needed}")
             return as_bytes(buffer)
         if not self._workspaces or self._workspaces[-1].shape[0] < self._needed:
             import torch

@@ -56,8 +56,9 @@ void shape_plan(const AttentionCall& call, const Device& device) {
     throw Error(Code::kUnsupported, "batch_attention: " + std::to_string(tiles) +
                                         " tiles of queries, expected at most " +
                                         std::to_string(attention_prepare::kMaxTiles));
-  // Few tiles are split, and two CTAs that share an SM only make the pieces smaller.
-  const bool alone = key.warps_q == 1 && tiles * c.num_kv_heads <= 2 * device.num_sms;
+  // As many tiles as SMs go round without a split; elsewhere two CTAs per SM have more bytes in flight.
+  const int64_t whole = tiles * c.num_kv_heads;
+  const bool alone = key.warps_q == 1 && whole <= device.num_sms && 8 * whole >= 7 * device.num_sms;
   c.num_workers = device.num_sms * (alone ? 1 : ctas_per_sm(key, device.max_shared_bytes));
   h.num_items = int32_t(tiles);
   h.num_slots = most_slots(h, key, call.args->workspace);

@@ -3,7 +3,10 @@
 #include <fulmen/attention/call.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <string_view>
 
+#include "src/cuda/launch.h"
 #include "tools/gpu/pool.h"
 #include "tools/gpu/suite.h"
 
@@ -27,7 +30,14 @@ struct Planned {
   AttentionPool pool;
   AttentionArgs args;
   attention::BatchAttention batch;
+  attention::MadePlan made;  // of a plan that the device makes
 };
+
+// FULMEN_BENCH_PLAN=device: the same rows with plans made on the device, before what is timed.
+bool plans_on_device() {
+  const char* text = std::getenv("FULMEN_BENCH_PLAN");
+  return text != nullptr && std::string_view(text) == "device";
+}
 
 std::vector<int32_t> offsets(const Batch& b, bool queries) {
   std::vector<int32_t> all = {0};
@@ -36,6 +46,13 @@ std::vector<int32_t> offsets(const Batch& b, bool queries) {
     all.push_back(all.back() + int32_t(count));
   }
   return all;
+}
+
+// The plan is where it was made first, whatever is being captured.
+void run(Planned& p, const Context& context) {
+  p.made.capture = cuda::capture_of(static_cast<driver::Stream>(context.stream)), p.made.was_captured = false;
+  attention::run_planned(p.batch.plan().view(), p.args, AttentionEntry::kBatchAttention, context,
+                         {.resident = true, .made = &p.made});
 }
 
 std::shared_ptr<Planned> planned(const Batch& b) {
@@ -60,9 +77,11 @@ std::shared_ptr<Planned> planned(const Batch& b) {
     a.kv_indices = p->pool.ids(pages), a.last_page_len = p->pool.ids(last);
   }
   a.options.causal = b.causal, a.options.window_left = b.window_left;
-  p->batch.plan(a);
+  const auto plan = [&] { plans_on_device() ? p->batch.plan_on_device(a) : p->batch.plan(a); };
+  plan();
   a.workspace = p->pool.tensor(DType::kU8, {p->batch.workspace_bytes()});
-  p->batch.plan(a);
+  plan();
+  if (plans_on_device()) run(*p, {});
   return p;
 }
 
@@ -74,11 +93,7 @@ Problem problem(const Batch& b) {
   return {.num_sets = int32_t(sets.size()),
           .bytes = c.bytes,
           .flops = c.flops,
-          .launch = [sets](int32_t set, const Context& context) {
-            const Planned& p = *sets[size_t(set)];
-            attention::run_planned(p.batch.plan().view(), p.args, AttentionEntry::kBatchAttention, context,
-                                   {.resident = true});
-          }};
+          .launch = [sets](int32_t set, const Context& context) { run(*sets[size_t(set)], context); }};
 }
 
 // Of the standard table: one long request and many short ones.

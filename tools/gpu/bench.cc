@@ -129,7 +129,7 @@ int run(const std::string& path, const std::string& prefix, const std::string& i
     std::fprintf(stderr, "%s %.1f us %s\n", row.id.c_str(), results.back().timing.us, results.back().problem.c_str());
   }
   if (!attention) ceilings.host_ns = host_ns(timer, suite().front().make()), ceilings.launch_ns = launch_ns(timer);
-  write_json(path, attention ? "gpu-attention" : "gpu-memory", results, ceilings);
+  write_json(path, attention ? "gpu-attention" : prefix == "plan" ? "gpu-plan" : "gpu-memory", results, ceilings);
 
   std::printf("%s: copy %.2f TB/s, events alone %.1f us, host %.0f ns per call of N1, %.0f ns of it cuLaunchKernelEx\n",
               device.name.c_str(), ceilings.copy / 1e12, ceilings.event_us, ceilings.host_ns, ceilings.launch_ns);

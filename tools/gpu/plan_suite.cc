@@ -64,7 +64,8 @@ std::shared_ptr<Planned> planned(const Shape& s) {
 }
 
 Row prepare_row(const char* id, const std::string& shape, const Shape& s) {
-  return {id, "plan on the device, " + shape, [s] {
+  const std::string workspace = "; workspace " + std::to_string(planned(s)->workspace_bytes) + " bytes";
+  return {id, "plan on the device, " + shape + workspace, [s] {
             const auto p = planned(s);
             return Problem{.launch = [p](int32_t, const Context& context) {
               AttentionCall call;
@@ -104,10 +105,6 @@ std::vector<Row> plan_suite() {
   add("K9", "append 64/8 B16 q512 kv8k", {.batch = 16, .qo_len = 512, .kv_len = 8192, .uniform = false});
   rows.push_back(host_row("H1", "run() of a planned decode 64/8 B4 kv128", {.batch = 4, .kv_len = 128}, false));
   rows.push_back(host_row("H2", "plan and run of a decode 64/8 B4 kv128", {.batch = 4, .kv_len = 128}, true));
-  for (const auto& [id, batch] : {std::pair{"W1", 1}, {"W2", 1024}, {"W3", 65536}}) {
-    const auto p = planned({.batch = batch, .kv_len = 128});
-    std::printf("%s workspace of a decode 64/8 B%d: %lld bytes\n", id, batch, (long long)p->workspace_bytes);
-  }
   return rows;
 }
 

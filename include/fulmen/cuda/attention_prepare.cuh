@@ -28,7 +28,7 @@ __device__ __forceinline__ void count_pieces(const Params& p, const Tiles& tiles
       slots += n > 1 ? n : 0;
       bucket = bucket_of(float(cost_of(p, t.num_rows, split.longest)));
     }
-    add_to_bucket(bucket, n, 0);
+    add_to_bucket<false>(bucket, n, 0);
   }
   slots = add_warp(slots);
   if (warp_lane() == 0 && slots > 0) atomic_add(&shared().num_slots, slots);

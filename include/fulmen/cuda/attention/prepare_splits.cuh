@@ -10,21 +10,24 @@ namespace fulmen::cuda::attention_prepare {
 
 inline constexpr float kNoLimit = 3e38f;
 
-// Adds n and cost to a bucket, -1 for none; all lanes call. Lanes of the first one's bucket go together.
+// Adds n, and cost where kCosts, to a bucket, -1 for none; all lanes call. Lanes of the first one's bucket go
+// together.
+template <bool kCosts>
 __device__ __forceinline__ void add_to_bucket(int32_t bucket, uint32_t n, float cost) {
   const uint32_t members = ballot(bucket >= 0);
   if (members == 0) return;
   const int32_t leader = first_bit(members), shared_bucket = shuffle_from(bucket, leader);
   const bool same = bucket == shared_bucket;
-  const uint32_t bits = bit_cast<uint32_t>(cost), sum = add_warp(same ? n : 0u), most = max_warp(same ? bits : 0u);
+  const uint32_t bits = bit_cast<uint32_t>(cost), sum = add_warp(same ? n : 0u);
+  const uint32_t most = kCosts ? max_warp(same ? bits : 0u) : 0;
   Shared& s = shared();
   if (warp_lane() == leader) {
     atomic_add(&s.count[bucket], sum);
-    atomic_max(&s.top[bucket], most);
+    if (kCosts) atomic_max(&s.top[bucket], most);
   }
   if (bucket < 0 || same) return;
   atomic_add(&s.count[bucket], n);
-  atomic_max(&s.top[bucket], bits);
+  if (kCosts) atomic_max(&s.top[bucket], bits);
 }
 
 __device__ __forceinline__ void clear_buckets() {
@@ -49,7 +52,7 @@ __device__ __forceinline__ uint64_t collect_costs(const Params& p, const Tiles& 
       total += exact, cost = float(exact), bucket = bucket_of(cost);
       max_rows = math::max(max_rows, uint32_t(t.num_rows));
     }
-    add_to_bucket(bucket, 1, cost);
+    add_to_bucket<true>(bucket, 1, cost);
   }
   total = add_warp(total), max_rows = max_warp(max_rows);
   if (warp_lane() == 0) s.warp_totals[warp_index()] = total, atomic_max(&s.max_rows, max_rows);

@@ -121,11 +121,10 @@ __device__ __forceinline__ int32_t owner_of(const Params& p, const Request* requ
   return low;
 }
 
-__device__ __forceinline__ Tile tile_of(const Params& p, int32_t index) {
-  const Request* requests = requests_of(p);
+__device__ __forceinline__ Tile tile_of(const Params& p, int32_t index, int32_t owner) {
   Tile t;
-  t.request_idx = owner_of(p, requests, index);
-  t.request = requests[t.request_idx];
+  t.request_idx = owner;
+  t.request = requests_of(p)[owner];
   t.row_begin = (index - t.request.first_tile) << p.tile_shift;
   t.num_rows = math::min(p.tile_q, t.request.qo_len * p.group.divisor - t.row_begin);
   const int64_t kv_len = t.request.kv_len, offset = kv_len - t.request.qo_len;
@@ -143,23 +142,24 @@ __device__ __forceinline__ uint64_t cost_of(const Params& p, int32_t num_rows, i
   return uint64_t(uint32_t(num_keys) + uint32_t(kItemOverhead)) * unit_cost(p, num_rows);
 }
 
-// This thread's tiles, one after the other, in each of the kernel's passes; a single one is kept.
+// This thread's tiles, one after the other, in each of the kernel's passes; of a single one the owner is kept.
 class Tiles {
  public:
   const int32_t count;
 
   __device__ __forceinline__ Tiles(const Params& p, int32_t num_tiles) : count(num_tiles), p_(p) {
-    if (is_mine(0)) only_ = tile_of(p, int32_t(threadIdx.x));
+    if (is_mine(0)) owner_ = owner_of(p, requests_of(p), int32_t(threadIdx.x));
   }
   // first: a multiple of the number of threads.
   __device__ __forceinline__ bool is_mine(int32_t first) const { return first + int32_t(threadIdx.x) < count; }
   __device__ __forceinline__ Tile get(int32_t first) const {
-    return count <= kThreads ? only_ : tile_of(p_, first + int32_t(threadIdx.x));
+    const int32_t index = first + int32_t(threadIdx.x);
+    return tile_of(p_, index, count <= kThreads ? owner_ : owner_of(p_, requests_of(p_), index));
   }
 
  private:
   const Params& p_;
-  Tile only_{};
+  int32_t owner_ = 0;
 };
 
 // Sixteen buckets per power of two; 0 costs most.
