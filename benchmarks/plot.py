@@ -34,6 +34,7 @@ def draw(files, output):
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "fulmen"})  # small, and the same every time
     import matplotlib.pyplot as plt
 
     results = [r for r in map(load, files) if bars_of(r)]
@@ -48,7 +49,7 @@ def draw(files, output):
         place, ticks, labels = 0.0, [], []
         for label, times in bars_of(data):
             first = place
-            for name, (percent, us) in times.items():
+            for name, (percent, us) in sorted(times.items(), key=lambda item: names.index(item[0])):
                 axis.barh(place, percent, 0.9, color=colours[name])
                 axis.text(percent + 1, place, f"{us:,.1f} µs", va="center", fontsize=8)
                 place += 1
@@ -59,12 +60,14 @@ def draw(files, output):
         axis.set_yticks(ticks, labels, fontsize=8)
         axis.invert_yaxis()
         axis.set_xlim(0, max(115, 1.15 * axis.get_xlim()[1]))
-        axis.set_xlabel("% of the floor (bandwidth of the same working set, same process)")
+        on_gpu = data["suite"].startswith(("gpu", "peers"))
+        bandwidth = "a copy" if on_gpu else "the same working set"
+        axis.set_xlabel(f"% of the floor (bandwidth of {bandwidth}, same process)")
         level = f', {data["level"]}, {data["num_threads"]} threads' if "level" in data else ""
         axis.set_title(f'{data["suite"]}: {data["device"]}{level}, {data["commit"]}, {data["date"]}', fontsize=9)
         if len(names) > 1:
             axis.legend([plt.Rectangle((0, 0), 1, 1, color=colours[n]) for n in names], names, fontsize=8)
-    figure.savefig(output, dpi=130)
+    figure.savefig(output, dpi=130, metadata={"Date": None} if str(output).endswith(".svg") else None)
     plt.close(figure)
     return True
 

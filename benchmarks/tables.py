@@ -3,6 +3,7 @@
 
     python3 benchmarks/tables.py            # write
     python3 benchmarks/tables.py --check    # exit code 1 if the file is not what would be written
+    python3 benchmarks/tables.py --plots    # write, and draw the GPU's files anew; needs matplotlib
 """
 
 import argparse
@@ -24,7 +25,8 @@ table says otherwise. A program refuses to time a wrong result.
 
 ```sh
 ./dev bench rope                                                   # CPU, one operator
-tools/gpu/stage.sh build/gpu && tools/gpu/run.sh build/gpu results # GPU, the C++ side
+./dev bench --gpu                                                  # GPU, the C++ side: memory rows and attention's
+build/release/fulmen_gpu_bench out.json attention D1,D5            # or some of it
 python3 benchmarks/peers/gpu_memory.py --out peers.json            # GPU, beside PyTorch and FlashInfer
 python3 benchmarks/host_cost.py --out host.json                    # what a call costs on the host
 ```
@@ -81,6 +83,23 @@ def host_cost(data: dict[str, Any]) -> list[str]:
     return [*table(["call", "µs (best)"], rows), "", *table(["what", ""], facts)]
 
 
+def jit(data: dict[str, Any]) -> list[str]:
+    def cells(times: dict[str, float]) -> list[str]:
+        return [number(times[name]) for name in ("median", "max")]
+
+    places = ("compile_cpu_ms", "disk_hit_ms", "pack_hit_ms")
+    families = sorted(data["rows"], key=lambda r: (r["id"] == "all", r["id"]))
+    rows = [[r["id"], str(r["kernels"]), *(c for place in places for c in cells(r[place]))] for r in families]
+    head = ["kernels of", "how many"]
+    for what in ("compiling", "disk hit", "pack hit"):
+        head += [f"{what}, ms", "at most"]
+    return table(head, rows)
+
+
+def facts(data: dict[str, Any]) -> list[str]:
+    return table(["what", ""], [[r["id"], f"{r['value']:,}"] for r in data["rows"]])
+
+
 def cpu_operators(files: list[tuple[str, dict[str, Any]]]) -> list[str]:
     """All operators' files of one machine in one table."""
     rows = []
@@ -100,7 +119,12 @@ def kind_of(data: dict[str, Any]) -> tuple[str, Any] | None:
         return f"Operators, GPU: {data['suite'].removeprefix('gpu-')}", gpu_operators
     if data["suite"].startswith("peers"):
         return f"Beside PyTorch and FlashInfer, GPU: {data['suite'].removeprefix('peers').strip('-') or 'all'}", peers
-    return ("Cost of a call on the host", host_cost) if data["suite"] == "host_cost" else None
+    titles = {
+        "host_cost": ("Cost of a call on the host", host_cost),
+        "jit": ("Kernels: compiling, and finding them again", jit),
+        "jit_crash": ("Processes killed on one cache", facts),
+    }
+    return titles.get(data["suite"])
 
 
 def origin(name: str, data: dict[str, Any]) -> str:
@@ -111,12 +135,38 @@ def origin(name: str, data: dict[str, Any]) -> str:
     return f"`benchmarks/results/{name}`: " + "; ".join(w for w in words if w) + "."
 
 
+def result_files() -> list[tuple[str, dict[str, Any]]]:
+    return [(f.name, json.loads(f.read_text())) for f in sorted(RESULTS.glob("*.json"), key=lambda f: f.stem)]
+
+
+def newest(files: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    """Of each suite and device the last file that has a section: …-SUITE_3.json after …-SUITE.json after
+    …-SUITE-first.json.
+    """
+
+    def age(item: tuple[str, dict[str, Any]]) -> tuple[str, int]:
+        stem = item[0].removesuffix(".json")
+        number = stem.rpartition("_")[2]
+        return item[1]["date"][:10], int(number) if number.isdigit() else int(stem.endswith(item[1]["suite"]))
+
+    return list({(d["suite"], d["device"]): (n, d) for n, d in sorted(files, key=age) if kind_of(d)}.values())
+
+
+def draw_plots() -> None:
+    import plot
+
+    for name, data in newest(result_files()):
+        if data["suite"].startswith(("gpu", "peers")):
+            plot.draw([RESULTS / name], RESULTS / name.replace(".json", ".svg"))
+
+
 def page() -> str:
-    files = [(f.name, json.loads(f.read_text())) for f in sorted(RESULTS.glob("*.json"), key=lambda f: f.stem)]
-    parts, newest = [HEAD], {(d["suite"], d["device"]): (n, d) for n, d in files if kind_of(d)}
-    for name, data in sorted(newest.values(), key=lambda item: kind_of(item[1])[0]):
+    files, parts = result_files(), [HEAD]
+    for name, data in sorted(newest(files), key=lambda item: kind_of(item[1])[0]):
         title, write = kind_of(data)
-        parts.append("\n".join([f"## {title}", "", origin(name, data), "", *write(data)]) + "\n")
+        plot = name.replace(".json", ".svg")
+        picture = [f"![{title}](../benchmarks/results/{plot})", ""] if (RESULTS / plot).exists() else []
+        parts.append("\n".join([f"## {title}", "", origin(name, data), "", *picture, *write(data)]) + "\n")
     plain = [(n, d) for n, d in files if d["rows"] and not kind_of(d)
              and {"id", "us", "floor_us", "shape"} <= d["rows"][0].keys()]  # fmt: skip
     if plain:
@@ -130,8 +180,12 @@ def page() -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--plots", action="store_true")
+    args = parser.parse_args()
+    if args.plots:
+        draw_plots()
     text = page()
-    if parser.parse_args().check:
+    if args.check:
         stale = not PAGE.exists() or PAGE.read_text() != text
         print("docs/benchmarks.md " + ("is stale: run python3 benchmarks/tables.py" if stale else "is current"))
         return int(stale)

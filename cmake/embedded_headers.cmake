@@ -6,7 +6,7 @@ file(GLOB_RECURSE FULMEN_JIT_HEADERS CONFIGURE_DEPENDS ${FULMEN_INCLUDE}/fulmen/
 foreach(name portable dtype f16 bf16 fp8 math philox)
   list(APPEND FULMEN_JIT_HEADERS ${FULMEN_INCLUDE}/fulmen/core/${name}.h)
 endforeach()
-foreach(name key variant variants tile_mask state plan_records)
+foreach(name key variant variants flashinfer_variant tile_mask state plan_records)
   if(EXISTS ${FULMEN_INCLUDE}/fulmen/attention/${name}.h)
     list(APPEND FULMEN_JIT_HEADERS ${FULMEN_INCLUDE}/fulmen/attention/${name}.h)
   endif()

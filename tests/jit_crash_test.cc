@@ -52,16 +52,21 @@ pid_t spawn_worker() {
   return posix_spawn(&child, self, nullptr, nullptr, const_cast<char**>(arguments), environ) == 0 ? child : -1;
 }
 
-void cut_some_file(const std::string& folder, std::mt19937& random) {
+struct Damage {
+  int32_t killed = 0, cut = 0;
+};
+
+bool cut_some_file(const std::string& folder, std::mt19937& random) {
   std::error_code error;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder, error))
     if (random() % 4 == 0) {
       fs::resize_file(entry.path(), random() % 600, error);
-      return;
+      return !error;
     }
+  return false;
 }
 
-void round(std::mt19937& random, int32_t num_processes) {
+void round(std::mt19937& random, int32_t num_processes, Damage* damage) {
   const testing::ScratchFolder folder;
   setenv(kWorker, folder.path().c_str(), 1);
   std::vector<pid_t> children;
@@ -69,12 +74,13 @@ void round(std::mt19937& random, int32_t num_processes) {
   std::vector<bool> killed(children.size());
   for (int32_t i = 0; i < num_processes; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(random() % 40));
-    cut_some_file(folder.path(), random);
+    damage->cut += cut_some_file(folder.path(), random);
     if (i % 2 == 0) killed[size_t(i)] = kill(children[size_t(i)], SIGKILL) == 0;
   }
   for (size_t i = 0; i < children.size(); ++i) {
     int status = 0;
     ASSERT_EQ(waitpid(children[i], &status, 0), children[i]);
+    damage->killed += WIFSIGNALED(status);
     EXPECT_TRUE(killed[i] || (WIFEXITED(status) && WEXITSTATUS(status) == 0)) << "a worker that nobody killed failed";
   }
   const pid_t last = spawn_worker();  // and the cache, whatever is left of it, serves a newcomer
@@ -92,7 +98,13 @@ TEST(JitCrash, SurvivorsHaveTheRightKernels) {
   if (nvrtc().version.empty()) GTEST_SKIP() << nvrtc().problem;
   if (std::getenv(kWorker) != nullptr) GTEST_SKIP() << "this is a worker";
   std::mt19937 random(20261122);
-  for (int32_t i = setting("FULMEN_JIT_ROUNDS", 2); i > 0; --i) round(random, setting("FULMEN_JIT_PROCESSES", 6));
+  const int32_t rounds = setting("FULMEN_JIT_ROUNDS", 2), processes = setting("FULMEN_JIT_PROCESSES", 6);
+  Damage damage;
+  for (int32_t i = 0; i < rounds; ++i) round(random, processes, &damage);
+  std::printf("%d rounds of %d processes: %d killed, %d files cut short\n", rounds, processes, damage.killed,
+              damage.cut);
+  RecordProperty("rounds", rounds), RecordProperty("processes", processes);
+  RecordProperty("killed", damage.killed), RecordProperty("cut", damage.cut);
 }
 
 }  // namespace

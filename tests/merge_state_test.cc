@@ -137,7 +137,7 @@ TEST(MergeStateCheck, RefusesEveryBrokenRule) {
   const MergeStateArgs a = p.two();
   expect_every_break_refused(kMergeStateSchema, {a.v_a, a.s_a, a.v_b, a.s_b, a.out, a.lse},
                              [&](const std::vector<TensorView>& t) {
-                               check(MergeStateArgs{t[0], t[1], t[2], t[3], t[4], t[5]});
+                               check(MergeStateArgs{t[0], t[1], t[2], t[3], t[4], t[5], {}});
                              });
   expect_every_break_refused(kMergeStatesSchema, {p.args.v, p.args.s, p.args.out, p.args.lse},
                              [&](const std::vector<TensorView>& t) {

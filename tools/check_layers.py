@@ -35,7 +35,7 @@ FREE = ("tests", "benchmarks", "fuzz", "tools")  # may include anything
 JIT_CLEAN = [
     *(f"include/fulmen/core/{name}.h" for name in ("portable", "dtype", "bf16", "f16", "fp8", "fp4", "math", "philox")),
     *(f"include/fulmen/attention/{name}.h"
-      for name in ("key", "variant", "variants", "tile_mask", "state", "plan_records")),
+      for name in ("key", "variant", "variants", "flashinfer_variant", "tile_mask", "state", "plan_records")),
 ]
 CUDA_TYPES = {"cuda_fp16.h", "cuda_bf16.h", "cuda_fp8.h", "cuda_fp4.h"}
 JIT_HOST = {"include/fulmen/core/portable.h": {"cstdint"}, "include/fulmen/core/math.h": {"cmath"}}
@@ -48,6 +48,7 @@ SYSTEM = {
     "src/jit": {"dlfcn.h", "fcntl.h", "sys/stat.h", "unistd.h"},
     "src/cuda": {"sched.h"},
     "runtime": {"omp.h"},
+    "examples": {"dlfcn.h"},  # 03 opens the CUDA driver
 }
 
 # The files of an op; {} is the op's name. Related ops may share a file of the same folder that includes each one's

@@ -90,7 +90,9 @@ def main() -> int:
         num_lines += text.count("\n")
         errors += check(path, text, allowed)
         if path.startswith(("include/", "src/")):
-            macros |= set(re.findall(r"^\s*#\s*define\s+(\w+)", text, re.M))
+            own = set(re.findall(r"^\s*#\s*define\s+(\w+)", text, re.M))
+            if len(own) > allowed.get(f"{path}:#define", 0):  # a file's exception covers all of its macros
+                macros |= own
     if len(macros) > MACROS:
         errors.append(f"{len(macros)} macros, budget {MACROS}: {' '.join(sorted(macros))}")
     errors += [f"tools/size_exceptions.txt: {what.split(':')[0]} does not exist" for what in allowed

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fulmen's memory-bound operators beside what users would pick instead, in one process on one GPU.
 
-Contestants: fulmen (Python), PyTorch eager, torch.compile, flashinfer-python. A wrong result is not timed, and a
-contestant that cannot run is listed with its reason. Times are device times with a cold L2 (gpu_timing.py).
+Contestants: fulmen (Python), PyTorch eager, torch.compile, flashinfer-python. Programmatic dependent launch (PDL) hides
+what a launch costs. FlashInfer uses it on an H100 unless a call says enable_pdl=False, fulmen where it is asked for, so
+both are timed both ways. A wrong result is not timed, and a contestant that cannot run is listed with its reason. Times
+are device times with a cold L2 (gpu_timing.py).
 
     pip install torch flashinfer-python==0.5.3    # and fulmen
     python benchmarks/peers/gpu_memory.py --out benchmarks/results/DATE-h100-peers.json
@@ -12,7 +14,9 @@ contestant that cannot run is listed with its reason. Times are device times wit
 import argparse
 import copy
 import datetime
+import functools
 import importlib
+import inspect
 import json
 import os
 import pathlib
@@ -32,7 +36,7 @@ from gpu_timing import Timer, num_sets  # noqa: E402
 import fulmen  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PEERS = ("pytorch", "torch.compile", "flashinfer")
+PEERS = ("fulmen, PDL", "pytorch", "torch.compile", "flashinfer", "flashinfer, no PDL")
 
 
 def import_flashinfer() -> tuple[Any, str]:
@@ -43,18 +47,51 @@ def import_flashinfer() -> tuple[Any, str]:
         return None, f"import: {type(error).__name__}: {error}"
 
 
-def contestants(row: Row, flashinfer: Any, missing: str) -> dict[str, Callable[[Any], Any] | str]:
+class WithoutPdl:
+    """A module whose functions are called with enable_pdl=False, where they have it."""
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.used = False
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self.module, name)
+        if "enable_pdl" not in inspect.signature(function).parameters:
+            return function
+        self.used = True
+        return functools.partial(function, enable_pdl=False)
+
+
+def with_pdl(run: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def call(inputs: Any) -> Any:
+        fulmen.set_dependent_launch(True)
+        try:
+            return run(inputs)
+        finally:
+            fulmen.set_dependent_launch(False)
+
+    return call
+
+
+def contestants(
+    row: Row, flashinfer: Any, missing: str, inputs: Any, names: tuple[str, ...]
+) -> dict[str, Callable[[Any], Any] | str]:
     torch._dynamo.reset()
-    if isinstance(row.flashinfer, str):
-        theirs: Any = row.flashinfer
-    else:
-        theirs = missing or (lambda s: row.flashinfer(flashinfer, s))
-    return {
+    result: dict[str, Any] = {
         "fulmen": row.fulmen,
+        "fulmen, PDL": with_pdl(row.fulmen),
         "pytorch": row.pytorch,
         "torch.compile": torch.compile(row.pytorch, dynamic=False),
-        "flashinfer": theirs,
     }
+    if isinstance(row.flashinfer, str) or missing:
+        result["flashinfer"] = missing or row.flashinfer
+    else:
+        theirs, module = row.flashinfer, WithoutPdl(flashinfer)
+        result["flashinfer"] = lambda s: theirs(flashinfer, s)
+        problem_of(row, lambda s: theirs(module, s), inputs)  # to see whether it has the argument
+        if module.used:
+            result["flashinfer, no PDL"] = lambda s: theirs(module, s)
+    return {name: run for name, run in result.items() if name == "fulmen" or name in names}
 
 
 def cloned(inputs: Any) -> Any:
@@ -76,11 +113,13 @@ def problem_of(row: Row, run: Callable[[Any], Any], inputs: Any) -> str:
         return f"{type(error).__name__}: {error}".strip()[:400]
 
 
-def measure(row: Row, timer: Timer | None, flashinfer: Any, missing: str, copy_rate: float) -> dict[str, Any]:
+def measure(
+    row: Row, timer: Timer | None, flashinfer: Any, missing: str, copy_rate: float, names: tuple[str, ...]
+) -> dict[str, Any]:
     sets = [row.make() for _ in range(num_sets(row.num_bytes) if timer else 1)]
     entry: dict[str, Any] = {"id": row.id, "shape": row.shape, "us": None, "bytes": row.num_bytes, "peers": {}}
     entry.update(floor_us=row.num_bytes / copy_rate * 1e6, low_us={}, problems={}, methods={}, sets=len(sets))
-    for name, run in contestants(row, flashinfer, missing).items():
+    for name, run in contestants(row, flashinfer, missing, sets[0], names).items():
         start = time.perf_counter()
         problem = run if isinstance(run, str) else problem_of(row, run, sets[0])
         if problem:
@@ -116,14 +155,14 @@ def clocks() -> str:
 
 
 def table(result: dict[str, Any]) -> str:
-    lines = [f"{'id':4} {'floor':>9} {'fulmen':>9} {'% floor':>8} " + " ".join(f"{p:>13}" for p in PEERS) + "  shape"]
+    lines = [f"{'id':4} {'floor':>9} {'fulmen':>9} {'% floor':>8} " + " ".join(f"{p:>18}" for p in PEERS) + "  shape"]
     for row in result["rows"]:
         us = row["us"]
         times = [row["peers"].get(p) for p in PEERS]
         peers = [f"{t:8.1f} {t / us:3.1f}x" if us and t else f"{t or '-'}" for t in times]
         share = f"{100 * row['floor_us'] / us:7.1f}%" if us else "-"
         lines.append(f"{row['id']:4} {row['floor_us']:9.2f} {us or '-':>9} {share:>8} "
-                     + " ".join(f"{p:>13}" for p in peers) + f"  {row['shape']}")
+                     + " ".join(f"{p:>18}" for p in peers) + f"  {row['shape']}")
         lines += [f"     {name}: {text}" for name, text in row["problems"].items()]
     return "\n".join(lines)
 
@@ -132,9 +171,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, help="the JSON file to write")
     parser.add_argument("--rows", default="", help="ids, comma separated (default: all)")
+    parser.add_argument("--peers", default="all", help="such as pytorch,flashinfer (default: all)")
     parser.add_argument("--check", action="store_true", help="compare results only")
     parser.add_argument("--seconds", type=float, default=1e9, help="start no further row after this many seconds")
     args = parser.parse_args()
+    names = tuple(name for name in PEERS if args.peers == "all" or name.split(",")[0] in args.peers.split(","))
     start = time.perf_counter()
     torch.manual_seed(1)
     flashinfer, missing = import_flashinfer()
@@ -153,7 +194,7 @@ def main() -> int:
         if time.perf_counter() - start > args.seconds:
             print(f"{row.id}: not run, out of time", file=sys.stderr)
             continue
-        result["rows"].append(measure(row, timer, flashinfer, missing, copy_rate))
+        result["rows"].append(measure(row, timer, flashinfer, missing, copy_rate, names))
         torch.cuda.empty_cache()
         result["driver_after"] = clocks()
         if args.out:

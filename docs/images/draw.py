@@ -35,24 +35,28 @@ class Picture:
 
 
 def layers():
-    p = Picture(760, 430)
+    p = Picture(900, 430)
     p.text(10, 20, "An arrow means: may include. Grey: also compiled into device code, includes only itself.")
     p.box(20, 40, 330, 34, "python/fulmen", ORANGE)
     p.box(20, 100, 330, 34, "src/ffi: exported TVM-FFI functions", ORANGE)
     p.box(20, 160, 150, 40, "src/ops\nchecks, launch", GREEN)
     p.box(200, 160, 150, 40, "src/plan\nsees no device", GREEN)
-    p.box(380, 100, 170, 100, "src/cpu\nrows of kernels,\none object file per\ninstruction set", GREEN)
-    p.box(580, 100, 160, 100, "tests\nbenchmarks\nfuzz", RED)
+    p.box(380, 100, 150, 100, "src/cpu\nrows of kernels,\none object file per\ninstruction set", GREEN)
+    p.box(560, 130, 150, 70, "src/cuda\nrows of kernels:\nkey, params, launch", GREEN)
+    p.box(560, 60, 150, 40, "src/jit\ntext, cache, packs", GREEN)
+    p.box(740, 100, 140, 100, "tests\nbenchmarks\nfuzz", RED)
     p.box(20, 250, 150, 40, "runtime\nbackends, threads", BLUE)
-    p.box(380, 250, 170, 40, "cpu\nSIMD kernels", BLUE)
-    p.box(580, 250, 160, 40, "reference\ndouble, with bounds", BLUE)
+    p.box(380, 250, 150, 40, "cpu\nSIMD kernels", BLUE)
+    p.box(560, 250, 150, 40, "cuda\nGPU kernels", GREY)
+    p.box(740, 250, 140, 40, "reference\ndouble, with bounds", BLUE)
     p.box(200, 320, 150, 40, "attention\nvariant, state, plan", GREY)
-    p.box(380, 320, 360, 40, "ops: one contract per op", BLUE)
-    p.box(20, 380, 720, 36, "core: dtypes, TensorView, schema, Error, Executor (dtypes and math are grey)", GREY)
+    p.box(380, 320, 500, 40, "ops: one contract per op", BLUE)
+    p.box(20, 380, 860, 36, "core: dtypes, TensorView, schema, Error, Executor (dtypes and math are grey)", GREY)
     for x1, y1, x2, y2 in ((185, 74, 185, 98), (95, 134, 95, 158), (95, 200, 95, 248), (275, 200, 275, 318),
-                           (465, 200, 465, 248), (380, 180, 172, 262), (465, 290, 465, 318), (380, 275, 352, 328),
-                           (660, 200, 660, 248), (660, 290, 660, 318), (350, 340, 378, 340), (95, 290, 95, 378),
-                           (275, 360, 275, 378), (560, 360, 560, 378), (140, 200, 225, 318), (580, 150, 552, 150)):
+                           (455, 200, 455, 248), (380, 180, 172, 262), (455, 290, 455, 318), (380, 275, 352, 328),
+                           (635, 130, 635, 102), (635, 200, 635, 248), (635, 290, 635, 318), (560, 285, 352, 342),
+                           (810, 200, 810, 248), (810, 290, 810, 318), (350, 340, 378, 340), (95, 290, 95, 378),
+                           (275, 360, 275, 378), (560, 360, 560, 378), (140, 200, 225, 318), (740, 150, 712, 150)):
         p.arrow(x1, y1, x2, y2)
     p.save("layers")
 

@@ -150,8 +150,9 @@ class Engine:
             return []
         seeds = np.array([s.seed + request.index for request in requests], np.int64)
         offsets = np.array([len(request.tokens) for request in requests], np.int64)
-        logits /= np.float32(s.temperature)
-        return fulmen.top_k_top_p_sampling_from_logits(logits, s.top_k, s.top_p, seed=seeds, offset=offsets)
+        logits /= s.temperature
+        keys = {"seed": self.model.array(seeds), "offset": self.model.array(offsets)}
+        return fulmen.top_k_top_p_sampling_from_logits(logits, s.top_k, s.top_p, **keys).tolist()
 
     def accept(self, request, token):
         now = time.perf_counter()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gemma 3 270M answers prompts on the CPU through fulmen. `./dev demo` runs this.
+"""Gemma 3 270M answers prompts through fulmen, on the CPU or a GPU. `./dev demo` runs this.
 
 python examples/generate/generate.py --prompt "The capital of France is" --prompt "def fib(n):" --greedy
 """
@@ -35,6 +35,7 @@ def parse_args():
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of sampling (%(default)s)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), metavar="N")
     parser.add_argument("--kv-dtype", choices=KV_DTYPES, default="f32", help="type of the KV cache (%(default)s)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda needs PyTorch (%(default)s)")
     parser.add_argument("--pages", type=int, default=256, metavar="N", help="of the KV cache, 16 tokens each (256)")
     args = parser.parse_args()
     for name in ("max_tokens", "threads", "pages", "temperature"):
@@ -54,9 +55,24 @@ def load(args):
             bars.update(tasks[what], completed=done)
 
         file = ModelFile(model_path(progress))
+        if args.device == "cuda":
+            return Tokenizer(file), torch_model()(file.config, file.load(progress), args.pages)
         kv_dtype = np.dtype(KV_DTYPES[args.kv_dtype])
         model = Model(file.config, file.load(progress), args.pages, kv_dtype=kv_dtype, num_threads=args.threads)
     return Tokenizer(file), model
+
+
+def torch_model():
+    """The class of the GPU's model; ends with a sentence where there is no PyTorch or no GPU."""
+    try:
+        import torch
+    except ImportError:
+        sys.exit("generate: --device cuda multiplies matrices with PyTorch, which is not installed here")
+    if not torch.cuda.is_available():
+        sys.exit("generate: --device cuda: PyTorch finds no CUDA device on this machine")
+    from model_torch import TorchModel
+
+    return TorchModel
 
 
 class Screen:

@@ -100,6 +100,10 @@ class Model:
         self.local_attention = fulmen.BatchPrefillWithPagedKVCacheWrapper(workspace, "NHD")
         self.global_attention = fulmen.BatchPrefillWithPagedKVCacheWrapper(np.empty_like(workspace), "NHD")
 
+    def array(self, x):
+        """x where the model is."""
+        return x
+
     def plan(self, step):
         """Planned once per step and run by every layer; local and global layers differ in what a query may see."""
         c = self.config

@@ -15,6 +15,7 @@ from . import (
     attention,
     cascade,
     decode,
+    jit,
     norm,
     page,
     pod,
@@ -94,9 +95,10 @@ from .sampling import (
 from .sparse import BlockSparseAttentionWrapper, VariableBlockSparseAttentionWrapper
 from .topk import TopKTieBreak, top_k, top_k_page_table_transform, top_k_ragged_transform
 from .utils import next_positive_power_of_2
+from .xqa import xqa, xqa_mla
 
 __all__ = [name for name in globals() if not name.startswith("_") and name not in ("annotations", "Any")]
-__all__ += ["cpu_level", "get_num_threads", "set_num_threads"]
+__all__ += ["cpu_level", "dependent_launch", "get_num_threads", "set_dependent_launch", "set_num_threads"]
 
 
 def get_num_threads() -> int:
@@ -111,6 +113,22 @@ def set_num_threads(n: int) -> None:
     from ._ffi import lib
 
     lib.set_num_threads(n)
+
+
+def dependent_launch() -> bool:
+    """Whether CUDA kernels use programmatic dependent launch: they start while the stream's previous kernel ends, and
+    wait for its memory. First value: whether FULMEN_PDL is 1. It decides alone; enable_pdl of a call does not.
+    """
+    from ._ffi import lib
+
+    return bool(lib.dependent_launch())
+
+
+def set_dependent_launch(on: bool) -> None:
+    """Sets dependent_launch() for all later calls of this process."""
+    from ._ffi import lib
+
+    lib.set_dependent_launch(on)
 
 
 def cpu_level() -> str:

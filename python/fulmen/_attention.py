@@ -7,15 +7,19 @@ read and write it; `PlannedBatch` turns that state into a plan, and into a new p
 
 from __future__ import annotations
 
+import itertools
 import math
+import weakref
 from typing import Any, Sequence
 
 import numpy as np
 
-from ._arrays import Array, arg, check_out, dtype_of, empty, from_numpy, host_ints, is_native, is_torch, out_arg, scalar
+from ._arrays import Array, arg, check_out, dtype_of, empty, is_native, is_torch, out_arg, scalar
+from ._device_plan import DevicePlan, OnDevice, alibi_slopes_for, on_device, to_device  # noqa: F401
 from ._dtypes import FP8, dtype_name, numpy_dtype
-from ._ffi import lib
+from ._ffi import is_compiling, lib
 from ._options import check_kv_layout, check_pos_encoding_mode, only
+from ._tables import copy_into, index, largest, last_of, lens_of, mask_offsets, pack_mask, paged_lens  # noqa: F401
 
 DEFAULT_ROPE_THETA = 1e4
 
@@ -56,54 +60,12 @@ def rope_of(pos_encoding_mode: str, rope_scale: float | None, rope_theta: float 
     return float(rope_theta or DEFAULT_ROPE_THETA), float(rope_scale or 1.0)
 
 
-def alibi_of(pos_encoding_mode: str, num_qo_heads: int) -> np.ndarray | None:
-    """Slopes float32 [num_qo_heads] when the mode is ALIBI."""
-    if pos_encoding_mode != "ALIBI":
-        return None
-    from .utils import alibi_slopes
-
-    return alibi_slopes(num_qo_heads)
-
-
 def sinks_arg(sinks: Any) -> Any:
     """float32 [num_qo_heads] in natural-log units; a list of one array is FlashInfer's other form."""
     if isinstance(sinks, (list, tuple)):
         only("attention", 1, **{"the number of sink tensors": len(sinks)})
         sinks = sinks[0]
     return arg(sinks)
-
-
-def index(x: Any) -> Any:
-    """An index tensor as the library takes it: int32 or int64 and contiguous. Shares the caller's memory if it can."""
-    if is_torch(x):
-        x = x.detach()
-        if x.device.type != "cpu" or dtype_of(x) not in ("int32", "int64"):
-            x = x.to("cpu", dtype=_torch_int32())
-        return x.contiguous()
-    x = np.asarray(x)
-    return np.ascontiguousarray(x if x.dtype in (np.int32, np.int64) else x.astype(np.int32))
-
-
-def _torch_int32() -> Any:
-    import torch
-
-    return torch.int32
-
-
-def pack_mask(mask: Array, qo_lens: np.ndarray, kv_lens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Flat booleans, requests one after the other, as little-endian bits, and byte offsets [batch_size + 1] int32."""
-    flat = np.ascontiguousarray((mask.detach().cpu().numpy() if is_torch(mask) else np.asarray(mask)).reshape(-1) != 0)
-    bounds = np.concatenate([[0], np.cumsum(qo_lens.astype(np.int64) * kv_lens)])
-    if flat.shape[0] != bounds[-1]:
-        raise ValueError(f"custom_mask has {flat.shape[0]} elements, expected sum(qo_len * kv_len) = {bounds[-1]}")
-    packed, offsets = np.empty(int(((np.diff(bounds) + 7) // 8).sum()), np.uint8), np.empty(bounds.shape, np.int32)
-    lib.segment_packbits(flat, bounds, packed, offsets, "little")
-    return packed, offsets
-
-
-def mask_offsets(qo_lens: np.ndarray, kv_lens: np.ndarray) -> np.ndarray:
-    """Byte offsets [batch_size + 1] int32 of packed masks."""
-    return np.concatenate([[0], np.cumsum((qo_lens.astype(np.int64) * kv_lens + 7) // 8)]).astype(np.int32)
 
 
 def stand_in(shape: Sequence[int], dtype: str, written: bool = False) -> Any:
@@ -137,6 +99,13 @@ def outputs(
     return out, lse
 
 
+def call_traced(name: str, *args: Any) -> None:
+    """The operator of torch.ops.fulmen, while PyTorch traces."""
+    from ._torch import call_traced as call
+
+    call(name, *args)
+
+
 class NativeModule:
     """What engines call as wrapper._cached_module: planning again from the wrapper's own buffers."""
 
@@ -149,6 +118,15 @@ class NativeModule:
         return self._wrapper._plan_info
 
 
+_wrappers: weakref.WeakValueDictionary[int, "PlannedBatch"] = weakref.WeakValueDictionary()
+_handles = itertools.count()
+
+
+def wrapper_of(handle: int) -> "PlannedBatch":
+    """The wrapper behind the number that stands for it in PyTorch's graphs."""
+    return _wrappers[handle]
+
+
 class PlannedBatch:
     """State and planning of a batch wrapper. Subclasses set _entry and fill the state in plan()."""
 
@@ -158,16 +136,19 @@ class PlannedBatch:
         self, float_workspace_buffer: Array | None, kv_layout: str, use_cuda_graph: bool, backend: str
     ) -> None:
         check_kv_layout(kv_layout)
+        self._handle = next(_handles)
+        _wrappers[self._handle] = self
         self._kv_layout = kv_layout
         self._float_workspace_buffer = float_workspace_buffer
         self._int_workspace_buffer = self._pin_memory_int_workspace_buffer = None
         self.device = getattr(float_workspace_buffer, "device", "cpu")
         self._use_cuda_graph = bool(use_cuda_graph)
         self._backend = backend
-        self._jit_module = None
+        self._jit_module: Any = None
         self._cached_module: Any = None
         self._plan_info: Any = None
         self._planned_state: Any = None
+        self._device_plan = DevicePlan()
         self._qo_indptr_buf = self._custom_mask_buf = self._mask_indptr_buf = None
         self._paged_kv_indptr_buf = self._paged_kv_indices_buf = self._paged_kv_last_page_len_buf = None
         self._seq_lens_buf = None
@@ -187,7 +168,9 @@ class PlannedBatch:
         self._float_workspace_buffer = float_workspace_buffer
         self._int_workspace_buffer = int_workspace_buffer
         if self._plan_info is not None:
-            self._bind_workspace()
+            self._device_plan.forget_lengths()
+            if not self._plans_on_device():
+                self._bind_workspace()
 
     def _set_options(
         self,
@@ -210,15 +193,15 @@ class PlannedBatch:
 
     def _set_shapes(
         self, num_qo_heads: int, num_kv_heads: int, head_dim_qk: int, head_dim_vo: int, page_size: int | None,
-        q_data_type: Any, kv_data_type: Any, o_data_type: Any, total_q: int, total_kv: int,
+        q_data_type: Any, kv_data_type: Any, o_data_type: Any, total_q: int | None, total_kv: int | None,
     ) -> None:  # fmt: skip
-        """page_size None: ragged keys, total_kv counts tokens; else it counts pages."""
+        """page_size None: ragged keys, total_kv counts tokens; else it counts pages. None: a GPU knows."""
         self._num_qo_heads, self._num_kv_heads = num_qo_heads, num_kv_heads
         self._head_dim_qk, self._head_dim_vo, self._page_size = head_dim_qk, head_dim_vo, page_size
         self._cached_q_data_type = dtype_name(q_data_type)
         self._cached_kv_data_type = dtype_name(q_data_type if kv_data_type is None else kv_data_type)
         self._cached_o_data_type = output_dtype(self._cached_q_data_type, o_data_type)
-        self._total_q, self._total_kv = int(total_q), int(total_kv)
+        self._total_q, self._total_kv = 0 if total_q is None else int(total_q), int(total_kv or 0)
 
     def _set_split(self, fixed_split_size: int | None, disable_split_kv: bool, page_size: int) -> None:
         """fixed_split_size counts pages; None and -1 are off."""
@@ -238,12 +221,30 @@ class PlannedBatch:
         inner = (tokens, heads, head_dim) if self._kv_layout == "NHD" else (heads, tokens, head_dim)
         return inner if self._page_size is None else (self._total_kv, *inner)
 
+    def _plans_on_device(self) -> bool:
+        tables = (*self._tables(), self._custom_mask_buf, self._float_workspace_buffer)
+        return any(on_device(t) for t in tables)
+
+    def _device_tables(self, device: Any) -> tuple[Any, ...]:
+        return tuple(to_device(t, device) for t in (*self._tables(), self._custom_mask_buf, self._mask_indptr_buf))
+
+    def _plan_options(self) -> tuple[Any, ...]:
+        return options(
+            self._kv_layout, self._causal, self._window_left, self._logits_soft_cap, self._sm_scale,
+            rope=rope_of(self._pos_encoding_mode, self._rope_scale, self._rope_theta),
+            fixed_split_len=self._fixed_split_len, disable_split=self._disable_split,
+        )  # fmt: skip
+
     def _make_plan(self) -> None:
         if self._cached_module is None:
             self._cached_module = NativeModule(self)
+        self._planned_state = self._state()
+        self._device_plan.forget_lengths()
+        if self._plans_on_device():
+            self._plan_info = OnDevice()
+            return
         rows = self._total_q
         tables = [None if t is None else arg(t) for t in self._tables()]
-        rope = rope_of(self._pos_encoding_mode, self._rope_scale, self._rope_theta)
         self._plan_info = lib.attention_plan(
             self._entry,
             stand_in((rows, self._num_qo_heads, self._head_dim_qk), self._cached_q_data_type),
@@ -252,13 +253,8 @@ class PlannedBatch:
             *tables,
             stand_in((rows, self._num_qo_heads, self._head_dim_vo), self._cached_o_data_type, written=True),
             None, arg(self._custom_mask_buf), arg(self._mask_indptr_buf),
-            alibi_of(self._pos_encoding_mode, self._num_qo_heads), None, None,
-            *options(
-                self._kv_layout, self._causal, self._window_left, self._logits_soft_cap, self._sm_scale,
-                rope=rope, fixed_split_len=self._fixed_split_len, disable_split=self._disable_split,
-            ),
+            alibi_slopes_for(None, self._pos_encoding_mode, self._num_qo_heads), None, None, *self._plan_options(),
         )  # fmt: skip
-        self._planned_state = self._state()
         self._bind_workspace()
 
     def _tables(self) -> tuple[Any, ...]:
@@ -286,14 +282,12 @@ class PlannedBatch:
 
     def _scaled_run(
         self, q: Array, k: Array, v: Array, out: Array | None, lse: Array | None, return_lse: bool, sinks: Any,
-        q_scale: Any, k_scale: Any, v_scale: Any, window_left: int | None = None,
+        q_scale: Any, k_scale: Any, v_scale: Any, window_left: int | None = None, extras: Any = None,
     ) -> Array | tuple[Array, Array]:  # fmt: skip
         if self._plan_info is None:
             raise RuntimeError("run() before plan()")
         if window_left is not None and window_left != self._window_left:
             self._window_left = window_left
-        if self._state() != self._planned_state:
-            self._make_plan()
         for name, x, planned in (("q", q, self._cached_q_data_type), ("kv", k, self._cached_kv_data_type)):
             if dtype_of(x) != planned:
                 raise ValueError(
@@ -302,12 +296,30 @@ class PlannedBatch:
                 )
         shape = (q.shape[0], self._num_qo_heads, self._head_dim_vo)
         out, lse = outputs(q, shape, self._cached_o_data_type, out, lse, return_lse)
-        lib.attention_run(
-            self._plan_info, arg(q), arg(k), arg(v), out_arg(out), None if lse is None else out_arg(lse, "lse"),
-            None if sinks is None else sinks_arg(sinks), self._workspace_arg,
-            scalar(q_scale, "q_scale", 1.0), scalar(k_scale, "k_scale", 1.0), scalar(v_scale, "v_scale", 1.0),
-        )  # fmt: skip
+        sinks = None if sinks is None else sinks_arg(sinks)
+        scales = tuple(scalar(x, n, 1.0) for x, n in ((q_scale, "q_scale"), (k_scale, "k_scale"), (v_scale, "v_scale")))
+        if extras is None and is_compiling():
+            call_traced("planned_attention", self._handle, q, k, v, out, lse, sinks, *scales)
+        else:
+            self._run_into(q, k, v, out, lse, sinks, scales, extras)
         return (out, lse) if return_lse else out
+
+    def _run_into(
+        self, q: Array, k: Array, v: Array, out: Array, lse: Array | None, sinks: Any, scales: Any, extras: Any = None
+    ) -> None:
+        """run() on outputs that are there, with a plan of the state as it is now."""
+        if self._state() != self._planned_state:
+            self._make_plan()
+        if on_device(q):
+            return self._device_plan.run(self, q, k, v, out, lse, sinks, scales, extras)
+        if isinstance(self._plan_info, OnDevice):
+            raise ValueError("q lies in host memory, the tables of the plan function on a GPU")
+        if extras is not None:
+            return self._jit_module.run(self._plan_info, q, k, v, out, lse, self._workspace_arg, extras)
+        lib.attention_run(
+            self._plan_info, arg(q), arg(k), arg(v), out_arg(out), None if lse is None else out_arg(lse, "lse"), sinks,
+            self._workspace_arg, *scales,
+        )  # fmt: skip
 
     def end_forward(self) -> None:
         """Does nothing; FlashInfer's old API called it after a batch."""
@@ -319,25 +331,13 @@ def _torch_uint8() -> Any:
     return torch.uint8
 
 
-def copy_into(buffer: Array, x: Any, name: str) -> Array:
-    """x copied into the head of the caller's buffer; that head. ValueError when it does not fit."""
-    x = index(x)
-    if x.shape[0] > buffer.shape[0]:
-        raise ValueError(
-            f"The size of {name} should be less than or equal to the allocated buffer: {x.shape[0]} > {buffer.shape[0]}"
-        )
-    head = buffer[: x.shape[0]]
-    head[...] = x if is_torch(x) == is_torch(buffer) else from_numpy(buffer, host_ints(x))
-    return head
-
-
 def scale_args(args: tuple[Any, ...], q_scale: Any, k_scale: Any, v_scale: Any) -> tuple[Any, Any, Any]:
-    """run(*args): the scales of FP8 tensors, or arguments of a user's JIT module, which is not implemented."""
+    """The scales of a run(*args) without a JIT module: given by name, or as the tensors of FP8."""
     if not args:
         return q_scale, k_scale, v_scale
     if len(args) != 3:
         raise NotImplementedError(
-            f"run: {len(args)} extra positional arguments; only (scale_q, scale_k, scale_v) is implemented"
+            f"run: {len(args)} extra positional arguments and no jit_args; only (scale_q, scale_k, scale_v) is known"
         )
     given = (q_scale, k_scale, v_scale)
     products = [

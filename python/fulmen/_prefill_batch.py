@@ -5,10 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from . import _attention as core
-from ._arrays import Array, host_ints, takes_dlpack
+from ._arrays import Array, takes_dlpack
 from ._options import only, unpack_paged_kv_cache
 from ._positional import o_data_type_may_come_before
 from ._prefill_wrapper import BatchPrefillWrapper, not_a_bool
@@ -93,32 +91,26 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
         and the token_pos arguments: multi-item scoring. seq_lens_q, block_tables and the max_ bounds repeat for other
         backends what the tables say. fixed_split_size counts pages.
         """
-        host_qo = host_ints(qo_indptr, "int64")
-        self._check_fixed(host_qo)
+        self._check_fixed(qo_indptr)
         self._qo_indptr_buf = self._adopt("qo_indptr_buf", qo_indptr)
         self._paged_kv_indptr_buf = self._adopt("paged_kv_indptr_buf", paged_kv_indptr)
         self._paged_kv_indices_buf = self._adopt("paged_kv_indices_buf", paged_kv_indices)
         self._paged_kv_last_page_len_buf = self._adopt("paged_kv_last_page_len_buf", paged_kv_last_page_len)
         self._seq_lens_buf = None if seq_lens is None else core.index(seq_lens)
-        pages = np.diff(host_ints(paged_kv_indptr, "int64"))
-        last = host_ints(paged_kv_last_page_len, "int64")
-        kv_lens = np.where(pages > 0, (pages - 1) * page_size + last, 0)
-        if seq_lens is not None:
-            kv_lens = host_ints(seq_lens, "int64")
+        qo_lens = core.lens_of(qo_indptr)
+        kv_lens = core.paged_lens(paged_kv_indptr, paged_kv_last_page_len, page_size, seq_lens)
         multi_item = self._multi_item(
-            prefix_len_ptr, token_pos_in_items_ptr, token_pos_in_items_len, max_item_len_ptr, np.diff(host_qo), kv_lens
+            prefix_len_ptr, token_pos_in_items_ptr, token_pos_in_items_len, max_item_len_ptr, qo_lens, kv_lens
         )
-        self._set_mask(
-            multi_item if multi_item is not None else custom_mask, packed_custom_mask, np.diff(host_qo), kv_lens
-        )
+        self._set_mask(multi_item if multi_item is not None else custom_mask, packed_custom_mask, qo_lens, kv_lens)
         self._set_options(
             causal, pos_encoding_mode, window_left, logits_soft_cap, sm_scale, rope_scale, rope_theta,
             use_fp16_qk_reduction,
         )  # fmt: skip
-        num_pages = int(host_ints(self._paged_kv_indices_buf, "int64").max(initial=-1)) + 1
+        num_pages = core.largest(paged_kv_indices) + 1
         self._set_shapes(
             num_qo_heads, num_kv_heads, head_dim_qk, head_dim_qk if head_dim_vo is None else head_dim_vo, page_size,
-            q_data_type, kv_data_type, o_data_type, host_qo[-1], num_pages,
+            q_data_type, kv_data_type, o_data_type, core.last_of(qo_indptr), num_pages,
         )  # fmt: skip
         self._set_split(fixed_split_size, disable_split_kv, page_size)
         self._make_plan()
@@ -156,6 +148,8 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
             skip_softmax_threshold_scale_factor=skip_softmax_threshold_scale_factor,
         )
         k, v = unpack_paged_kv_cache(paged_kv_cache, self._kv_layout)
+        if self._jit_module is not None:
+            return self._scaled_run(q, k, v, out, lse, return_lse, None, None, None, None, window_left, args)
         scales = core.scale_args(args, q_scale, k_scale, v_scale)
         return self._scaled_run(q, k, v, out, lse, return_lse, sinks, *scales, window_left)
 
@@ -270,11 +264,10 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
         o_indptr of their own raise NotImplementedError. fixed_split_size counts tokens.
         """
         only("plan", None, v_indptr=v_indptr, o_indptr=o_indptr)
-        host_qo, host_kv = host_ints(qo_indptr, "int64"), host_ints(kv_indptr, "int64")
-        self._check_fixed(host_qo)
+        self._check_fixed(qo_indptr)
         self._qo_indptr_buf = self._adopt("qo_indptr_buf", qo_indptr)
         self._kv_indptr_buf = self._adopt("kv_indptr_buf", kv_indptr)
-        qo_lens, kv_lens = np.diff(host_qo), np.diff(host_kv)
+        qo_lens, kv_lens = core.lens_of(qo_indptr), core.lens_of(kv_indptr)
         multi_item = self._multi_item(
             prefix_len_ptr, token_pos_in_items_ptr, token_pos_in_items_len, max_item_len_ptr, qo_lens, kv_lens
         )
@@ -285,7 +278,7 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
         )  # fmt: skip
         self._set_shapes(
             num_qo_heads, num_kv_heads, head_dim_qk, head_dim_qk if head_dim_vo is None else head_dim_vo, None,
-            q_data_type, kv_data_type, o_data_type, host_qo[-1], host_kv[-1],
+            q_data_type, kv_data_type, o_data_type, core.last_of(qo_indptr), core.last_of(kv_indptr),
         )  # fmt: skip
         self._set_split(fixed_split_size, disable_split_kv, 1)
         self._make_plan()
@@ -314,6 +307,8 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
         Returns [total_q, num_qo_heads, head_dim_vo], with return_lse also float32 [total_q, num_qo_heads].
         """
         only("run", None, kv_cache_sf=kv_cache_sf, o_scale=o_scale)
+        if self._jit_module is not None:
+            return self._scaled_run(q, k, v, out, lse, return_lse, None, None, None, None, None, args)
         scales = core.scale_args(args, q_scale, k_scale, v_scale)
         return self._scaled_run(q, k, v, out, lse, return_lse, None, *scales)
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from . import _attention as core
-from ._arrays import Array, host_ints
+from ._arrays import Array, from_numpy, host_ints, is_torch
 from ._options import check_backend, only
+from .jit import gen_customize_batch_prefill_module
 
 
 def multi_item_mask(
@@ -41,8 +42,10 @@ class BatchPrefillWrapper(core.PlannedBatch):
         custom_mask_buf: Array | None, mask_indptr_buf: Array | None, backend: str, jit_args: Any, jit_kwargs: Any,
     ) -> None:  # fmt: skip
         check_backend(name, backend)
-        only(name, None, jit_args=jit_args, jit_kwargs=jit_kwargs)
         self._init_state(float_workspace_buffer, kv_layout, use_cuda_graph, backend)
+        if jit_args is not None:
+            module = gen_customize_batch_prefill_module("fa2", *jit_args, **(jit_kwargs or {}))
+            self._jit_module = module.build_and_load()
         self._fixed_batch_size, self._max_total_num_rows = 0, None
         self._buffers = buffers
         self._mask_buffers = (custom_mask_buf, mask_indptr_buf)
@@ -57,19 +60,21 @@ class BatchPrefillWrapper(core.PlannedBatch):
         """The table as it is used: the caller's memory, or the copy in a fixed batch's buffer."""
         if not self._use_cuda_graph:
             return core.index(x)
-        return core.copy_into(self._buffers[argument], x, argument.removesuffix("_buf"))
+        head = core.copy_into(self._buffers[argument], x, argument.removesuffix("_buf"))
+        # A captured graph sees all of the buffer of page ids, whose used part varies.
+        return self._buffers[argument] if argument == "paged_kv_indices_buf" else head
 
-    def _check_fixed(self, qo_indptr: np.ndarray) -> None:
+    def _check_fixed(self, qo_indptr: Array) -> None:
         if not self._use_cuda_graph:
             return
-        batch_size, rows = len(qo_indptr) - 1, int(qo_indptr[-1])
+        batch_size, rows = len(qo_indptr) - 1, core.last_of(qo_indptr)
         if batch_size != self._fixed_batch_size:
             raise ValueError(
                 f"The batch size should be fixed in cudagraph mode, the runtime batch size {batch_size} mismatches the "
                 f"batch size set during initialization {self._fixed_batch_size}"
             )
-        if self._max_total_num_rows is None:
-            self._max_total_num_rows = rows
+        if self._max_total_num_rows is None or rows is None:
+            self._max_total_num_rows = rows if rows is not None else self._max_total_num_rows
         elif rows > self._max_total_num_rows:
             raise ValueError(
                 f"The total number of rows in qo_indptr {rows} in cuda graph mode should not exceed the number of rows "
@@ -77,7 +82,7 @@ class BatchPrefillWrapper(core.PlannedBatch):
             )
 
     def _set_mask(
-        self, custom_mask: Array | None, packed_custom_mask: Array | None, qo_lens: np.ndarray, kv_lens: np.ndarray
+        self, custom_mask: Array | None, packed_custom_mask: Array | None, qo_lens: Any, kv_lens: Any
     ) -> None:
         self._custom_mask_buf = self._mask_indptr_buf = None
         if packed_custom_mask is not None:
@@ -93,19 +98,28 @@ class BatchPrefillWrapper(core.PlannedBatch):
         ):
             if x.shape[0] > buffer.shape[0]:
                 raise ValueError(f"{name} has {x.shape[0]} elements, its buffer {buffer.shape[0]}")
+            if is_torch(buffer):
+                buffer[: x.shape[0]].copy_(x if is_torch(x) else from_numpy(buffer, x), non_blocking=True)
+            else:
+                buffer[: x.shape[0]] = x
+        self._custom_mask_buf, self._mask_indptr_buf = self._mask_buffers
 
     def _multi_item(
         self, prefix_len_ptr: Any, token_pos_in_items_ptr: Any, token_pos_in_items_len: int, max_item_len_ptr: Any,
-        qo_lens: np.ndarray, kv_lens: np.ndarray,
+        qo_lens: Any, kv_lens: Any,
     ) -> np.ndarray | None:  # fmt: skip
-        """The mask of multi-item scoring, or None where it was not asked for. max_item_len_ptr bounds work on GPUs."""
+        """The mask of multi-item scoring, or None where it was not asked for. max_item_len_ptr bounds work on GPUs.
+
+        It is made on the host: lengths on a GPU are waited for here.
+        """
         if prefix_len_ptr is None and token_pos_in_items_ptr is None:
             only("plan", None, max_item_len_ptr=max_item_len_ptr)
             return None
         if prefix_len_ptr is None or token_pos_in_items_ptr is None:
             raise ValueError("plan: prefix_len_ptr and token_pos_in_items_ptr go together")
         prefix_lens, positions = host_ints(prefix_len_ptr, "int64"), host_ints(token_pos_in_items_ptr, "int64")
-        return multi_item_mask(qo_lens, kv_lens, prefix_lens, positions, token_pos_in_items_len)
+        lens = host_ints(qo_lens, "int64"), host_ints(kv_lens, "int64")
+        return multi_item_mask(*lens, prefix_lens, positions, token_pos_in_items_len)
 
     def _forward_options(
         self, causal: bool, pos_encoding_mode: str, use_fp16_qk_reduction: bool, window_left: int,

@@ -31,6 +31,35 @@ def schema_of(function: dict[str, Any], written: dict[str, bool]) -> str | None:
     return f"{function['name']}({', '.join(arguments)}) -> ()"
 
 
+def attention_schema(function: dict[str, Any]) -> str:
+    """Of the one call whose types the module does not list: it takes too many arguments for a typed signature."""
+    needed, written = ("q", "k", "v"), ("out", "lse", "workspace")
+    words = {"entry": "str", "kv_layout": "str", "lse_base": "str", "causal": "bool", "disable_split": "bool"}
+    words |= {"window_left": "int", "fixed_split_len": "int"}
+    names = function["arguments"].split(", ")
+    arguments = []
+    for i, name in enumerate(names):
+        type_ = words.get(name, "float" if i > names.index("kv_layout") else "Tensor")
+        if type_ == "Tensor":
+            type_ += f"(a{i}!)" if name in written else ""
+            type_ += "" if name in (*needed, "out") else "?"
+        arguments.append(f"{type_} {name}")
+    return f"attention({', '.join(arguments)}) -> ()"
+
+
+PLANNED = (
+    "planned_attention(int wrapper, Tensor q, Tensor k, Tensor v, Tensor(a4!) out, Tensor(a5!)? lse, Tensor? sinks, "
+    "float q_scale, float k_scale, float v_scale) -> ()"
+)
+
+
+def _planned(handle: int, *args: Any) -> None:
+    from ._attention import wrapper_of
+
+    *tensors, q_scale, k_scale, v_scale = args
+    wrapper_of(handle)._run_into(*tensors, (q_scale, k_scale, v_scale))
+
+
 def _implementation(name: str) -> Callable[..., None]:
     from ._arrays import arg
 
@@ -51,12 +80,18 @@ def _register() -> torch.library.Library:
     schemas = json.loads(lib.list_schemas())
     written = {s["op"]: {t["name"]: t["access"] != "read" for t in s["tensors"]} for s in schemas}
     for function in json.loads(lib.list_functions()):
-        schema = schema_of(function, written.get(function["name"], {}))
+        if function["name"] == "attention":
+            schema: str | None = attention_schema(function)
+        else:
+            schema = schema_of(function, written.get(function["name"], {}))
         if schema is None:
             continue
         library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
         library.impl(function["name"], _implementation(function["name"]), "CompositeExplicitAutograd")
         torch.library.register_fake(f"{NAMESPACE}::{function['name']}", _fake, lib=library)
+    library.define(PLANNED, tags=(torch.Tag.pt2_compliant_tag,))
+    library.impl("planned_attention", _planned, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"{NAMESPACE}::planned_attention", _fake, lib=library)
     return library
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _attention as core
-from ._arrays import Array, host_ints, takes_dlpack
+from ._arrays import Array, takes_dlpack
 from ._options import only, unpack_paged_kv_cache
 from .prefill import BatchPrefillWithPagedKVCacheWrapper
 
@@ -47,8 +47,7 @@ class BatchAttention(core.PlannedBatch):
         self._qo_indptr_buf, self._paged_kv_indptr_buf = core.index(qo_indptr), core.index(kv_indptr)
         self._paged_kv_indices_buf, self._seq_lens_buf = core.index(kv_indices), core.index(kv_len_arr)
         self._set_options(causal, "NONE", -1, logits_soft_cap, sm_scale, None, None)
-        num_pages = int(host_ints(self._paged_kv_indices_buf, "int64").max(initial=-1)) + 1
-        total_q = int(host_ints(qo_indptr, "int64")[-1])
+        num_pages, total_q = core.largest(kv_indices) + 1, core.last_of(qo_indptr)
         self._set_shapes(
             num_qo_heads, num_kv_heads, head_dim_qk, head_dim_vo, page_size, q_data_type, kv_data_type, None, total_q,
             num_pages,

@@ -11,12 +11,15 @@ from __future__ import annotations
 from typing import Any
 
 from . import _attention as core
-from ._arrays import Array, arg, host_ints, out_arg, scalar, takes_dlpack
+from ._arrays import Array, arg, out_arg, scalar, takes_dlpack
 from ._dtypes import dtype_name
 from ._ffi import lib
 from ._options import check_backend, check_kv_layout, check_pos_encoding_mode, only, unpack_paged_kv_cache
 from ._positional import o_data_type_may_come_before
+from ._trtllm import trtllm_batch_decode_with_kv_cache  # noqa: F401
+from .jit import gen_customize_batch_decode_module
 from .utils import _get_range_buf  # noqa: F401  engines import it from here
+from .xqa import xqa_batch_decode_with_kv_cache  # noqa: F401
 
 
 @takes_dlpack
@@ -50,7 +53,7 @@ def single_decode_with_kv_cache(
     out, lse = core.outputs(q, shape, core.output_dtype(core.dtype_of(q)), None, None, return_lse)
     lib.attention(
         "single_decode", arg(q), arg(k), arg(v), None, None, None, None, None, None, arg(out), arg(lse), None, None,
-        core.alibi_of(pos_encoding_mode, q.shape[0]), None, None,
+        core.alibi_slopes_for(q, pos_encoding_mode, q.shape[0]), None, None,
         *core.options(
             kv_layout, False, window_left, logits_soft_cap, sm_scale, scalar(q_scale, "q_scale", 1.0),
             scalar(k_scale, "k_scale", 1.0), scalar(v_scale, "v_scale", 1.0),
@@ -60,9 +63,19 @@ def single_decode_with_kv_cache(
     return (out, lse) if return_lse else out
 
 
-def single_decode_with_kv_cache_with_jit_module(*args: Any, **kwargs: Any) -> Any:
-    """Raises NotImplementedError: CUDA source given by the caller is not compiled; variants are written in C++."""
-    raise NotImplementedError("single_decode_with_kv_cache_with_jit_module is not implemented")
+def single_decode_with_kv_cache_with_jit_module(
+    jit_module: Any,
+    q: Array,
+    k: Array,
+    v: Array,
+    *args: Any,
+    kv_layout: str = "NHD",
+    window_left: int = -1,
+    return_lse: bool = False,
+) -> Array | tuple[Array, Array]:
+    """single_decode_with_kv_cache with a variant of the caller's (fulmen.jit); args: its tensors, then its scalars."""
+    shape = (q.shape[0], v.shape[-1])
+    return jit_module.run_single("single_decode", q, k, v, shape, args, kv_layout, False, window_left, return_lse)
 
 
 def _decode_order_is_new(rest: tuple[Any, ...]) -> bool:
@@ -96,8 +109,9 @@ class BatchDecodeWithPagedKVCacheWrapper(core.PlannedBatch):
         use_cuda_graph fixes the batch size and copies tables into the three buffers, as a captured graph would want.
         """
         check_backend("BatchDecodeWithPagedKVCacheWrapper", backend)
-        only("BatchDecodeWithPagedKVCacheWrapper", None, jit_args=jit_args)
         self._init_state(float_workspace_buffer, kv_layout, use_cuda_graph, backend)
+        if jit_args is not None:
+            self._jit_module = gen_customize_batch_decode_module(*jit_args).build_and_load()
         self._use_tensor_cores, self._q_len_per_req = use_tensor_cores, 1
         self._fixed_batch_size = 0
         if use_cuda_graph:
@@ -159,8 +173,7 @@ class BatchDecodeWithPagedKVCacheWrapper(core.PlannedBatch):
         self._set_options(
             q_len_per_req > 1, pos_encoding_mode, window_left, logits_soft_cap, sm_scale, rope_scale, rope_theta
         )
-        host_pages = host_ints(self._paged_kv_indices_buf)
-        num_pages = int(host_pages.max(initial=-1)) + 1
+        num_pages = core.largest(indices) + 1
         self._set_shapes(
             num_qo_heads, num_kv_heads, head_dim, head_dim, page_size, q_data_type, kv_data_type, o_data_type,
             batch_size * q_len_per_req, num_pages,
@@ -184,7 +197,9 @@ class BatchDecodeWithPagedKVCacheWrapper(core.PlannedBatch):
             )
         given = {"indptr": indptr, "indices": indices, "last_page_len": last_page_len}
         copies = [core.copy_into(buffer, x, name) for buffer, (name, x) in zip(self._buffers, given.items())]
-        self._paged_kv_indptr_buf, self._paged_kv_indices_buf, self._paged_kv_last_page_len_buf = copies
+        # A captured graph sees all of the buffer of page ids, whose used part varies.
+        self._paged_kv_indptr_buf, self._paged_kv_last_page_len_buf = copies[0], copies[2]
+        self._paged_kv_indices_buf = self._buffers[1]
 
     def _state(self) -> tuple[Any, ...]:
         return (*super()._state(), self._q_len_per_req)
@@ -224,6 +239,8 @@ class BatchDecodeWithPagedKVCacheWrapper(core.PlannedBatch):
             self._q_len_per_req, self._causal = q_len_per_req, True
             self._total_q = self._paged_kv_last_page_len_buf.shape[0] * q_len_per_req
         k, v = unpack_paged_kv_cache(paged_kv_cache, self._kv_layout)
+        if self._jit_module is not None:
+            return self._scaled_run(q, k, v, out, lse, return_lse, None, None, None, None, window_left, args)
         scales = core.scale_args(args, q_scale, k_scale, v_scale)
         return self._scaled_run(q, k, v, out, lse, return_lse, sinks, *scales, window_left)
 
@@ -328,55 +345,6 @@ def fast_decode_plan(
         rope_theta, non_blocking, fixed_split_size=fixed_split_size, disable_split_kv=disable_split_kv,
         q_len_per_req=q_len_per_req,
     )  # fmt: skip
-
-
-@takes_dlpack
-def trtllm_batch_decode_with_kv_cache(
-    query: Array,
-    kv_cache: Array | tuple[Array, Array],
-    workspace_buffer: Array | None,
-    block_tables: Array,
-    seq_lens: Array,
-    max_seq_len: int,
-    bmm1_scale: float = 1.0,
-    bmm2_scale: float = 1.0,
-    window_left: int = -1,
-    out: Array | None = None,
-    out_dtype: Any = None,
-    o_sf_scale: Any = None,
-    o_sf_vec_size: int | None = None,
-    sinks: Any = None,
-    kv_layout: str = "HND",
-    enable_pdl: bool | None = None,
-    backend: str = "auto",
-    q_len_per_req: int = 1,
-    o_scale: float = 1.0,
-    mask: Any = None,
-    lse: Array | None = None,
-    return_lse: bool = False,
-) -> Array | tuple[Array, Array]:
-    """Decode attention over a 2-D block table.
-
-    query: [batch_size * q_len_per_req, num_qo_heads, head_dim]; kv_cache as in the wrappers; block_tables: int32
-    [batch_size, max_num_pages]; seq_lens: int32 [batch_size] tokens. bmm1_scale multiplies q·k (it includes sm_scale),
-    bmm2_scale the output. max_seq_len bounds seq_lens on GPUs and is not needed here. workspace_buffer is not used.
-    """
-    only("trtllm_batch_decode_with_kv_cache", None, o_sf_scale=o_sf_scale, o_sf_vec_size=o_sf_vec_size, mask=mask)
-    only("trtllm_batch_decode_with_kv_cache", 1.0, o_scale=o_scale)
-    if backend not in ("auto", "trtllm-gen", "xqa"):
-        raise NotImplementedError(f"trtllm_batch_decode_with_kv_cache: backend={backend!r} is not implemented")
-    k, v = unpack_paged_kv_cache(kv_cache, kv_layout)
-    dtype = core.output_dtype(core.dtype_of(query), out_dtype)
-    out, lse = core.outputs(query, (*query.shape[:-1], v.shape[-1]), dtype, out, lse, return_lse)
-    scale = scalar(bmm1_scale, "bmm1_scale", 1.0)
-    lib.attention(
-        "batch_decode", arg(query), arg(k), arg(v), None, None, None, None, arg(core.index(block_tables)),
-        arg(core.index(seq_lens)), out_arg(out), None if lse is None else out_arg(lse, "lse"), None, None, None,
-        None if sinks is None else core.sinks_arg(sinks), None,
-        *core.options(kv_layout, q_len_per_req > 1, window_left, None, scale, 1.0, 1.0, scalar(bmm2_scale,
-            "bmm2_scale", 1.0)),
-    )  # fmt: skip
-    return (out, lse) if return_lse else out
 
 
 class BatchDecodeMlaWithPagedKVCacheWrapper:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import numpy as np
-
 from . import _attention as core
 from ._arrays import Array, arg, out_arg, scalar, takes_dlpack
 from ._ffi import lib
 from ._options import check_backend, check_kv_layout, check_pos_encoding_mode, only, unpack_paged_kv_cache
 from ._prefill_batch import BatchPrefillWithPagedKVCacheWrapper, BatchPrefillWithRaggedKVCacheWrapper
+from .quantization import packbits
 
 __all__ = [
     "BatchPrefillWithPagedKVCacheWrapper",
@@ -70,14 +69,16 @@ def single_prefill_with_kv_cache(
     only(op, False, use_fp16_qk_reduction=use_fp16_qk_reduction)
     if packed_custom_mask is None and custom_mask is not None:
         kv_len = k.shape[0] if kv_layout == "NHD" else k.shape[1]
-        packed_custom_mask, _ = core.pack_mask(custom_mask, np.array([q.shape[0]]), np.array([kv_len]))
+        if custom_mask.reshape(-1).shape[0] != q.shape[0] * kv_len:
+            raise ValueError(f"custom_mask has shape {tuple(custom_mask.shape)}, expected {(q.shape[0], kv_len)}")
+        packed_custom_mask = packbits(custom_mask, "little")
     shape = (q.shape[0], q.shape[1], v.shape[-1])
     out, lse = core.outputs(q, shape, core.output_dtype(core.dtype_of(q), o_dtype), None, None, return_lse)
     k_factor = scalar(scale_k, "scale_k", 1.0) * scalar(k_scale, "k_scale", 1.0)  # type: ignore[operator]
     v_factor = scalar(scale_v, "scale_v", 1.0) * scalar(v_scale, "v_scale", 1.0)  # type: ignore[operator]
     lib.attention(
         "single_prefill", arg(q), arg(k), arg(v), None, None, None, None, None, None, arg(out), arg(lse),
-        arg(packed_custom_mask), None, core.alibi_of(pos_encoding_mode, q.shape[1]), None, None,
+        arg(packed_custom_mask), None, core.alibi_slopes_for(q, pos_encoding_mode, q.shape[1]), None, None,
         *core.options(
             kv_layout, causal, window_left, logits_soft_cap, sm_scale, scalar(scale_q, "scale_q", 1.0), k_factor,
             v_factor,
@@ -90,9 +91,26 @@ def single_prefill_with_kv_cache(
 single_prefill_with_kv_cache_return_lse = functools.partial(single_prefill_with_kv_cache, return_lse=True)
 
 
-def single_prefill_with_kv_cache_with_jit_module(*args: Any, **kwargs: Any) -> Any:
-    """Raises NotImplementedError: CUDA source given by the caller is not compiled; variants are written in C++."""
-    raise NotImplementedError("single_prefill_with_kv_cache_with_jit_module is not implemented")
+def single_prefill_with_kv_cache_with_jit_module(
+    jit_module: Any,
+    q: Array,
+    k: Array,
+    v: Array,
+    *args: Any,
+    kv_layout: str = "NHD",
+    mask_mode: int = 0,
+    window_left: int = -1,
+    return_lse: bool = False,
+) -> Array | tuple[Array, Array]:
+    """single_prefill_with_kv_cache with a variant of the caller's (fulmen.jit); args: its tensors, then its scalars.
+
+    mask_mode: MaskMode 0 (none), 1 (causal) or 2 (custom: the variant masks).
+    """
+    if mask_mode not in (0, 1, 2):
+        raise NotImplementedError(f"single_prefill_with_kv_cache_with_jit_module: mask_mode={mask_mode}")
+    shape = (q.shape[0], q.shape[1], v.shape[-1])
+    causal = mask_mode == 1
+    return jit_module.run_single("single_prefill", q, k, v, shape, args, kv_layout, causal, window_left, return_lse)
 
 
 @takes_dlpack

@@ -69,13 +69,12 @@ class BlockSparseAttentionWrapper:
         if M % R or N % C:
             raise ValueError(f"M={M} and N={N} must be multiples of R={R} and C={C}")
         num_rows = M // R
-        bounds = host_ints(indptr)
-        if len(bounds) != num_rows + 1:
-            raise ValueError(f"indptr has {len(bounds)} elements, expected M / R + 1 = {num_rows + 1}")
+        if len(indptr) != num_rows + 1:
+            raise ValueError(f"indptr has {len(indptr)} elements, expected M / R + 1 = {num_rows + 1}")
         flat = None if mask is None else convert_bsr_mask_layout(mask, indptr)
         self._block, self._shape = (R, C), (M, N)
         self._wrapper.plan(
-            np.arange(num_rows + 1, dtype=np.int32) * R, bounds, host_ints(indices), np.full(num_rows, C, np.int32),
+            np.arange(num_rows + 1, dtype=np.int32) * R, indptr, indices, np.full(num_rows, C, np.int32),
             num_qo_heads, num_kv_heads, head_dim, C, custom_mask=flat, packed_custom_mask=packed_mask, causal=causal,
             pos_encoding_mode=pos_encoding_mode, use_fp16_qk_reduction=use_fp16_qk_reduction, sm_scale=sm_scale,
             logits_soft_cap=logits_soft_cap, rope_scale=rope_scale, rope_theta=rope_theta, q_data_type=q_data_type,

@@ -8,6 +8,7 @@
 #include <map>
 
 #include "src/cuda/attention_plan.h"
+#include "src/cuda/attention_prepare.h"
 #include "src/cuda/ids.h"
 
 namespace fulmen::cuda {
@@ -20,14 +21,10 @@ constexpr int32_t kReserved = 1024;  // shared memory that the driver takes of e
 constexpr int32_t kTiles[] = {16, 32, 64, 128};
 constexpr size_t kFewRequests = 64;
 
-int32_t ctas_per_sm(const Key& key, int32_t max_shared_bytes) {
-  return std::clamp((max_shared_bytes + kReserved) / (SharedLayout(key).bytes + kReserved), 1, 2);
-}
-
 // The tile that a batch wants most; smaller devices and larger heads may get another.
 int32_t wanted_tile(const AttentionCall& call) {
   if (call.args->options.fixed_split_len > 0) return 64;  // bits must not depend on the rest of the batch
-  int64_t most = 0;
+  int64_t most = call.step == AttentionCall::kShape ? likely_rows(call) : 0;
   for (const PlanRequest& r : call.requests)
     most = std::max(most, r.qo_len * (call.dims.num_qo_heads / call.dims.num_kv_heads));
   for (int32_t tile : kTiles)
@@ -42,8 +39,14 @@ std::optional<Key> key_of(const AttentionCall& call, int32_t tile_q, const runti
                        cuda::device(device.id).max_shared_bytes, alone);
 }
 
+}  // namespace
+
+int32_t ctas_per_sm(const Key& key, int32_t max_shared_bytes) {
+  return std::clamp((max_shared_bytes + kReserved) / (SharedLayout(key).bytes + kReserved), 1, 2);
+}
+
 // The first tile from the wanted one down, then up, that a kernel exists for.
-std::optional<Key> choose_key(const AttentionCall& call, const runtime::DeviceInfo& device) {
+std::optional<Key> choose_attention_key(const AttentionCall& call, const runtime::DeviceInfo& device) {
   const int32_t wanted = wanted_tile(call);
   std::vector<int32_t> order = {wanted};
   for (int32_t i = 3; i >= 0; --i)
@@ -55,15 +58,21 @@ std::optional<Key> choose_key(const AttentionCall& call, const runtime::DeviceIn
   return {};
 }
 
-void configure(const AttentionCall& call, const Device& device) {
-  const Key key = *choose_key(call, device.info());
-  PlanConfig& c = *call.config;
+void set_costs(const Key& key, PlanConfig& c) {
   c.tile_q = tile_q(key);
   c.tile_kv = 64;
   c.min_split_len = 128;
   c.span_rows = 0, c.span_heads = 1;
   c.row_cost = key.warps_q == 1 ? 0 : 1;  // idle rows of a decode tile cost what busy ones do
   c.key_cost = key.warps_q == 1 ? 1 : 16;
+}
+
+namespace {
+
+void configure(const AttentionCall& call, const Device& device) {
+  const Key key = *choose_attention_key(call, device.info());
+  PlanConfig& c = *call.config;
+  set_costs(key, c);
   c.num_workers = device.num_sms * ctas_per_sm(key, device.max_shared_bytes);
   if (key.warps_q == 4 || c.num_workers == device.num_sms || call.requests.size() > kFewRequests) return;
   // Two CTAs share an SM's bandwidth; few long tiles may go into half as many, twice as fast workers with less waste.
@@ -128,20 +137,19 @@ std::optional<Key> attention_key(int32_t tile, int64_t d_qk, int64_t d_vo, DType
           .m_tiles = int32_t(m_tiles),
           .warps_q = tile <= 32 ? 1 : 4,
           .tile_kv = 16,
+          .block_kv = 16,
           .stages = 3};
   const int32_t least = size_of(kv) == 1 ? 32 : 16;
   if (key.warps_q == 1)
-    key.tile_kv = size_of(kv) == 1 || d <= 64 || (alone && d <= 128) ? 32 : 16;
-  else if (m_tiles == 2)
-    key.tile_kv = size_of(kv) == 1 ? 32 : 48, key.stages = 3;  // what registers hold
-  else
-    key.tile_kv = d > 128 ? 32 : 64, key.stages = 2;
+    key.tile_kv = key.block_kv = size_of(kv) == 1 || d <= 64 || (alone && d <= 128) ? 32 : 16;
+  else  // blocks: what leaves registers for the queries of 32 rows
+    key.tile_kv = d > 128 ? 32 : 64, key.stages = 2, key.block_kv = d > 64 ? least : 32;
   for (;;) {
     if (SharedLayout(key).bytes <= max_shared_bytes) return key;
     if (key.stages > 2)
       --key.stages;
     else if (key.tile_kv > least)
-      key.tile_kv = key.tile_kv > 32 ? 32 : 16;
+      key.tile_kv = key.tile_kv > 32 ? 32 : 16, key.block_kv = std::min(key.block_kv, key.tile_kv);
     else
       return {};
   }
@@ -153,9 +161,10 @@ runtime::Refusal Attention::refuses(const Args& call, const runtime::DeviceInfo&
   const int64_t d = std::max(call.dims.head_dim_qk, call.dims.head_dim_vo);
   if (d > batch_attention::kMaxHeadDim)
     return "head_dim " + std::to_string(d) + " exceeds " + std::to_string(batch_attention::kMaxHeadDim);
-  if (call.step == AttentionCall::kConfigure)
-    return choose_key(call, device) ? ""
-                                    : "head_dim " + std::to_string(d) + " does not fit this device's shared memory";
+  if (call.step == AttentionCall::kConfigure || call.step == AttentionCall::kShape)
+    return choose_attention_key(call, device)
+               ? ""
+               : "head_dim " + std::to_string(d) + " does not fit this device's shared memory";
   if (call.step != AttentionCall::kRun) return {};
   for (std::string why : {refuses_alignment(a.q, "q", 2), refuses_alignment(a.k, "k", a.k.rank - 1),
                           refuses_alignment(a.v, "v", a.v.rank - 1)})
@@ -198,14 +207,18 @@ Common common_of(const AttentionCall& call, char* workspace) {
   p.out = a.out.data, p.out_dtype = a.out.dtype;
   p.out_token = a.out.strides[0], p.out_head = a.out.strides[1];
   const uint64_t size = uint64_t(size_of(a.out.dtype));
-  p.out_in_fours =
-      (uint64_t(a.out.data) | uint64_t(p.out_token) * size | uint64_t(p.out_head) * size) % (4 * size) == 0;
+  const uint64_t places = uint64_t(a.out.data) | uint64_t(p.out_token) * size | uint64_t(p.out_head) * size;
+  p.out_in_fours = places % (4 * size) == 0, p.out_in_eights = places % (8 * size) == 0;
   if (a.lse.defined()) p.lse = a.lse.as<float>(), p.lse_token = a.lse.strides[0], p.lse_head = a.lse.strides[1];
   p.lse_scale = a.options.lse_base == LogBase::k2 ? 1.f : math::kLn2;
   p.v_scale = a.options.v_scale;
   p.group = Divisor(int32_t(call.dims.num_qo_heads / call.dims.num_kv_heads));
   p.d_qk = int32_t(call.dims.head_dim_qk), p.d_vo = int32_t(call.dims.head_dim_vo);
   set_rope(a.options, call.dims.head_dim_qk, p);
+  if (const attention::PlanHeader& plan = call.plan->header; plan.on_device != 0) {
+    p.record_heads = Divisor(plan.config.num_kv_heads);
+    p.slots_per_head = plan.num_slots, p.merges_per_head = plan.num_merges;
+  }
   p.workspace = workspace;
   return p;
 }
@@ -243,7 +256,11 @@ jit::Unit variant_unit(const Key& key, const attention::VariantCode& variant) {
   jit::Unit unit = jit::unit_of(Attention::kName, key);
   unit.key += " variant=" + variant.name;
   const std::string params = "Params params";
-  unit.source.insert(unit.source.find("using namespace"), "namespace fulmen::attention {\n" + variant.text + "\n}\n");
+  size_t begin = 0;  // of what goes into the namespace: includes stand before it
+  while (variant.text.compare(begin, 8, "#include") == 0) begin = variant.text.find('\n', begin) + 1;
+  unit.source.insert(
+      unit.source.find("using namespace"),
+      variant.text.substr(0, begin) + "namespace fulmen::attention {\n" + variant.text.substr(begin) + "\n}\n");
   unit.source.replace(unit.source.find(params), params.size(),
                       "ParamsOf<fulmen::attention::" + variant.name + "> params");
   return unit;
@@ -287,18 +304,26 @@ class StreamMemory {
 
 void Attention::launch(const Args& call, const Device& device, const Context& context) {
   if (call.step == AttentionCall::kConfigure) return configure(call, device);
+  if (call.step == AttentionCall::kShape) return shape_plan(call, device);
   const Key key = planned_key(call, device);
-  const int64_t bytes = AttentionWorkspace(call.plan->header, key).bytes;
+  const AttentionWorkspace layout(call.plan->header, key);
+  const bool is_apart = call.made != nullptr && call.made->memory.defined();
+  const int64_t plan_bytes = layout.plan_bytes + kWorkspaceAlign;
+  const int64_t bytes = layout.bytes + kWorkspaceAlign - (is_apart ? plan_bytes : 0);
   if (call.step == AttentionCall::kMeasure) {
-    call.workspace_bytes = bytes;
+    call.workspace_bytes = bytes, call.plan_bytes = plan_bytes;
     return;
   }
   const CurrentContext current(device.primary);
   const auto stream = static_cast<driver::Stream>(context.stream);
   std::optional<StreamMemory> own;
   if (call.workspace == nullptr) own.emplace(size_t(bytes), stream);
-  char* workspace = aligned(own ? own->data() : call.workspace);
-  if (!call.resident) upload(call, key, workspace, stream);
+  char* const scratch = aligned(own ? own->data() : call.workspace);
+  char* const workspace = is_apart ? aligned(call.made->memory.data) : scratch;
+  if (call.plan->header.on_device != 0)
+    make_plan_once(call, key, {workspace, is_apart ? scratch : nullptr}, device, context);
+  else if (!call.resident)
+    upload(call, key, workspace, stream);
   if (call.step != AttentionCall::kRun) return;
   if (call.variant != nullptr) return run_variant(call, key, workspace, device, stream);
   run(kName, work_of(call, key, workspace), device, context);
@@ -306,7 +331,9 @@ void Attention::launch(const Args& call, const Device& device, const Context& co
 
 void Attention::prepare(const Args& call, const Device& device) {
   if (call.plan == nullptr) return;
-  cuda::prepare(kName, work_of(call, planned_key(call, device), nullptr), device);
+  const Key key = planned_key(call, device);
+  cuda::prepare(kName, work_of(call, key, nullptr), device);
+  if (call.plan->header.on_device != 0) prepare_planner(call, key, device);
 }
 
 std::vector<Key> Attention::common_keys() {

@@ -25,4 +25,11 @@ struct Attention {
 std::optional<batch_attention::Key> attention_key(int32_t tile_q, int64_t d_qk, int64_t d_vo, DType q, DType kv,
                                                   int32_t max_shared_bytes, bool alone);
 
+// The kernel of a call that has lengths (kConfigure) or shapes (kShape); empty: none serves it.
+std::optional<batch_attention::Key> choose_attention_key(const attention::AttentionCall& call,
+                                                         const runtime::DeviceInfo& device);
+// Work per SM, key and row, as the planner counts it.
+void set_costs(const batch_attention::Key& key, attention::PlanConfig& config);
+int32_t ctas_per_sm(const batch_attention::Key& key, int32_t max_shared_bytes);
+
 }  // namespace fulmen::cuda

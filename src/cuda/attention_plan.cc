@@ -18,20 +18,29 @@ AttentionWorkspace::AttentionWorkspace(const attention::PlanHeader& plan, const 
     at += (num_bytes + kWorkspaceAlign - 1) / kWorkspaceAlign * kWorkspaceAlign;
     return begin;
   };
+  const int64_t heads = plan.on_device != 0 ? plan.config.num_kv_heads : 1;
   take(batch_attention::kRecords);
   take(std::max(plan.num_items, plan.config.num_workers) * int64_t(sizeof(Record)));
   head.num_items = plan.num_items, head.num_workers = plan.config.num_workers;
   head.merges = take(plan.num_merges * int64_t(sizeof(PlanMerge)));
   head.merge_of_slot = take(plan.num_slots * int64_t(sizeof(int32_t)));
-  head.arrivals = take(plan.num_merges * int64_t(sizeof(uint32_t)));
+  head.arrivals = take(plan.num_merges * heads * int64_t(sizeof(uint32_t)));
   upload_bytes = at;
+  if (plan.on_device != 0 && plan.batch_size > attention_prepare::kSharedRequests)
+    requests = take(plan.batch_size * int64_t(sizeof(attention_prepare::Request)));
+  plan_bytes = at;
   const int64_t rows = tile_q(key), row_bytes = key.d_vo * int64_t(sizeof(float));
   const int64_t totals = plan.config.fixed_split_len > 0 ? plan.config.num_workers : 0;
-  head.slot_states = take(plan.num_slots * rows * int64_t(sizeof(RowState)));
-  head.slot_outputs = take(plan.num_slots * rows * row_bytes);
+  head.slot_states = take(plan.num_slots * heads * rows * int64_t(sizeof(RowState)));
+  head.slot_outputs = take(plan.num_slots * heads * rows * row_bytes);
   head.totals = take(totals * rows * row_bytes);
   head.total_states = take(totals * rows * key.d_vo / 4 * int64_t(sizeof(RowState)));
   bytes = at + kWorkspaceAlign;
+}
+
+void AttentionWorkspace::separate(const char* plan, const char* results) {
+  const int64_t by = int64_t(reinterpret_cast<uint64_t>(results) - reinterpret_cast<uint64_t>(plan)) - plan_bytes;
+  for (int64_t* offset : {&head.slot_states, &head.slot_outputs, &head.totals, &head.total_states}) *offset += by;
 }
 
 std::vector<char> plan_image(const attention::PlanView& plan, const AttentionWorkspace& workspace) {

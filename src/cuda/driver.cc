@@ -39,6 +39,7 @@ bool load_streams(const jit::DynamicLibrary& lib, Api* a) {
          lib.get("cuStreamSynchronize", &a->stream_synchronize) &&
          lib.get("cuStreamBeginCapture_v2", &a->stream_begin_capture) &&
          lib.get("cuStreamEndCapture", &a->stream_end_capture) &&
+         lib.get("cuStreamGetCaptureInfo_v2", &a->stream_capture_info) &&
          lib.get("cuGraphInstantiateWithFlags", &a->graph_instantiate) && lib.get("cuGraphLaunch", &a->graph_launch) &&
          lib.get("cuGraphExecDestroy", &a->graph_exec_destroy) && lib.get("cuGraphDestroy", &a->graph_destroy) &&
          lib.get("cuEventCreate", &a->event_create) && lib.get("cuEventDestroy_v2", &a->event_destroy) &&

@@ -76,6 +76,8 @@ struct Api {
   Result (*stream_synchronize)(Stream);
   Result (*stream_begin_capture)(Stream, int32_t mode);
   Result (*stream_end_capture)(Stream, Graph*);
+  // status: 0 none, 1 active. The outputs after id may be null.
+  Result (*stream_capture_info)(Stream, int32_t* status, uint64_t* id, Graph*, const void** nodes, size_t* num_nodes);
   Result (*graph_instantiate)(GraphExec*, Graph, uint64_t flags);
   Result (*graph_launch)(GraphExec, Stream);
   Result (*graph_exec_destroy)(GraphExec);

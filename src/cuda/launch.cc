@@ -2,8 +2,7 @@
 #include "src/cuda/launch.h"
 
 #include <fulmen/core/error.h>
-
-#include <cstdlib>
+#include <fulmen/runtime/dependent_launch.h>
 
 namespace fulmen::cuda {
 namespace {
@@ -19,16 +18,6 @@ class RelaxedCapture {
  private:
   int32_t mode_ = driver::kCaptureRelaxed;
 };
-
-// Kernels wait for their predecessor's memory before they read any (ptx/dependent_launch.cuh), so the attribute is
-// always right; it is off unless asked for, as engines measure it per model.
-bool dependent_launch() {
-  static const bool on = [] {
-    const char* text = std::getenv("FULMEN_PDL");
-    return text != nullptr && std::string_view(text) == "1";
-  }();
-  return on;
-}
 
 driver::LaunchConfig config_of(const Shape& s, driver::Stream stream, driver::LaunchAttribute (&attributes)[2],
                                bool dependent) {
@@ -47,7 +36,7 @@ driver::LaunchConfig config_of(const Shape& s, driver::Stream stream, driver::La
     a.id = driver::kAttributeCluster;
     a.value.cluster = {s.cluster, 1, 1};
   }
-  if (dependent) {
+  if (dependent) {  // right for every kernel: they wait before they touch memory (ptx/dependent_launch.cuh)
     driver::LaunchAttribute& a = attributes[c.num_attributes++];
     a.id = driver::kAttributeDependentLaunch;
     a.value.flag = 1;
@@ -90,9 +79,16 @@ Function load(const jit::Unit& unit, const Device& device, const Shape& shape) {
   return f;
 }
 
+uint64_t capture_of(driver::Stream stream) {
+  int32_t status = 0;
+  uint64_t id = 0;
+  const driver::Result result = driver::api().stream_capture_info(stream, &status, &id, nullptr, nullptr, nullptr);
+  return result == 0 && status == 1 ? id + 1 : 0;
+}
+
 void launch(const char* op, const Function& function, const Shape& shape, const void* params, driver::Stream stream) {
   driver::LaunchAttribute attributes[2] = {};
-  const driver::LaunchConfig config = config_of(shape, stream, attributes, dependent_launch());
+  const driver::LaunchConfig config = config_of(shape, stream, attributes, runtime::dependent_launch());
   void* arguments[1] = {const_cast<void*>(params)};
   const driver::Result result = driver::api().launch(&config, function.handle, arguments, nullptr);
   if (result != 0) check(result, (std::string(op) + ": cuLaunchKernelEx, grid " + std::to_string(shape.grid)).c_str());

@@ -33,6 +33,9 @@ Function load(const jit::Unit& unit, const Device& device, const Shape& shape);
 // params: one struct by value. Throws Error{kInternal} naming the op if the launch fails.
 void launch(const char* op, const Function& function, const Shape& shape, const void* params, driver::Stream stream);
 
+// Of the capture that the stream is in; 0: none.
+uint64_t capture_of(driver::Stream stream);
+
 // The loaded functions of one kind of key. Readers take no lock; a key is never forgotten, and there are only as many
 // as structures of calls, whatever their sizes.
 template <class Key>

@@ -6,22 +6,22 @@
 namespace fulmen::cuda {
 namespace {
 
-constexpr float kLn2 = 0.693147181f;
+constexpr float kLog2E = 1.44269504f;
 constexpr int64_t kMostRows = 0x7fffffff;
 constexpr int32_t kMostVecs = 32;  // per lane: 1024 elements even where nothing is aligned
 
-float to_natural(LogBase base) { return base == LogBase::k2 ? kLn2 : 1; }
+float to_log2(LogBase base) { return base == LogBase::k2 ? 1 : kLog2E; }
 
 // [num_tokens, num_heads] of one f32 each.
 RowTensor scalars(const TensorView& t, int64_t token_stride, int64_t head_stride) {
   return {t.data, token_stride, head_stride};
 }
 
-// Two states: two vectors of each per lane, so that a lane has four loads in flight. lanes 0: too long for one warp.
+// Two states: four vectors of each per lane, so that a lane has eight loads in flight. lanes 0: too long for one warp.
 RowShape shape_for(int64_t n, int32_t vec, bool two) {
   const int64_t num_vecs = math::ceil_div(n, vec);
   int32_t lanes = 4;
-  while (lanes < 32 && lanes * (two ? 2 : 1) < num_vecs) lanes *= 2;
+  while (lanes < 32 && lanes * (two ? 4 : 1) < num_vecs) lanes *= 2;
   for (int32_t vecs = 1; vecs <= kMostVecs; vecs *= 2)
     if (int64_t(vecs) * lanes >= num_vecs) return {vec, vecs, lanes};
   return {vec, 0, 0};
@@ -51,7 +51,19 @@ int32_t vec_of(const MergeStatesArgs& a) {
   return std::min(vec_for(Rows(first_state(a.v)), Rows(a.out)), max_vec(state, size));
 }
 
-Work<merge_states::Key, merge_states::Params> work_of(const merge_states::Params& p, DType v, DType out, int32_t vec) {
+// Heads that follow one another like tokens need no division; a mask is per token.
+void flatten(merge_states::Params& p) {
+  RowTensor* all[] = {&p.v, &p.v_rest, &p.out, &p.s, &p.s_rest, &p.lse};
+  const int64_t heads = p.rows.num_heads;
+  if (p.mask != nullptr || heads == 1) return;
+  for (const RowTensor* t : all)
+    if (t->token_stride != heads * t->head_stride && p.rows.num_rows > heads) return;
+  for (RowTensor* t : all) t->token_stride = t->head_stride;
+  p.rows.num_heads = 1;
+}
+
+Work<merge_states::Key, merge_states::Params> work_of(merge_states::Params p, DType v, DType out, int32_t vec) {
+  flatten(p);
   const bool two = p.num_states == 2;
   const RowShape s = shape_for(p.rows.n, vec, two);
   return {.key = {.v = v, .out = out, .vec = s.vec, .vecs = s.vecs, .lanes = s.lanes, .batch = batch_for(s, two)},
@@ -79,7 +91,7 @@ Work<merge_states::Key, merge_states::Params> MergeState::work(const Args& a, co
                   .s_state = 0,
                   .rows = out.count(),
                   .num_states = 2,
-                  .to_natural = to_natural(a.lse_base)},
+                  .to_log2 = to_log2(a.lse_base)},
                  a.v_a.dtype, a.out.dtype, vec_of(a));
 }
 
@@ -102,7 +114,7 @@ Work<merge_states::Key, merge_states::Params> MergeStates::work(const Args& a, c
            .s_state = a.s.strides[1],
            .rows = out.count(),
            .num_states = int32_t(a.v.shape[1]),
-           .to_natural = to_natural(a.lse_base)};
+           .to_log2 = to_log2(a.lse_base)};
   p.v_rest.data = static_cast<char*>(v.data) + a.v.strides[1] * size_of(a.v.dtype);
   p.s_rest.data = static_cast<char*>(s.data) + a.s.strides[1] * 4;
   return work_of(p, a.v.dtype, a.out.dtype, vec_of(a));

@@ -16,10 +16,23 @@ int32_t vec_of(const LayerNormArgs& a) {
   return std::min({vec_for(Rows(a.input), Rows(a.out)), table_vec(a.gamma), table_vec(a.beta)});
 }
 
-NormKey key_of(const Rows& x, const TensorView& input, const TensorView& weight, const TensorView& out, int32_t vec,
-               const Device& device) {
+// All have one shape: those whose heads lie unevenly are the ones that may be refused.
+template <class... R>
+std::string refuses_all(int32_t vec, const R&... rows) {
+  const Rows* all[] = {&rows...};
+  const auto uneven = std::find_if(std::begin(all), std::end(all), [](const Rows* r) { return !r->even(); });
+  return refuses_rows(uneven == std::end(all) ? *all[0] : **uneven, vec);
+}
+
+// What the three have in common. p: with what x and out do not say; x and out: flattened if they can be.
+template <class Args, class Params>
+Work<NormKey, Params> work_of(const Args& a, const TensorView& weight, int32_t vec, const Rows& x, const Rows& out,
+                              const Device& device, Params p) {
   const RowShape s = choose_row_shape(x.n, vec, x.num_rows(), device.num_sms);
-  return {.x = input.dtype, .weight = weight.dtype, .out = out.dtype, .vec = s.vec, .vecs = s.vecs, .lanes = s.lanes};
+  p.x = x, p.out = out, p.out_scale = scale_of(a.out_scale), p.rows = x.count(), p.eps = a.eps;
+  const NormKey key{
+      .x = a.input.dtype, .weight = weight.dtype, .out = a.out.dtype, .vec = s.vec, .vecs = s.vecs, .lanes = s.lanes};
+  return {.key = key, .params = p, .shape = launch_shape(x.num_rows(), s), .persistent = false};
 }
 
 // Outputs and weights as models have them: the input's dtype, f32 weights, FP8 where rows are hidden states.
@@ -40,51 +53,28 @@ std::vector<NormKey> usual_keys() {
 
 }  // namespace
 
-runtime::Refusal RmsNorm::refuses(const Args& a) {
-  const Rows x(a.input), out(a.out);
-  return refuses_rows(x.even() ? out : x, vec_of(a));
-}
+runtime::Refusal RmsNorm::refuses(const Args& a) { return refuses_all(vec_of(a), Rows(a.input), Rows(a.out)); }
 
 Work<rmsnorm::Key, rmsnorm::Params> RmsNorm::work(const Args& a, const Device& device) {
-  const int32_t vec = vec_of(a);
   Rows x(a.input), out(a.out);
   flatten_together(x, out);
-  const Key key = key_of(x, a.input, a.weight, a.out, vec, device);
-  return {.key = key,
-          .params = {.x = x,
-                     .out = out,
-                     .weight = a.weight.data,
-                     .out_scale = scale_of(a.out_scale),
-                     .rows = x.count(),
-                     .eps = a.eps,
-                     .bias = a.weight_bias},
-          .shape = launch_shape(x.num_rows(), key.shape()),
-          .persistent = false};
+  Params p{};
+  p.weight = a.weight.data, p.bias = a.weight_bias;
+  return work_of(a, a.weight, vec_of(a), x, out, device, p);
 }
 
 std::vector<NormKey> RmsNorm::common_keys() { return usual_keys(); }
 
 runtime::Refusal FusedAddRmsNorm::refuses(const Args& a) {
-  const Rows x(a.input), residual(a.residual), out(a.out);
-  return refuses_rows(!x.even() ? x : !residual.even() ? residual : out, vec_of(a));
+  return refuses_all(vec_of(a), Rows(a.input), Rows(a.residual), Rows(a.out));
 }
 
 Work<fused_add_rmsnorm::Key, fused_add_rmsnorm::Params> FusedAddRmsNorm::work(const Args& a, const Device& device) {
-  const int32_t vec = vec_of(a);
   Rows x(a.input), residual(a.residual), out(a.out);
   flatten_together(x, residual, out);
-  const Key key = key_of(x, a.input, a.weight, a.out, vec, device);
-  return {.key = key,
-          .params = {.x = x,
-                     .residual = residual,
-                     .out = out,
-                     .weight = a.weight.data,
-                     .out_scale = scale_of(a.out_scale),
-                     .rows = x.count(),
-                     .eps = a.eps,
-                     .bias = a.weight_bias},
-          .shape = launch_shape(x.num_rows(), key.shape()),
-          .persistent = false};
+  Params p{};
+  p.residual = residual, p.weight = a.weight.data, p.bias = a.weight_bias;
+  return work_of(a, a.weight, vec_of(a), x, out, device, p);
 }
 
 std::vector<NormKey> FusedAddRmsNorm::common_keys() {
@@ -93,26 +83,14 @@ std::vector<NormKey> FusedAddRmsNorm::common_keys() {
   return keys;
 }
 
-runtime::Refusal LayerNorm::refuses(const Args& a) {
-  const Rows x(a.input), out(a.out);
-  return refuses_rows(x.even() ? out : x, vec_of(a));
-}
+runtime::Refusal LayerNorm::refuses(const Args& a) { return refuses_all(vec_of(a), Rows(a.input), Rows(a.out)); }
 
 Work<layernorm::Key, layernorm::Params> LayerNorm::work(const Args& a, const Device& device) {
-  const int32_t vec = vec_of(a);
   Rows x(a.input), out(a.out);
   flatten_together(x, out);
-  const Key key = key_of(x, a.input, a.gamma, a.out, vec, device);
-  return {.key = key,
-          .params = {.x = x,
-                     .out = out,
-                     .gamma = a.gamma.data,
-                     .beta = a.beta.data,
-                     .out_scale = scale_of(a.out_scale),
-                     .rows = x.count(),
-                     .eps = a.eps},
-          .shape = launch_shape(x.num_rows(), key.shape()),
-          .persistent = false};
+  Params p{};
+  p.gamma = a.gamma.data, p.beta = a.beta.data;
+  return work_of(a, a.gamma, vec_of(a), x, out, device, p);
 }
 
 std::vector<NormKey> LayerNorm::common_keys() {

@@ -8,7 +8,6 @@
 namespace fulmen::cuda {
 namespace {
 
-using append_paged_kv_cache::kBatch;
 using append_paged_kv_cache::kThreads;
 using append_paged_kv_cache::Side;
 
@@ -27,6 +26,7 @@ int32_t vec_bytes_of(const TensorView& rows, const TensorView& cache) {
 
 Side side_of(const TensorView& rows, const TensorView& cache, int32_t vec_bytes) {
   const int64_t size = size_of(rows.dtype);
+  const int32_t vecs_per_head = int32_t(rows.shape[2] * size / vec_bytes);
   return {.rows = rows.as<const char>(),
           .cache = cache.as<char>(),
           .token_stride = rows.strides[0] * size,
@@ -34,7 +34,8 @@ Side side_of(const TensorView& rows, const TensorView& cache, int32_t vec_bytes)
           .page_stride = cache.strides[0] * size,
           .slot_stride = cache.strides[1] * size,
           .cache_head_stride = cache.strides[2] * size,
-          .vecs_per_head = int32_t(rows.shape[2] * size / vec_bytes)};
+          .vecs_per_head = Divisor(std::max(1, vecs_per_head)),
+          .vecs = vecs_per_head * int32_t(rows.shape[1])};
 }
 
 }  // namespace
@@ -54,25 +55,37 @@ PageTable page_table(const TensorView& batch_indices, const TensorView& position
 runtime::Refusal AppendPagedKvCache::refuses(const Args& a) {
   const int64_t bytes = (a.append_key.shape[2] + a.append_value.shape[2]) * size_of(a.append_key.dtype);
   if (a.append_key.shape[1] * bytes > kMost / 2) return "a token's keys and values exceed 1 GiB";
-  if (a.append_key.shape[0] > (kMost * (kThreads / 32)) / (1 + a.append_key.shape[1] * bytes / (32 * kBatch)))
+  if (a.append_key.shape[0] > (kMost - kThreads) / (1 + a.append_key.shape[1] * bytes / 32))
     return "too many tokens for one grid";
   if (a.k_cache.shape[1] > kMost) return "page_size is beyond 2147483647";
   return {};
 }
 
-Work<append_paged_kv_cache::Key, append_paged_kv_cache::Params> AppendPagedKvCache::work(const Args& a, const Device&) {
+Work<append_paged_kv_cache::Key, append_paged_kv_cache::Params> AppendPagedKvCache::work(const Args& a,
+                                                                                         const Device& device) {
   const int32_t vec_bytes = std::min(vec_bytes_of(a.append_key, a.k_cache), vec_bytes_of(a.append_value, a.v_cache));
   Params p{.key = side_of(a.append_key, a.k_cache, vec_bytes),
            .value = side_of(a.append_value, a.v_cache, vec_bytes),
            .pages = page_table(a.batch_indices, a.positions, a.kv_indices, a.kv_indptr, a.k_cache),
            .nnz = a.append_key.shape[0],
-           .num_heads = int32_t(a.append_key.shape[1]),
-           .parts = 1};
-  const int64_t vecs = int64_t(p.num_heads) * (p.key.vecs_per_head + p.value.vecs_per_head);
-  p.parts = int32_t(std::max<int64_t>(1, math::ceil_div(vecs, 32 * kBatch)));
-  const int64_t ctas = math::ceil_div(p.nnz * p.parts, int64_t(kThreads / 32));
-  return {
-      .key = {vec_bytes}, .params = p, .shape = {.grid = uint32_t(ctas), .num_threads = kThreads}, .persistent = false};
+           .parts = {}};
+  const int64_t vecs = int64_t(p.key.vecs) + p.value.vecs;
+  const auto parts = [&](int32_t batch) { return std::max<int64_t>(1, math::ceil_div(vecs, 32 * batch)); };
+  // Few tokens: more warps each, as only latency counts.
+  const int32_t batch = p.nnz * parts(4) <= 8 * device.num_sms ? 1 : 4;
+  p.parts = Divisor(int32_t(parts(batch)));
+  const int64_t ctas = math::ceil_div(p.nnz * parts(batch), int64_t(kThreads / 32));
+  return {.key = {vec_bytes, batch},
+          .params = p,
+          .shape = {.grid = uint32_t(ctas), .num_threads = kThreads},
+          .persistent = false};
+}
+
+std::vector<append_paged_kv_cache::Key> AppendPagedKvCache::common_keys() {
+  std::vector<Key> keys;
+  for (int32_t vec_bytes : {16, 8, 4, 2, 1})
+    for (int32_t batch : {1, 4}) keys.push_back({vec_bytes, batch});
+  return keys;
 }
 
 }  // namespace fulmen::cuda

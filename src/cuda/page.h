@@ -21,7 +21,7 @@ struct AppendPagedKvCache {
   static const TensorView& where(const Args& a) { return a.k_cache; }
   static runtime::Refusal refuses(const Args& a);
   static Work<Key, Params> work(const Args& a, const Device& device);
-  static std::vector<Key> common_keys() { return {{16}, {8}, {4}, {2}, {1}}; }
+  static std::vector<Key> common_keys();
 };
 
 struct AppendPagedMlaKvCache {

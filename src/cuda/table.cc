@@ -3,6 +3,7 @@
 
 #include "src/cuda/activation.h"
 #include "src/cuda/attention.h"
+#include "src/cuda/attention_prepare.h"
 #include "src/cuda/bits.h"
 #include "src/cuda/elementwise.h"
 #include "src/cuda/merge.h"
@@ -33,6 +34,7 @@ struct Table {
   static std::vector<Family> families() {
     std::vector<Family> all;
     (add_family<Ops>(all), ...);
+    add_family<AttentionPrepare>(all);
     return all;
   }
 };

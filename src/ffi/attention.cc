@@ -2,7 +2,9 @@
 // Attention takes more arguments than a typed signature reads well with: one list, by position, serves every entry
 // point (kArguments), with None for tensors that are not given. A plan is an object that holds the tables it was made
 // from.
-#include <fulmen/attention/call.h>
+#include <fulmen/attention/flashinfer_code.h>
+
+#include <sstream>
 
 #include "src/ffi/convert.h"
 
@@ -105,7 +107,7 @@ void run_entry(AttentionEntry entry, const AttentionArgs& a, const Context& cont
 class PlanObject : public tvm::ffi::Object {
  public:
   explicit PlanObject(const Context& context) : batch(context) {}
-  attention::BatchAttention batch;
+  mutable attention::BatchAttention batch;  // where its plan lies changes from run to run
   AttentionArgs args;
   std::vector<tvm::ffi::Tensor> kept;
   TVM_FFI_DECLARE_OBJECT_INFO_FINAL("fulmen.AttentionPlan", PlanObject, tvm::ffi::Object);
@@ -116,6 +118,29 @@ class Plan : public tvm::ffi::ObjectRef {
   TVM_FFI_DEFINE_OBJECT_REF_METHODS_NOTNULLABLE(Plan, tvm::ffi::ObjectRef, PlanObject);
 };
 
+class VariantObject : public tvm::ffi::Object {
+ public:
+  attention::FlashInferVariant variant;
+  attention::VariantCode code;
+  TVM_FFI_DECLARE_OBJECT_INFO_FINAL("fulmen.FlashInferVariant", VariantObject, tvm::ffi::Object);
+};
+class Variant : public tvm::ffi::ObjectRef {
+ public:
+  explicit Variant(tvm::ffi::ObjectPtr<VariantObject> p) : tvm::ffi::ObjectRef(p) {}
+  TVM_FFI_DEFINE_OBJECT_REF_METHODS_NOTNULLABLE(Variant, tvm::ffi::ObjectRef, VariantObject);
+};
+
+// "sink float, mask uint8_t"
+std::vector<attention::FlashInferVariant::Extra> extras(const String& list) {
+  std::vector<attention::FlashInferVariant::Extra> all;
+  std::istringstream words{std::string(list.data(), list.size())};
+  for (std::string name, type; words >> name >> type;) {
+    if (type.back() == ',') type.pop_back();
+    all.push_back({name, type});
+  }
+  return all;
+}
+
 }  // namespace
 
 // entry, then kArguments.
@@ -125,7 +150,15 @@ void attention_(PackedArgs args, tvm::ffi::Any*) {
   run_entry(parse_entry(args[0]), a, context_of(a.q));
 }
 
-// entry, then kArguments; returns the plan. Only index tensors are read; q, k, v and out lend shapes and dtypes.
+bool lengths_on_device(const AttentionArgs& a) {
+  if (a.q.device_type == DeviceType::kCpu) return false;
+  for (const TensorView* t : {&a.qo_indptr, &a.kv_indptr, &a.last_page_len, &a.seq_lens, &a.mask_indptr})
+    if (t->defined() && t->device_type != a.q.device_type) return false;
+  return true;
+}
+
+// entry, then kArguments; returns the plan. Only index tensors are read, those on a device by run(); q, k, v and out
+// lend shapes and dtypes.
 void attention_plan_(PackedArgs args, tvm::ffi::Any* result) {
   expect(args, 1 + kNumArguments, "attention_plan");
   const AttentionArgs a = read(args, 1);
@@ -134,9 +167,17 @@ void attention_plan_(PackedArgs args, tvm::ffi::Any* result) {
   // Tables, masks and slopes are read again by every run; q, k, v, out, lse and workspace are that run's own.
   for (int32_t i : {4, 5, 6, 7, 8, 9, 12, 13, 14, 15})
     if (auto held = args[i].as<tvm::ffi::Tensor>()) plan->kept.push_back(*held);
-  plan->batch.plan(a, parse_entry(args[0]));
+  if (lengths_on_device(a))
+    plan->batch.plan_on_device(a, parse_entry(args[0]));
+  else
+    plan->batch.plan(a, parse_entry(args[0]));
   *result = Plan(plan);
 }
+
+// memory: keeps the lists of a plan that is made on a device, so that plans may share a workspace.
+void attention_keep_plan_(Plan plan, Tensor memory) { plan->batch.keep_plan_in(view(memory)); }
+// Lengths have changed: the next run plans again.
+void attention_forget_lengths_(Plan plan) { plan->batch.forget_lengths(); }
 
 void attention_run_(Plan plan, Tensor q, Tensor k, Tensor v, Tensor out, MaybeTensor lse, MaybeTensor sinks,
                     MaybeTensor workspace, double q_scale, double k_scale, double v_scale) {
@@ -144,10 +185,43 @@ void attention_run_(Plan plan, Tensor q, Tensor k, Tensor v, Tensor out, MaybeTe
   a.q = view(q), a.k = view(k), a.v = view(v), a.out = view(out), a.lse = view(lse), a.workspace = view(workspace);
   if (sinks.has_value()) a.sinks = view(sinks);
   a.options.q_scale = float(q_scale), a.options.k_scale = float(k_scale), a.options.v_scale = float(v_scale);
+  plan->batch.use(context_of(a.q));
   plan->batch.run(a);
 }
 
+Variant flashinfer_variant_(String name, String text, String tensors, String scalars) {
+  auto v = tvm::ffi::make_object<VariantObject>();
+  v->variant = {std::string(name), std::string(text), extras(tensors), extras(scalars)};
+  v->code = attention::code_of(v->variant);
+  return Variant(v);
+}
+
+// plan, variant, q, k, v, out, lse, workspace, then the variant's tensors and scalars.
+void attention_run_variant_(PackedArgs args, tvm::ffi::Any*) {
+  constexpr int32_t kFirst = 8;
+  const Plan plan = args[0].cast<Plan>();
+  const Variant variant = args[1].cast<Variant>();
+  const attention::FlashInferVariant& v = variant->variant;
+  expect(args, kFirst + int32_t(v.tensors.size() + v.scalars.size()), "attention_run_variant");
+  AttentionArgs a = plan->args;
+  a.q = tensor(args[2]), a.k = tensor(args[3]), a.v = tensor(args[4]), a.out = tensor(args[5]);
+  a.lse = tensor(args[6]), a.workspace = tensor(args[7]);
+  std::vector<const void*> tensors;
+  std::vector<double> scalars;
+  for (size_t i = 0; i < v.tensors.size(); ++i) tensors.push_back(tensor(args[kFirst + int32_t(i)]).data);
+  for (size_t i = 0; i < v.scalars.size(); ++i)
+    scalars.push_back(args[kFirst + int32_t(v.tensors.size() + i)].cast<double>());
+  const attention::PlanConfig& c = plan->batch.plan().header.config;
+  const std::vector<char> fields =
+      attention::fields_of(v, {c.num_qo_heads, c.num_kv_heads, a.options.window_left, c.causal != 0}, tensors, scalars);
+  attention::VariantCode code = variant->code;
+  code.fields = fields.data(), code.num_bytes = int64_t(fields.size());
+  plan->batch.use(context_of(a.q));
+  plan->batch.run(a, &code);
+}
+
 int64_t attention_workspace_bytes_(Plan plan) { return plan->batch.workspace_bytes(); }
+int64_t attention_plan_bytes_(Plan plan) { return plan->batch.plan_bytes(); }
 String attention_plan_text_(Plan plan) { return attention::to_string(plan->batch.plan().view()); }
 
 }  // namespace fulmen::ffi
@@ -160,5 +234,18 @@ FULMEN_FFI_EXPORT_PACKED(attention_plan, "entry, " FULMEN_FFI_ATTENTION_ARGUMENT
                          "returns a plan for batches of these lengths; q, k, v and out lend only shapes and dtypes");
 FULMEN_FFI_EXPORT(attention_run, "plan, q, k, v, out, lse, sinks, workspace, q_scale, k_scale, v_scale",
                   "runs a plan; the rest of the arguments is as planned");
+FULMEN_FFI_EXPORT(
+    attention_keep_plan, "plan, memory",
+    "gives a plan whose lengths lie on a device memory of attention_plan_bytes for its lists; its workspace "
+    "may then be shared by plans that run one after the other");
+FULMEN_FFI_EXPORT(attention_forget_lengths, "plan", "lengths on a device have changed: the next run plans again");
+FULMEN_FFI_EXPORT(attention_plan_bytes, "plan", "bytes of memory that a plan made on a device needs for its lists");
 FULMEN_FFI_EXPORT(attention_workspace_bytes, "plan", "bytes of workspace that running the plan needs");
 FULMEN_FFI_EXPORT(attention_plan_text, "plan", "the plan in words: totals, then one line per work item and merge");
+FULMEN_FFI_EXPORT(
+    flashinfer_variant, "name, text, tensors, scalars",
+    "a variant in FlashInfer's form, compiled at its first run; tensors and scalars: what it gets besides, "
+    "as 'name type, ...' with C++ types");
+FULMEN_FFI_EXPORT_PACKED(attention_run_variant, "plan, variant, q, k, v, out, lse, workspace, extras", 9,
+                         "runs a plan with a variant; extras: its tensors, None for one that is not given, then its "
+                         "scalars, each an argument; workspace None: of the stream's memory");

@@ -2,6 +2,7 @@
 // What the module says about itself: functions, ops, kernels, devices, threads. JSON text, so that any language reads
 // it.
 #include <fulmen/runtime/cpu_level.h>
+#include <fulmen/runtime/dependent_launch.h>
 #include <fulmen/runtime/dry_run.h>
 #include <fulmen/runtime/registry.h>
 #include <fulmen/runtime/thread_pool.h>
@@ -108,6 +109,8 @@ String list_devices_() {
 String cpu_level_() { return runtime::name_of(runtime::cpu_level()); }
 String detected_cpu_level_() { return runtime::name_of(runtime::detected_cpu_level()); }
 int64_t num_threads_() { return runtime::num_threads(); }
+bool dependent_launch_() { return runtime::dependent_launch(); }
+void set_dependent_launch_(bool on) { runtime::set_dependent_launch(on); }
 void set_num_threads_(int64_t n) { runtime::set_num_threads(to_i32("set_num_threads", "n", n)); }
 
 // Empty: some kernel of the op runs on the device. Else one line per kernel that refuses it.
@@ -169,5 +172,7 @@ FULMEN_FFI_EXPORT(cpu_level, "", "the instruction set that CPU kernels run with:
 FULMEN_FFI_EXPORT(detected_cpu_level, "", "the instruction set that the machine has");
 FULMEN_FFI_EXPORT(num_threads, "", "threads of the CPU backend's pool");
 FULMEN_FFI_EXPORT(set_num_threads, "n", "sets the threads of the CPU backend's pool");
+FULMEN_FFI_EXPORT(dependent_launch, "", "whether CUDA kernels start while the stream's previous one ends");
+FULMEN_FFI_EXPORT(set_dependent_launch, "on", "sets it for all later launches; the first value is FULMEN_PDL");
 FULMEN_FFI_EXPORT(why_not, "op, device_type, device_id",
                   "empty where a kernel of the op runs on the device, else every refusal");

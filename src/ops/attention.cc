@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Schemas of the attention entry points, their cross-checks, and the launch: lengths → plan → kernel.
+// Schemas of the attention entry points and their cross-checks. What happens then: attention_run.cc.
 #include <fulmen/attention/call.h>
 #include <fulmen/attention/schemas.h>
 #include <fulmen/core/math.h>
-#include <fulmen/runtime/registry.h>
 
 #include <cmath>
-#include <memory>
 
 #include "src/ops/host_lengths.h"
 
@@ -176,10 +174,15 @@ AttentionArgs canonical(const AttentionArgs& args, AttentionEntry entry) {
   return a;
 }
 
-AttentionDims prepare(AttentionArgs& args, AttentionEntry entry, std::vector<PlanRequest>& requests,
-                      const Context& context) {
+AttentionDims checked(AttentionArgs& args, AttentionEntry entry) {
   const AttentionDims dims = check_shapes(args, entry);
   args = canonical(args, entry);
+  return dims;
+}
+
+AttentionDims prepare(AttentionArgs& args, AttentionEntry entry, std::vector<PlanRequest>& requests,
+                      const Context& context) {
+  const AttentionDims dims = checked(args, entry);
   requests = requests_of(HostLengths(args, context).args, dims, entry);
   return dims;
 }
@@ -195,169 +198,5 @@ PlanConfig plan_config(const AttentionArgs& args, const AttentionDims& dims) {
   return c;
 }
 
-namespace {
-
-const runtime::OpHandle& op() {
-  static const runtime::OpHandle handle = runtime::op_handle("batch_attention");
-  return handle;
-}
-
-Plan plan_call(AttentionCall& call, std::span<const PlanRequest> requests, const Context& context) {
-  PlanConfig config = plan_config(*call.args, call.dims);
-  call.config = &config;
-  call.requests = requests;
-  call.step = AttentionCall::kConfigure;
-  runtime::launch(op(), call.args->out, &call, context);
-  return make_plan(config, requests);
-}
-
-int64_t measure(AttentionCall& call, const Context& context) {
-  call.step = AttentionCall::kMeasure;
-  runtime::launch(op(), call.args->out, &call, context);
-  return call.workspace_bytes;
-}
-
-// Uploads to or runs in the caller's workspace, which must be large enough.
-void use_workspace(AttentionCall& call, AttentionCall::Step step, const TensorView& workspace, const Context& context) {
-  if (call.workspace_bytes > workspace.num_elements())
-    fail("batch_attention", "workspace",
-         "has " + std::to_string(workspace.num_elements()) + " bytes, expected " +
-             std::to_string(call.workspace_bytes) + " or more");
-  call.workspace = workspace.data;
-  call.workspace_bytes = workspace.num_elements();
-  call.step = step;
-  runtime::launch(op(), call.args->out, &call, context);
-}
-
-void same(int64_t got, int64_t planned, std::string_view name) {
-  require(got == planned, "batch_attention", name, got, std::to_string(planned) + ", as planned");
-}
-
-// The plan was made for these options and sizes.
-void check_config(const PlanView& plan, const AttentionArgs& args, const AttentionDims& dims) {
-  const PlanConfig is = plan.header.config, want = plan_config(args, dims);
-  same(want.num_qo_heads, is.num_qo_heads, "num_qo_heads");
-  same(want.num_kv_heads, is.num_kv_heads, "num_kv_heads");
-  same(want.causal, is.causal, "causal");
-  same(want.window_left, is.window_left, "window_left");
-  same(want.fixed_split_len, is.fixed_split_len, "fixed_split_len");
-  same(dims.batch_size, plan.header.batch_size, "batch_size");
-  require(dims.total_q >= plan.header.total_q, "batch_attention", "total_q", dims.total_q,
-          std::to_string(plan.header.total_q) + " or more, as planned");
-}
-
-// And for these lengths.
-void check_lengths(const PlanView& plan, std::span<const PlanRequest> requests) {
-  for (size_t b = 0; b < requests.size(); ++b) {
-    const PlanRequest &got = requests[b], &planned = plan.requests()[b];
-    const std::string who = "of request " + std::to_string(b);
-    same(got.qo_begin, planned.qo_begin, "qo_indptr " + who);
-    same(got.qo_len, planned.qo_len, "qo_len " + who);
-    same(got.kv_len, planned.kv_len, "kv_len " + who);
-  }
-}
-
-}  // namespace
-
-void BatchAttention::plan(const AttentionArgs& args, AttentionEntry entry) { adopt(args, entry, nullptr); }
-
-void BatchAttention::set_plan(const Plan& plan, const AttentionArgs& args, AttentionEntry entry) {
-  verify(plan.view());
-  adopt(args, entry, &plan);
-}
-
-void BatchAttention::adopt(const AttentionArgs& args, AttentionEntry entry, const Plan* saved) {
-  AttentionArgs a = args;
-  std::vector<PlanRequest> requests;
-  AttentionCall call;
-  call.dims = prepare(a, entry, requests, context_);
-  call.args = &a;
-  Plan made = saved != nullptr ? *saved : plan_call(call, requests, context_);
-  PlanView view = made.view();
-  check_config(view, a, call.dims);
-  check_lengths(view, requests);
-  call.plan = &view;
-  workspace_bytes_ = measure(call, context_);
-  uploaded_to_ = nullptr;
-  if (a.workspace.defined() && a.workspace.num_elements() >= workspace_bytes_) {
-    use_workspace(call, AttentionCall::kUpload, a.workspace, context_);
-    uploaded_to_ = a.workspace.data;
-  }
-  view.header.num_slots = max_slots(view.header.config.num_workers);
-  max_workspace_bytes_ = measure(call, context_);
-  plan_ = std::move(made);
-  entry_ = entry;
-}
-
-void BatchAttention::run(const AttentionArgs& args) const {
-  run_planned(plan_.view(), args, entry_, context_, uploaded_to_ != nullptr && args.workspace.data == uploaded_to_);
-}
-
-void run_planned(const PlanView& plan, const AttentionArgs& args, AttentionEntry entry, const Context& context,
-                 bool resident) {
-  AttentionArgs a = args;
-  AttentionCall call;
-  call.dims = check_shapes(a, entry);
-  a = canonical(a, entry);
-  call.args = &a;
-  check_config(plan, a, call.dims);
-  if (a.q.device_type == DeviceType::kCpu) check_lengths(plan, requests_of(a, call.dims, entry));
-  if (plan.header.num_items == 0) return;
-  call.plan = &plan;
-  call.resident = resident;
-  measure(call, context);
-  use_workspace(call, AttentionCall::kRun, a.workspace, context);
-}
-
-int64_t workspace_bytes_of(const PlanView& plan, const AttentionArgs& args, AttentionEntry entry,
-                           const Context& context) {
-  AttentionArgs a = args;
-  std::vector<PlanRequest> requests;
-  AttentionCall call;
-  call.dims = prepare(a, entry, requests);
-  call.args = &a;
-  call.plan = &plan;
-  return measure(call, context);
-}
-
 }  // namespace attention
-
-namespace {
-
-// Plans, takes the caller's workspace or a block of its own, and runs.
-void plan_and_run(const AttentionArgs& given, AttentionEntry entry, const attention::VariantCode* variant,
-                  const Context& context) {
-  AttentionArgs args = given;
-  std::vector<attention::PlanRequest> requests;
-  attention::AttentionCall call;
-  call.variant = variant;
-  call.dims = attention::prepare(args, entry, requests, context);
-  call.args = &args;
-  const attention::Plan plan = attention::plan_call(call, requests, context);
-  if (plan.header.num_items == 0) return;
-  const attention::PlanView view = plan.view();
-  call.plan = &view;
-  const int64_t bytes = attention::measure(call, context);
-  std::unique_ptr<uint8_t[]> own;
-  if (!args.workspace.defined() && args.q.device_type != DeviceType::kCpu) {  // the row allocates on its stream
-    call.step = attention::AttentionCall::kRun;
-    return runtime::launch(attention::op(), args.out, &call, context);
-  }
-  if (!args.workspace.defined()) {
-    own.reset(new uint8_t[size_t(bytes)]);  // not initialised: a kernel reads nothing that it did not write
-    args.workspace = view_of(own.get(), {bytes});
-  }
-  attention::use_workspace(call, attention::AttentionCall::kRun, args.workspace, context);
-}
-
-}  // namespace
-
-void run_attention(const AttentionArgs& args, AttentionEntry entry, const Context& context) {
-  plan_and_run(args, entry, nullptr, context);
-}
-
-void attention::run_variant(const AttentionArgs& args, const VariantCode& variant, const Context& context) {
-  plan_and_run(args, AttentionEntry::kBatchAttention, &variant, context);
-}
-
 }  // namespace fulmen

@@ -9,6 +9,9 @@
 
 namespace fulmen::attention {
 
+// check() of what needs no lengths; args becomes canonical.
+AttentionDims checked(AttentionArgs& args, AttentionEntry entry);
+
 class HostLengths {
  public:
   HostLengths(const AttentionArgs& given, const Context& context);  // one-dimensional tables, hence contiguous

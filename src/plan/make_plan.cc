@@ -13,13 +13,15 @@
 namespace fulmen::attention {
 namespace {
 
-constexpr int32_t kMaxSplits = 64;     // of one tile, under fixed_split_len; a function of the request alone
-constexpr int64_t kItemOverhead = 32;  // keys' worth of work that any item costs: packing, writing, a merge
+constexpr int32_t kMaxSplits = 64;         // of one tile, under fixed_split_len; a function of the request alone
+constexpr int64_t kItemOverhead = 32;      // keys' worth of work that any item costs: packing, writing, a merge
+constexpr int64_t kSectionKeys = 1 << 15;  // keys and values that a cache keeps while all their tiles read them
 constexpr int64_t kIntMax = std::numeric_limits<int32_t>::max();
 
 struct Tile {
   int32_t request_idx, kv_head, num_kv_heads, row_begin, num_rows, kv_begin, kv_end;
-  int32_t step = 0;  // > 0: split between workers at multiples of step
+  int32_t step = 0;     // > 0: split between workers at multiples of step
+  int32_t section = 0;  // tiles of a section run one after the other
   int64_t cost = 0;
 
   int32_t num_splits(int32_t at) const {
@@ -185,11 +187,39 @@ int64_t balance(const PlanConfig& c, std::span<const PlanRequest> requests, int6
   std::vector<Tile> trial = tiles;
   for (int64_t parts = 1; parts <= 8 && best > good; parts *= 2) {
     for (Tile& t : trial) t.step = 0;
-    choose_splits(c, requests, std::max<int64_t>(1, ideal / parts), trial);
+    choose_splits(c, requests, std::max<int64_t>(1, good / parts), trial);
     const int64_t makespan = makespan_of(c, trial);
     if (makespan < best - best / 64) tiles = trial, best = makespan;  // a split must earn its merge
   }
   return best;
+}
+
+// Tiles, the longest first, in sections: kv heads together as far as their keys fit, so that a cache holds them while
+// all their tiles are on their way. False where that would balance worse.
+bool order_by_sections(const PlanConfig& c, std::span<const PlanRequest> requests, int64_t makespan,
+                       std::vector<Tile>& tiles) {
+  std::vector<int32_t> first(requests.size(), -1), heads(requests.size(), 1);  // section; heads in each
+  int32_t next = 0;
+  int64_t room = 0;
+  std::vector<Tile> ordered = tiles;
+  for (Tile& t : ordered) {
+    const size_t r = size_t(t.request_idx);
+    if (first[r] < 0) {
+      const int64_t keys = std::max(1, requests[r].kv_len), needed = std::min(keys * c.num_kv_heads, kSectionKeys);
+      if (needed > room) ++next, room = kSectionKeys;
+      room -= needed;
+      heads[r] = int32_t(std::clamp<int64_t>(kSectionKeys / keys, 1, c.num_kv_heads));
+      first[r] = next;
+      next += int32_t(math::ceil_div(c.num_kv_heads, heads[r])) - 1;
+    }
+    t.section = first[r] + t.kv_head / heads[r];
+  }
+  std::stable_sort(ordered.begin(), ordered.end(), [](const Tile& a, const Tile& b) { return a.section < b.section; });
+  std::vector<int64_t> costs;
+  for (const Tile& t : ordered) costs.push_back(t.cost);
+  if (simulate(costs, c.num_workers) > makespan + makespan / 64) return false;
+  tiles = std::move(ordered);
+  return true;
 }
 
 template <class T>
@@ -204,7 +234,9 @@ struct Lists {
   int32_t num_slots = 0;
 };
 
-Lists list_items(const PlanConfig& c, std::span<const PlanRequest> requests, const std::vector<Tile>& tiles) {
+// ordered: tiles are, and none is split.
+Lists list_items(const PlanConfig& c, std::span<const PlanRequest> requests, const std::vector<Tile>& tiles,
+                 bool ordered) {
   Lists lists;
   for (const Tile& t : tiles) {
     if (t.step == 0) {
@@ -222,6 +254,7 @@ Lists list_items(const PlanConfig& c, std::span<const PlanRequest> requests, con
     lists.merges.push_back(
         {t.request_idx, t.kv_head, t.num_kv_heads, t.row_begin, t.num_rows, first, lists.num_slots - first});
   }
+  if (ordered) return lists;
   std::stable_sort(lists.items.begin(), lists.items.end(), [&](const PlanItem& a, const PlanItem& b) {
     return cost_of(c, a, a.kv_end - a.kv_begin) > cost_of(c, b, b.kv_end - b.kv_begin);
   });
@@ -243,7 +276,10 @@ Plan make_plan(const PlanConfig& config, std::span<const PlanRequest> requests) 
   std::vector<Tile> tiles = cut_tiles(config, requests);
   for (const Tile& t : tiles) h.total_cost += t.cost;
   h.makespan = balance(config, requests, h.total_cost, tiles);
-  const Lists lists = list_items(config, requests, tiles);
+  const bool split = std::any_of(tiles.begin(), tiles.end(), [](const Tile& t) { return t.step > 0; });
+  const bool ordered = !split && tiles.size() > requests.size() * size_t(config.num_kv_heads) &&
+                       order_by_sections(config, requests, h.makespan, tiles);
+  const Lists lists = list_items(config, requests, tiles, ordered);
   h.batch_size = int32_t(requests.size());
   h.num_items = int32_t(lists.items.size());
   h.num_merges = int32_t(lists.merges.size());

@@ -29,6 +29,7 @@ void verify_header(const PlanHeader& h) {
   const bool counts = h.batch_size >= 0 && h.total_q >= 0 && h.num_items >= 0 && h.num_merges >= 0 && h.num_slots >= 0;
   if (!heads || !counts || c.tile_q < 1 || c.tile_q > 1 << 16 || c.num_workers < 1 || c.num_workers > 1 << 20)
     fail("plan", "header", "holds numbers that no planner writes");
+  if (h.on_device != 0) fail("plan", "header", "is of a plan that is made on a device, which holds no lists");
   require(h.num_slots <= max_slots(c.num_workers), "plan", "num_slots", h.num_slots, "at most max_slots(num_workers)");
 }
 

@@ -131,6 +131,8 @@ def test_opcheck(xp, name):
     import fulmen._torch  # noqa: F401  registers torch.ops.fulmen
 
     for op, args in calls:
+        if not hasattr(torch.ops.fulmen, op):  # of a plan, which is an object; its operator holds a number instead
+            continue
         checks = list(ALL_CHECKS)
         if any(isinstance(x, torch.Tensor) and "float8" in str(x.dtype) for x in args):
             checks.remove("test_schema")  # compares tensors with arithmetic that PyTorch has not for FP8

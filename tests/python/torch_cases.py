@@ -7,6 +7,7 @@ those that it wrote. `make.normal(shape, dtype)`, `make.ints(values)` make array
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Callable
 
 import numpy as np
@@ -312,3 +313,45 @@ def rope_append_paged_kv_cache(m):
         return out, cache
 
     return call, [q, k, m.normal((T, 2, 64)), ids[1], ids[0], *caches, *table[:2]]
+
+
+@case
+def single_prefill(m):
+    q, k, v = m.normal((5, 4, 64)), m.normal((20, 2, 64)), m.normal((20, 2, 64))
+    return functools.partial(fulmen.single_prefill_with_kv_cache, causal=True, return_lse=True), [q, k, v]
+
+
+@case
+def single_decode(m):
+    q, k, v = m.normal((4, 64)), m.normal((30, 2, 64)), m.normal((30, 2, 64))
+    return functools.partial(fulmen.single_decode_with_kv_cache, logits_soft_cap=3.0), [q, k, v]
+
+
+@case
+def trtllm_batch_decode(m):
+    q, cache = m.normal((3, 4, 64)), m.normal((9, 2, 2, 4, 64))
+    tables, lens = m.ints([[1, 4, 0], [2, 3, 8], [5, 6, 7]]), m.ints([12, 5, 1])
+
+    def call(q, cache, tables, lens):
+        return fulmen.decode.trtllm_batch_decode_with_kv_cache(q, cache, None, tables, lens, 12, 0.125)
+
+    return call, [q, cache, tables, lens]
+
+
+@case
+def batch_decode_run(m):
+    w = fulmen.BatchDecodeWithPagedKVCacheWrapper(None)
+    tables = m.ints([0, 2, 3, 3]), m.ints([4, 1, 0]), m.ints([3, 4, 1])
+    w.plan(*tables, 4, 2, 64, 4, q_data_type="bfloat16")
+
+    def call(q, cache):
+        return w.run(q, cache, return_lse=True, k_scale=0.5)
+
+    return call, [m.normal((3, 4, 64)), m.normal((5, 2, 4, 2, 64))]
+
+
+@case
+def batch_prefill_ragged_run(m):
+    w = fulmen.BatchPrefillWithRaggedKVCacheWrapper(None)
+    w.plan(m.ints([0, 3, 7]), m.ints([0, 9, 20]), 4, 2, 64, causal=True, q_data_type="bfloat16")
+    return w.run, [m.normal((7, 4, 64)), m.normal((20, 2, 64)), m.normal((20, 2, 64))]

@@ -284,6 +284,9 @@ driver::Api make_api() {
   a.memory_set = [](driver::Pointer p, uint8_t byte, size_t n, driver::Stream) {
     return std::memset(reinterpret_cast<void*>(p), byte, n), 0;
   };
+  a.stream_capture_info = [](driver::Stream, int32_t* status, uint64_t*, driver::Graph*, const void**, size_t*) {
+    return *status = 0;
+  };
   a.stream_synchronize = [](driver::Stream) { return 0; };
   a.error_name = [](driver::Result, const char** text) { return *text = "EMULATED", 0; };
   a.error_string = [](driver::Result, const char** text) { return *text = "an error of the emulated device", 0; };

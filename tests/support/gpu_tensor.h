@@ -38,9 +38,8 @@ inline void gpu_copy(void* dst, const void* src, size_t num_bytes) {
 // Stays bound to the host tensor it was made from.
 class GpuTensor {
  public:
-  explicit GpuTensor(Tensor& host) : host_(host), memory_(host.num_bytes() + 2 * Tensor::kGuard) {
-    gpu_copy(memory_.data(), begin(), memory_.num_bytes());
-  }
+  explicit GpuTensor(Tensor& host) : host_(host), memory_(host.num_bytes() + 2 * Tensor::kGuard) { upload(); }
+  void upload() { gpu_copy(memory_.data(), begin(), memory_.num_bytes()); }
   operator TensorView() const {
     TensorView v = host_.view();
     v.data = memory_.data() + Tensor::kGuard;

@@ -14,6 +14,8 @@ struct Batch {
   std::vector<std::pair<int32_t, int32_t>> lens;                                // (qo_len, kv_len) per request
   int64_t num_qo_heads = 32, num_kv_heads = 8, head_dim = 128, page_size = 16;  // page_size 0: ragged
   bool causal = false;
+  int32_t window_left = -1;
+  int32_t shared_pages = 0;  // of each request, that all have in common
   DType kv = DType::kBF16;
 };
 
@@ -43,18 +45,21 @@ std::shared_ptr<Planned> planned(const Batch& b) {
   const int64_t total_q = qo.back(), total = kv.back(), heads = b.num_kv_heads, d = b.head_dim;
   a.q = p->pool.random(DType::kBF16, {total_q, b.num_qo_heads, d});
   a.out = p->pool.tensor(DType::kBF16, {total_q, b.num_qo_heads, d});
+  const int64_t num_pages = total - b.shared_pages * int64_t(b.lens.size() - 1);
   const std::vector<int64_t> shape =
-      b.page_size > 0 ? std::vector<int64_t>{total, b.page_size, heads, d} : std::vector<int64_t>{total, heads, d};
+      b.page_size > 0 ? std::vector<int64_t>{num_pages, b.page_size, heads, d} : std::vector<int64_t>{total, heads, d};
   a.k = p->pool.random(b.kv, shape), a.v = p->pool.random(b.kv, shape);
   a.qo_indptr = p->pool.ids(qo), a.kv_indptr = p->pool.ids(kv);
   if (b.page_size > 0) {
-    std::vector<int32_t> pages(static_cast<size_t>(total)), last;
-    for (size_t i = 0; i < pages.size(); ++i) pages[i] = int32_t(i);
+    std::vector<int32_t> pages, last;
+    for (int32_t i = 0; i < num_pages; ++i) pages.push_back(i);
     std::shuffle(pages.begin(), pages.end(), std::mt19937(2));
+    const std::vector<int32_t> shared(pages.begin(), pages.begin() + b.shared_pages);
+    for (size_t r = 1; r < b.lens.size(); ++r) pages.insert(pages.begin() + kv[r], shared.begin(), shared.end());
     for (const auto& [qo_len, kv_len] : b.lens) last.push_back(int32_t((kv_len - 1) % b.page_size + 1));
     a.kv_indices = p->pool.ids(pages), a.last_page_len = p->pool.ids(last);
   }
-  a.options.causal = b.causal;
+  a.options.causal = b.causal, a.options.window_left = b.window_left;
   p->batch.plan(a);
   a.workspace = p->pool.tensor(DType::kU8, {p->batch.workspace_bytes()});
   p->batch.plan(a);
@@ -63,15 +68,24 @@ std::shared_ptr<Planned> planned(const Batch& b) {
 
 Problem problem(const Batch& b) {
   std::vector<std::shared_ptr<Planned>> sets = {planned(b)};
-  const Cost c = cost(sets[0]->args);
+  Cost c = cost(sets[0]->args);
+  c.bytes -= double(b.lens.size() - 1) * b.shared_pages * double(b.page_size * b.num_kv_heads * b.head_dim * 4);
   while (double(sets.size()) * c.bytes < 200e6 && sets.size() < 24) sets.push_back(planned(b));
   return {.num_sets = int32_t(sets.size()),
           .bytes = c.bytes,
           .flops = c.flops,
           .launch = [sets](int32_t set, const Context& context) {
             const Planned& p = *sets[size_t(set)];
-            attention::run_planned(p.batch.plan().view(), p.args, AttentionEntry::kBatchAttention, context, true);
+            attention::run_planned(p.batch.plan().view(), p.args, AttentionEntry::kBatchAttention, context,
+                                   {.resident = true});
           }};
+}
+
+// Of the standard table: one long request and many short ones.
+Batch long_and_short(std::pair<int32_t, int32_t> one, int32_t count, int32_t qo_len, int32_t kv_len) {
+  Batch b{.lens = many(count, qo_len, kv_len), .causal = true};
+  b.lens.push_back(one);
+  return b;
 }
 
 Batch skewed() {
@@ -92,6 +106,14 @@ std::vector<Row> attention_suite() {
     b.lens = many(batch, len, len), b.causal = causal;
     return b;
   };
+  const auto narrow = [](bool causal) {
+    return Batch{.lens = many(1, 16384, 16384),
+                 .num_qo_heads = 32,
+                 .num_kv_heads = 32,
+                 .head_dim = 64,
+                 .page_size = 0,
+                 .causal = causal};
+  };
   return {
       row("D1", "decode 32/8 D128 B1 kv1k page 16", {.lens = many(1, 1, 1024)}),
       row("D2", "decode 32/8 D128 B1 kv32k page 16", {.lens = many(1, 1, 32768)}),
@@ -111,7 +133,21 @@ std::vector<Row> attention_suite() {
       row("P2", "prefill D128 causal B1 H16 S16k", prefill(1, 16384, true)),
       row("P3", "prefill D128 causal B4 H16 S4k", prefill(4, 4096, true)),
       row("P4", "prefill D128 causal B32 H16 S512", prefill(32, 512, true)),
+      row("P5", "prefill D64 full B1 H32 S16k", narrow(false)),
+      row("P6", "prefill D64 causal B1 H32 S16k", narrow(true)),
       row("P11", "prefill 32/8 D128 causal B1 S8k page 16", {.lens = many(1, 8192, 8192), .causal = true}),
+      row("P11c", "P11 contiguous", {.lens = many(1, 8192, 8192), .page_size = 0, .causal = true}),
+      row("P11p1", "P11 page 1", {.lens = many(1, 8192, 8192), .page_size = 1, .causal = true}),
+      row("P12", "prefill 32/32 D128 causal B16 S8k page 1",
+          {.lens = many(16, 8192, 8192), .num_kv_heads = 32, .page_size = 1, .causal = true}),
+      row("P13", "append q2048 on kv32k 64/8 D128 page 16",
+          {.lens = many(1, 2048, 32768), .num_qo_heads = 64, .causal = true}),
+      row("P15", "prefill window 128 64/8 D64 B4 S8k",
+          {.lens = many(4, 8192, 8192), .num_qo_heads = 64, .head_dim = 64, .causal = true, .window_left = 127}),
+      row("P16", "prefill skew 1x32k + 31x512 32/8 D128 causal", long_and_short({32768, 32768}, 31, 512, 512)),
+      row("C1f", "shared prefix 32k, B256, suffix 256, 32/32 D128, flat",
+          {.lens = many(256, 1, 32768 + 256), .num_kv_heads = 32, .shared_pages = 2048}),
+      row("C2", "mixed prefill 1x8k + decode 128x4k 32/8 D128", long_and_short({8192, 8192}, 128, 1, 4096)),
   };
 }
 

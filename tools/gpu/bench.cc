@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// fulmen_gpu_bench OUT.json [PREFIX | attention [IDS]]: times the standard rows on device 0 (those whose ids start so,
-// or attention's), writes JSON, prints a table. A row's floor is its bytes at the copy bandwidth measured in the same
-// run, or its flops at 800 TFLOP/s, what bf16 matrix products of random data reach on an H100.
+// fulmen_gpu_bench OUT.json [PREFIX | attention [IDS] | plan | jit FOLDER]: times the standard rows on device 0 (those
+// whose ids start so, or attention's, or its planning), writes JSON, prints a table. A row's floor is its bytes at the
+// copy bandwidth measured in the same run, or its flops at 800 TFLOP/s, what bf16 matrix products of random data reach
+// on an H100. jit: how fast the kernels of a pack or cache are found.
 #include <fulmen/core/error.h>
 
 #include <algorithm>
@@ -63,14 +64,13 @@ Result measure(Timer& timer, const Row& row) {
     const Problem p = row.make();
     const Context context{.stream = timer.stream()};
     r.bytes = p.bytes, r.flops = p.flops;
+    if (p.host) {
+      r.timing.us = r.timing.low_us = r.timing.graph_us = host_ns(timer, p) / 1000;
+      return r;
+    }
     r.timing = timer.time(p.num_sets, [&](int32_t set) { p.launch(set, context); });
   } catch (const std::exception& e) { r.problem = e.what(); }
   return r;
-}
-
-std::string text_or(const char* variable, const char* otherwise) {
-  const char* text = std::getenv(variable);
-  return text == nullptr ? otherwise : text;
 }
 
 struct Ceilings {
@@ -81,13 +81,10 @@ void write_json(const std::string& path, const std::string& name, const std::vec
                 const Ceilings& c) {
   int32_t version = 0;
   driver::api().version(&version);
-  char date[32] = "";
-  const std::time_t now = std::time(nullptr);
-  std::strftime(date, sizeof date, "%Y-%m-%d", std::gmtime(&now));
   std::ofstream out(path);
   out << "{\"device\": \"" << cuda::device(0).name << "\", \"driver\": \"CUDA " << version / 1000 << "."
-      << version % 1000 / 10 << "\", \"commit\": \"" << text_or("FULMEN_COMMIT", "unknown") << "\", \"date\": \""
-      << date << "\", \"suite\": \"" << name << "\",\n"
+      << version % 1000 / 10 << "\", \"commit\": \"" << commit() << "\", \"date\": \"" << today() << "\", \"suite\": \""
+      << name << "\",\n"
       << " \"ceilings\": {\"copy_bytes_per_second\": " << c.copy << ", \"event_us\": " << c.event_us
       << ", \"host_ns_per_call\": " << c.host_ns << ", \"launch_ns\": " << c.launch_ns << "},\n \"rows\": [\n";
   for (size_t i = 0; i < results.size(); ++i) {
@@ -111,6 +108,7 @@ bool is_wanted(const std::string& id, const std::string& ids) {
 
 // Attention's rows, or every other row of the standard table whose id starts with `prefix`.
 std::vector<Row> rows(const std::string& prefix, const std::string& ids) {
+  if (prefix == "plan") return plan_suite();
   const bool attention = prefix == "attention";
   std::vector<Row> all = attention ? attention_suite() : suite();
   if (!attention)
@@ -149,10 +147,24 @@ int run(const std::string& path, const std::string& prefix, const std::string& i
 }
 
 }  // namespace
+
+std::string commit() {
+  const char* text = std::getenv("FULMEN_COMMIT");
+  return text == nullptr ? "unknown" : text;
+}
+
+std::string today() {
+  char date[32] = "";
+  const std::time_t now = std::time(nullptr);
+  std::strftime(date, sizeof date, "%Y-%m-%d", std::gmtime(&now));
+  return date;
+}
+
 }  // namespace fulmen::gpu
 
 int main(int argc, char** argv) {
   try {
+    if (argc == 4 && std::string_view(argv[2]) == "jit") return fulmen::gpu::measure_jit(argv[1], argv[3]);
     return fulmen::gpu::run(argc > 1 ? argv[1] : "gpu-memory.json", argc > 2 ? argv[2] : "", argc > 3 ? argv[3] : "");
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s\n", e.what());

@@ -13,8 +13,9 @@ namespace fulmen::gpu {
 // One row on its own buffers, several sets of them, so that no launch finds its data in L2.
 struct Problem {
   int32_t num_sets = 1;
-  double bytes = 0;  // what the op must move
-  double flops = 0;  // and multiply, where tensor cores set the floor
+  double bytes = 0;   // what the op must move
+  bool host = false;  // what is timed is the calling thread
+  double flops = 0;   // and multiply, where tensor cores set the floor
   std::function<void(int32_t set, const Context& context)> launch;
 };
 
@@ -25,6 +26,14 @@ struct Row {
 
 std::vector<Row> suite();
 std::vector<Row> attention_suite();
+std::vector<Row> plan_suite();      // what attention's planning costs
 std::vector<Row> sampling_suite();  // S1 to S8
+
+// Writes and prints how fast the kernels of a pack or cache folder are found. Not 0: one was not. Needs no GPU.
+int measure_jit(const std::string& path, const std::string& folder);
+
+// For the heads of result files: FULMEN_COMMIT, and YYYY-MM-DD.
+std::string commit();
+std::string today();
 
 }  // namespace fulmen::gpu

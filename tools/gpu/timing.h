@@ -46,7 +46,7 @@ class Timer {
 
  private:
   double once(const std::function<void()>& work, bool flush);
-  double graph_time(int32_t num_sets, const std::function<void(int32_t set)>& launch);
+  double graph_time(int32_t num_sets, int32_t num_launches, const std::function<void(int32_t set)>& launch);
   driver::Stream stream_ = nullptr;
   driver::Event start_ = nullptr, end_ = nullptr;
   Memory flush_;

@@ -43,7 +43,8 @@ inline Standard standard_variant(const AttentionArgs& args) {
 }
 
 // A variant of the user's as text, for backends that compile at run time: C++ that defines a struct called `name`,
-// derived from attention::Defaults (attention/variant.h is included before it), trivially copyable. fields: the
+// derived from attention::Defaults (attention/variant.h is included before it), trivially copyable; it may begin with
+// lines of #include <fulmen/attention/...>, all else is put into namespace fulmen::attention. fields: the
 // struct's bytes; pointers in it are the device's. The plan knows nothing of it: options.causal and window_left may say
 // what its visible() never leaves, so that keys that no row sees are not walked.
 struct VariantCode {
@@ -52,17 +53,30 @@ struct VariantCode {
   int64_t num_bytes = 0;
 };
 
-// What every backend's "attention" row is launched with, in one of four steps.
+// Where a plan that is made on the device was last made, so that it is not made again for every layer.
+struct MadePlan {
+  const void* workspace = nullptr;  // null: nowhere
+  uint64_t capture = 0;             // of the stream capture that recorded it, 0: none did
+  bool was_captured = false;        // a graph's replays make plans here that nobody told of
+  TensorView
+      memory;  // keeps the plan's lists, so that the rest of the workspace may be shared; absent: in the workspace
+};
+
+// What every backend's "attention" row is launched with, in one of its steps. A row that plans on its device takes
+// kShape, from which it says how much the plan may hold; its kRun then makes the plan before it runs. Others refuse it.
 struct AttentionCall {
-  enum Step : int32_t { kConfigure, kMeasure, kUpload, kRun } step = kRun;
+  enum Step : int32_t { kConfigure, kShape, kMeasure, kUpload, kRun } step = kRun;
   const AttentionArgs* args = nullptr;  // canonical and checked
   AttentionDims dims{};
   std::span<const PlanRequest> requests;  // kConfigure
   PlanConfig* config = nullptr;           // kConfigure: the row sets num_workers, tile sizes and costs
+  PlanHeader* header = nullptr;           // kShape: the row sets all but the options in config
   const PlanView* plan = nullptr;         // kMeasure, kUpload, kRun
+  MadePlan* made = nullptr;               // kRun: the row makes the plan where this does not say that it did
   const VariantCode* variant = nullptr;   // kRun, and prepare; null: what the options ask for
   bool resident = false;                  // kRun: kUpload has put this plan into this workspace
   mutable int64_t workspace_bytes = 0;    // kMeasure: set by the row; kUpload, kRun: the size of workspace
+  mutable int64_t plan_bytes = 0;         // kMeasure: what of it the lists of a plan made on the device take
   void* workspace = nullptr;              // kUpload, kRun; any alignment, any contents; null: a device's row allocates
 };
 
@@ -76,10 +90,14 @@ struct AttentionShape {
 };
 AttentionArgs placeholder(const AttentionArgs& given, const AttentionShape& shape, AttentionEntry entry);
 
-// One planned call; what BatchAttention::run does. workspace_bytes_of: what it needs under this plan. resident: the
-// workspace holds the plan.
+// One planned call; what BatchAttention::run does. workspace_bytes_of: what it needs under this plan.
+struct PlannedRun {
+  bool resident = false;                 // the workspace holds the plan
+  MadePlan* made = nullptr;              // of a plan that is made on the device; null: make it
+  const VariantCode* variant = nullptr;  // null: what the options ask for
+};
 void run_planned(const PlanView& plan, const AttentionArgs& args, AttentionEntry entry, const Context& context = {},
-                 bool resident = false);
+                 const PlannedRun& how = {});
 int64_t workspace_bytes_of(const PlanView& plan, const AttentionArgs& args, AttentionEntry entry,
                            const Context& context = {});
 
@@ -87,6 +105,7 @@ int64_t workspace_bytes_of(const PlanView& plan, const AttentionArgs& args, Atte
 void run_variant(const AttentionArgs& args, const VariantCode& variant, const Context& context = {});
 
 // A batch shape planned once and run many times, layer after layer. run() allocates nothing.
+// Lengths in host memory: plan() reads them, on whatever device the rest is.
 //   BatchAttention batch;
 //   batch.plan(args);                  // any tensors of the right shapes and dtypes; only index tensors are read
 //   args.workspace = batch.workspace_bytes() bytes;
@@ -100,6 +119,17 @@ class BatchAttention {
  public:
   explicit BatchAttention(const Context& context = {}) : context_(context) {}
   void plan(const AttentionArgs& args, AttentionEntry entry = AttentionEntry::kBatchAttention);
+  // Lengths in a device's memory: nothing is read, copied or waited for. The first run() after this launches the kernel
+  // that plans, and so does the first one that each stream capture records, once for all layers: a captured graph may
+  // be replayed with any lengths and page tables, and fewer rows or requests (of length 0), that lie in the same
+  // tensors. The workspace, of workspace_bytes(), belongs to the plan, unless memory of plan_bytes() is given that
+  // does: then plans whose runs do not overlap may share one. Lengths that the tensors have no room for are cut. Throws
+  // kUnsupported where the device's backend plans on the host only. Not to be run by several threads at once.
+  void plan_on_device(const AttentionArgs& args, AttentionEntry entry = AttentionEntry::kBatchAttention);
+  void keep_plan_in(const TensorView& memory);          // after plan_on_device()
+  void forget_lengths() { made_.workspace = nullptr; }  // the next run() plans again
+  int64_t plan_bytes() const { return plan_bytes_; }
+  void use(const Context& context) { context_ = context; }  // for run()
   // A plan that was saved, or made for more workers than this process has; must be of the same lengths and options.
   void set_plan(const Plan& plan, const AttentionArgs& args, AttentionEntry entry = AttentionEntry::kBatchAttention);
   const Plan& plan() const { return plan_; }
@@ -107,7 +137,8 @@ class BatchAttention {
   // kv_len can use: a closed form of the workers, not of the batch (on a device, plus the plan of this batch itself).
   int64_t workspace_bytes() const { return workspace_bytes_; }
   int64_t max_workspace_bytes() const { return max_workspace_bytes_; }
-  void run(const AttentionArgs& args) const;
+  // variant: as in run_variant.
+  void run(const AttentionArgs& args, const VariantCode* variant = nullptr) const;
 
  private:
   void adopt(const AttentionArgs& args, AttentionEntry entry, const Plan* saved);
@@ -116,7 +147,8 @@ class BatchAttention {
   AttentionEntry entry_ = AttentionEntry::kBatchAttention;
   Plan plan_;
   const void* uploaded_to_ = nullptr;  // the workspace that holds this plan
-  int64_t workspace_bytes_ = 0, max_workspace_bytes_ = 0;
+  int64_t workspace_bytes_ = 0, max_workspace_bytes_ = 0, plan_bytes_ = 0;
+  mutable MadePlan made_;
 };
 
 }  // namespace fulmen::attention

@@ -7,6 +7,9 @@
 //   z_j = logit(row, j, q·k_j)      for every j in visible(row) with keep(row, j)
 //   w_j = exp2(scale_log2() * z_j)  (kSoftmax; else w_j = weight(row, j, z_j), not normalised)
 //   out = Σ w_j v_j / (Σ w_j + exp(sink(row)))      lse = ln(Σ w_j + exp(sink(row)))
+//
+// A variant with kFinishes has the last word instead of that division: scale = update(row, m, d) may change the state
+// (Σ w_j = d exp2(m)), and out = finish(row, Σ w_j v_j exp2(-m), m, d, scale).
 #pragma once
 #include <fulmen/core/math.h>
 
@@ -23,6 +26,7 @@ struct KvRange {
 
 struct Defaults {
   static constexpr bool kSoftmax = true;
+  static constexpr bool kFinishes = false;
   // Asked once per kernel, not per key. A variant that knows at compile time returns a constant, and the code folds.
   FULMEN_FN bool has_mask() const { return false; }        // keep() is asked for every visible key
   FULMEN_FN bool changes_logits() const { return false; }  // logit() is not the identity

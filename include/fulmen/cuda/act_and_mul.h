@@ -24,7 +24,7 @@ struct Key {
   }
 };
 
-inline constexpr int32_t kThreads = 256, kVecsPerThread = 1;
+inline constexpr int32_t kThreads = 512, kVecsPerThread = 1;
 FULMEN_FN constexpr int32_t num_threads(const Key&) { return kThreads; }
 FULMEN_FN constexpr int32_t vecs_per_cta() { return kThreads * kVecsPerThread; }
 

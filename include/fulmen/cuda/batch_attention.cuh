@@ -7,106 +7,80 @@
 // The scores' layout in registers is that of the next product's left operand, so weights never leave them. One loop
 // body; masks and changed logits are a branch of it that tiles without any skip. Launched by src/cuda/attention.cc.
 #pragma once
-#include <fulmen/cuda/attention/finish.cuh>
-#include <fulmen/cuda/attention/rotate.cuh>
+#include <fulmen/cuda/attention/queries.cuh>
+#include <fulmen/cuda/attention/write_rows.cuh>
 #include <fulmen/cuda/ptx/dependent_launch.cuh>
 
 namespace fulmen::cuda::batch_attention {
 
-template <Key K, class Variant>
-__device__ __forceinline__ void load_rows(const ParamsOf<Variant>& p, const Item& item) {
-  constexpr SharedLayout kShared(K);
-  RowInfo* rows = reinterpret_cast<RowInfo*>(dynamic_shared() + kShared.rows);
-#pragma unroll 1
-  for (int32_t row = fresh_thread(); row < tile_q(K); row += kWarps * 32) {
-    RowInfo info{0, 0, 0, item.plan.kv_head * p.group.divisor};
-    if (row < item.plan.num_rows) {
-      const int32_t packed = item.plan.row_begin + row;
-      info.qo_idx = p.group.quotient(packed);
-      info.qo_head += packed - info.qo_idx * p.group.divisor;
-      const attention::KvRange seen = p.variant.visible({item.plan.request_idx, info.qo_idx, info.qo_head,
-                                                         item.plan.kv_head, item.request.qo_len, item.request.kv_len});
-      info.begin = seen.begin, info.end = seen.end;
-    }
-    rows[row] = info;
-  }
-}
-
-// Q's rows, 16 elements at a time; with a negative scale their negatives.
-template <Key K, class Variant>
-__device__ __forceinline__ void load_queries(const ParamsOf<Variant>& p, const Item& item) {
-  constexpr SharedLayout kShared(K);
-  constexpr int32_t kBlocks = K.d_qk / 16;
-  const uint32_t to = shared_address(dynamic_shared() + kShared.q);
-  const uint32_t flip = sign_of(p.variant) < 0 ? 0x80008000u : 0;
-#pragma unroll 2
-  for (int32_t i = fresh_thread(); i < tile_q(K) * kBlocks; i += kWarps * 32) {
-    const int32_t row = i / kBlocks, block = i % kBlocks;
-    Bits<16> x[2]{};
-    if (row < item.plan.num_rows) {
-      const int32_t packed = item.plan.row_begin + row, qo_idx = p.group.quotient(packed);
-      const int32_t head = item.plan.kv_head * p.group.divisor + packed - qo_idx * p.group.divisor;
-      const char* from = p.q + (item.request.qo_begin + qo_idx) * p.q_token + head * p.q_head + block * 32;
-      x[0] = load_stream<16>(from);
-      if (block * 16 + 8 < p.d_qk) x[1] = load_stream<16>(from + 16);
-    }
-    Bits<16> y[2];
-#pragma unroll
-    for (int32_t w = 0; w < 8; ++w) {
-      const int32_t at = kNarrow<K> ? w / 2 + w % 2 * 4 : w;
-      y[at / 4].word[at % 4] = x[w / 4].word[w % 4] ^ flip;
-    }
-    store_shared<16>(to + uint32_t(Swizzle<K.d_qk / 8>::at(row, 2 * block)), y[0]);
-    store_shared<16>(to + uint32_t(Swizzle<K.d_qk / 8>::at(row, 2 * block + 1)), y[1]);
-  }
-  if (p.rope_pairs == 0) return;
-  sync_cta();
-  const RowInfo* rows = reinterpret_cast<const RowInfo*>(dynamic_shared() + kShared.rows);
-  rotate_rows<Half<K>, K.d_qk / 8>(p, to, item.plan.num_rows, fresh_thread(), kWarps * 32, [&](int32_t row) {
-    return int64_t(item.request.kv_len) - item.request.qo_len + rows[row].qo_idx;
-  });
-}
-
-// What each warp's rows see, from the rows in shared memory.
+// The first row of a thread's warp.
 template <Key K>
-__device__ __forceinline__ void classify_rows(Control& control, int32_t num_rows) {
-  constexpr SharedLayout kShared(K);
-  const int32_t warp = fresh_thread();
-  if (warp >= kWarps) return;  // a thread for each
-  const int32_t first = K.warps_q == 1 ? 0 : warp * K.m_tiles * 16;
-  const int32_t last = (num_rows < first + K.m_tiles * 16 ? num_rows : first + K.m_tiles * 16) - 1;
-  Ranges ranges{};
-  if (first <= last) {
-    const RowInfo* rows = reinterpret_cast<const RowInfo*>(dynamic_shared() + kShared.rows);
-    const RowInfo a = rows[first], z = rows[last];  // bounds do not decrease from a to z
-    ranges = {{a.begin, z.end}, {z.begin, a.end}};
-  }
-  control.ranges[warp] = ranges;
+__device__ __forceinline__ int32_t first_row(int32_t thread) {
+  const Control& control = *reinterpret_cast<const Control*>(dynamic_shared());
+  return K.warps_q == 1 || control.spread > 1 ? 0 : thread / 32 * K.m_tiles * 16;
 }
 
-// All keys of [begin, end): the warps' sums of them.
-template <Key K, class Variant>
-__device__ __forceinline__ void attend(const ParamsOf<Variant>& p, const Item& item, Loader<K, Variant>& loader,
-                                       int32_t end) {
+// Of this thread's warp.
+template <Key K>
+__device__ __forceinline__ const RowInfo* warp_rows() {
   constexpr SharedLayout kShared(K);
-  const Control& control = *reinterpret_cast<const Control*>(dynamic_shared());
-  const uint32_t q = shared_address(dynamic_shared() + kShared.q);
-  const int32_t thread = fresh_thread(), lane = thread % 32;
-  const Queries<K> queries(q + uint32_t(K.warps_q == 1 ? 0 : thread / 32 * K.m_tiles * 16 * K.d_qk * 2), lane);
-  const RowInfo* rows = reinterpret_cast<const RowInfo*>(dynamic_shared() + kShared.rows) +
-                        (K.warps_q == 1 ? 0 : thread / 32 * K.m_tiles * 16);
-  const float scale = scale_of(p.variant);
-  States<K> states;
-  Outputs<K> out;
+  return reinterpret_cast<const RowInfo*>(dynamic_shared() + kShared.rows) + first_row<K>(fresh_thread());
+}
+
+// Of the tile of keys that starts at `first`: what a warp must look at.
+template <Key K>
+struct Blocks {
+  int32_t begin, end;  // from the tile's first key
+  bool special;        // some row does not see some key of them, or the variant asks about every one
+  __device__ __forceinline__ Blocks(const Control& control, int32_t first, int32_t stop, bool asks) {
+    const int32_t warp = fresh_thread() / 32;
+    const Ranges& ranges = control.ranges[warp];
+    const int32_t low = ranges.some.begin - first;
+    const int32_t high = (ranges.some.end < stop ? ranges.some.end : stop) - first;
+    begin = low > 0 ? low / K.block_kv * K.block_kv : 0;
+    end = high < K.tile_kv ? high : K.tile_kv;
+    if (K.warps_q > 1 && control.spread > 1) {  // a tile has at most kWarps blocks
+      begin = begin <= warp * K.block_kv ? warp * K.block_kv : K.tile_kv;
+      end = end < begin + K.block_kv ? end : begin + K.block_kv;
+    }
+    special = asks || first < ranges.all.begin || first + K.tile_kv > ranges.all.end || first + K.tile_kv > stop;
+  }
+};
+
+// The variant's say, or the mask, about the block of keys that starts at `first`.
+template <Key K, class Variant>
+__device__ __forceinline__ void look_at_keys(const Variant& variant, const Item& item, Scores<K>& scores, int32_t first,
+                                             int32_t end) {
+  if (asks(variant))
+    apply_variant<K>(scores, variant, item, warp_rows<K>(), first, end, fresh_thread() % 32);
+  else
+    mask_scores<K>(scores, warp_rows<K>(), first, end, fresh_thread() % 32);
+}
+
+template <Key K, class Variant>
+__device__ __forceinline__ void clear(States<K>& states, Outputs<K>& out) {
 #pragma unroll
   for (int32_t m = 0; m < K.m_tiles; ++m) {
-    states.m[m][0] = states.m[m][1] = Variant::kSoftmax ? -kInfinity : 0;
+    states.m[m][0] = states.m[m][1] = Variant::kSoftmax ? kLowest : 0;
     states.d[m][0] = states.d[m][1] = 0;
 #pragma unroll
     for (int32_t n = 0; n < Outputs<K>::kTiles; ++n)
 #pragma unroll
       for (int32_t i = 0; i < 4; ++i) out.o[m][n][i] = 0;
   }
+}
+
+// All keys of [begin, end): the warps' sums of them, in shared memory; or true: the results are written.
+template <Key K, class Variant>
+__device__ __forceinline__ bool attend(const ParamsOf<Variant>& p, const Item& item, Loader<K, Variant>& loader,
+                                       int32_t end) {
+  constexpr SharedLayout kShared(K);
+  const Control& control = *reinterpret_cast<const Control*>(dynamic_shared());
+  const uint32_t q = shared_address(dynamic_shared() + kShared.q);
+  const Queries<K> queries(q + uint32_t(first_row<K>(fresh_thread()) * K.d_qk * 2), fresh_thread() % 32);
+  States<K> states;
+  Outputs<K> out;
+  clear<K, Variant>(states, out);
 #pragma unroll 1
   for (int32_t tile = 0; loader.first_key(tile) < end; ++tile) {
     loader.advance(tile);
@@ -120,70 +94,109 @@ __device__ __forceinline__ void attend(const ParamsOf<Variant>& p, const Item& i
         Group<K>::sync();
       }
     }
-    const Ranges ranges = control.ranges[thread / 32];
-    const int32_t stop = first + K.tile_kv;
-    if (stop <= ranges.some.begin || first >= ranges.some.end) continue;
+    const Blocks<K> blocks(control, first, end, asks(p.variant));
+    if (blocks.begin >= blocks.end) continue;
+    constexpr uint32_t kKeyBytes = KeyOperands<K>::kChunks * 16, kValueBytes = ValueOperands<K>::kChunks * 16;
+    uint32_t keys = stage + KeyOperands<K>::offset(fresh_thread() % 32) + uint32_t(blocks.begin) * kKeyBytes;
+    uint32_t values = stage + ValueOperands<K>::offset(fresh_thread() % 32) + uint32_t(Loader<K, Variant>::kValues) +
+                      uint32_t(blocks.begin) * kValueBytes;
     Scores<K> scores;
-    multiply_keys<K>(scores, queries, stage, lane);
-    if (asks(p.variant))
-      apply_variant<K>(scores, p.variant, item, rows, first, end, lane);
-    else if (first < ranges.all.begin || stop > ranges.all.end || stop > end)
-      mask_scores<K>(scores, rows, first, end, lane);
-    if constexpr (Variant::kSoftmax) softmax_step<K>(scores, states, out, scale);
-    multiply_values<K>(out, scores, stage + uint32_t(Loader<K, Variant>::kValues), lane);
+    multiply_keys<K>(scores, queries, keys);
+#pragma unroll 1
+    for (int32_t block = blocks.begin; block < blocks.end; block += K.block_kv) {
+      if (blocks.special) look_at_keys<K>(p.variant, item, scores, first + block, end);
+      if constexpr (Variant::kSoftmax) softmax_step<K>(scores, states, out, scale_of(p.variant));
+      const Weights<K> weights(scores);
+      keys += K.block_kv * kKeyBytes;
+      const bool more = K.block_kv < K.tile_kv && block + K.block_kv < blocks.end;
+      if (kByTurns<K> && more)
+        multiply_both<K>(out, weights, values, scores, queries, keys);
+      else
+        multiply_values<K>(out, weights, values);
+      if (!kByTurns<K> && more) multiply_keys<K>(scores, queries, keys);
+      values += K.block_kv * kValueBytes;
+    }
   }
   if constexpr (!Variant::kSoftmax) {  // a row that sees a key has the state (0, 1)
 #pragma unroll
     for (int32_t m = 0; m < K.m_tiles; ++m)
 #pragma unroll
       for (int32_t half = 0; half < 2; ++half) {
-        const RowInfo row = rows[m * 16 + half * 8 + lane / 4];
+        const RowInfo row = warp_rows<K>()[m * 16 + half * 8 + fresh_thread() % 32 / 4];
         states.d[m][half] = row.begin < row.end ? 0.25f : 0;  // of each of four lanes
       }
   }
   wait_copies<0>();
+  if constexpr (kWritesRows<K, Variant>) {
+    if (writes_rows<K>(p, item)) return write_rows<K>(p, item, states, out), true;
+  }
   sync_cta();  // before outputs take the stages' place
   share_sums<K>(states, out);
   sync_cta();
+  return false;
 }
 
 template <class Variant>
 __device__ __forceinline__ void load_item(const ParamsOf<Variant>& p, int32_t index, Item& item) {
-  static_cast<Record&>(item) = reinterpret_cast<const Record*>(p.workspace + kRecords)[index];
+  const int32_t record = p.record_heads.quotient(index);
+  static_cast<Record&>(item) = reinterpret_cast<const Record*>(p.workspace + kRecords)[record];
+  item.plan.kv_head += index - record * p.record_heads.divisor;
 }
 
-// next: is fetched while the first keys are on their way.
+// While the first keys are on their way: what comes after this item, and the merge that it belongs to.
+template <class Variant>
+__device__ __forceinline__ void look_ahead(const ParamsOf<Variant>& p, PlanOnDevice& plan, Control& control,
+                                           const Item& item, Item& next) {
+  if (fresh_thread() == 0) {
+    next.index = -1;
+    if (control.num_items > int32_t(gridDim.x)) {
+      const int32_t index = int32_t(fetch_add(&plan.next, 1) + gridDim.x);
+      if (index < control.num_items) load_item(p, index, next), next.index = index;
+    }
+  }
+  if (fresh_thread() == 32 && item.plan.slot >= 0)
+    control.merge = reinterpret_cast<const attention::PlanMerge*>(p.workspace + plan.merges)[control.merge_index];
+}
+
+// Of the range of keys that starts at `begin`.
+__device__ __forceinline__ int32_t range_end(const attention::PlanItem& item, int32_t begin) {
+  const int64_t stop = item.split_len > 0 ? (begin / item.split_len + int64_t(1)) * item.split_len : item.kv_end;
+  return stop < item.kv_end ? int32_t(stop) : item.kv_end;
+}
+
+// control.item. What outlives attend() is kept in shared memory.
 template <Key K, class Variant>
-__device__ __forceinline__ void run_item(const ParamsOf<Variant>& p, PlanOnDevice& plan, Control& control,
-                                         const Item& item, Item& next) {
+__device__ __forceinline__ void run_item(const ParamsOf<Variant>& p, PlanOnDevice& plan, Control& control) {
+  const Item& item = control.item;
+  start_queries<K>(p, item);
+  if (fresh_thread() == 32 && item.plan.slot >= 0)
+    control.merge_index = reinterpret_cast<const int32_t*>(p.workspace + plan.merge_of_slot)[item.plan.slot];
   int32_t begin = item.plan.kv_begin;
-  for (bool first = true; first || begin < item.plan.kv_end; first = false) {
-    const int32_t split_len = item.plan.split_len, last = item.plan.kv_end;
-    const int64_t stop = split_len > 0 ? (begin / split_len + int64_t(1)) * split_len : last;
-    const int32_t end = stop < last ? int32_t(stop) : last;
+  bool more;
+  do {
+    const int32_t end = range_end(item.plan, begin);
+    if (fresh_thread() == 0) control.begin = begin;
     Loader<K, Variant> loader(p, item.plan, begin, end, fresh_thread());
     sync_cta();
     loader.start();
-    if (first) {
-      if (fresh_thread() == 0) {
-        const int32_t index = int32_t(fetch_add(&plan.next, 1) + gridDim.x);
-        next.index = index < plan.num_items ? index : -1;
-        if (next.index >= 0) load_item(p, index, next);
-      }
-      load_rows<K>(p, item);
-      load_queries<K>(p, item);
+    if (begin == item.plan.kv_begin) {
+      look_ahead(p, plan, control, item, control.next);
+      load_rows<K>(p, item, control);
+      wait_copies<K.stages - 1>();  // all but keys and values
       sync_cta();
-      classify_rows<K>(control, item.plan.num_rows);
-      sync_cta();
+      arrange_queries<K>(p, item);
     }
-    attend<K>(p, item, loader, end);
+    const bool done = attend<K>(p, item, loader, end);
+    begin = control.begin;
+    const bool first = begin == item.plan.kv_begin;
+    begin = range_end(item.plan, begin);
+    more = begin < item.plan.kv_end;
     if (item.plan.split_len > 0)
-      fold<K>(p, plan, item, first, end == item.plan.kv_end);
-    else
-      finish<K>(p, plan, item);
-    begin = end;
+      fold<K>(p, plan, item, first, !more);
+    else if (!done)
+      finish<K>(p, plan, control, item);
     sync_cta();  // all of shared memory is about to be written again
-  }
+  } while (more);
 }
 
 template <Key K, class Variant>
@@ -194,13 +207,17 @@ __device__ __forceinline__ void run(const ParamsOf<Variant>& p) {
   allow_successor();
   if (fresh_thread() == 0) {
     const int32_t index = int32_t(blockIdx.x);
-    control.items[0].index = index < plan.num_items ? index : -1;
-    load_item(p, index, control.items[0]);
+    load_item(p, index, control.item);
+    control.num_items = plan.num_items;
+    control.item.index = index < control.num_items ? index : -1;
   }
   sync_cta();
-  for (int32_t i = 0; control.items[i].index >= 0; i ^= 1)
-    run_item<K>(p, plan, control, control.items[i], control.items[i ^ 1]);
-  if (fresh_thread() != 0) return;
+  while (control.item.index >= 0) {
+    run_item<K>(p, plan, control);
+    if (fresh_thread() == 0) control.item = control.next;
+    sync_cta();
+  }
+  if (fresh_thread() != 0 || control.num_items <= int32_t(gridDim.x)) return;
   if (fetch_add(&plan.finished, 1) + 1 == gridDim.x) plan.next = plan.finished = 0;  // for the next launch
 }
 

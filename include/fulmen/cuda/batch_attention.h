@@ -4,7 +4,8 @@
 //
 // A CTA has four warps. Decode shapes (warps_q 1): all warps hold the same 16 or 32 packed rows, each walks every
 // fourth tile of keys on its own, with its own copies in flight; their results merge at the end. Prefill shapes
-// (warps_q 4): each warp holds its own 16 or 32 rows, and all share every tile of keys.
+// (warps_q 4): each warp holds its own 16 or 32 rows, and all share every tile of keys; rows so few that
+// one warp holds them are given to all, and each walks some blocks of every tile.
 #pragma once
 #include <fulmen/attention/plan_records.h>
 #include <fulmen/attention/variants.h>
@@ -22,17 +23,20 @@ struct Key {
   int32_t m_tiles = 1;             // of 16 rows, per warp
   int32_t warps_q = 1;             // 1 or 4
   int32_t tile_kv = 16;            // keys per stage
+  int32_t block_kv = 16;           // of them, at a time in a warp's registers
   int32_t stages = 3;
 
   constexpr bool operator==(const Key&) const = default;
   template <class K, class F>
   static constexpr void for_fields(K& k, F&& f) {
     f("q", k.q), f("kv", k.kv), f("d_qk", k.d_qk), f("d_vo", k.d_vo), f("m_tiles", k.m_tiles);
-    f("warps_q", k.warps_q), f("tile_kv", k.tile_kv), f("stages", k.stages);
+    f("warps_q", k.warps_q), f("tile_kv", k.tile_kv), f("block_kv", k.block_kv), f("stages", k.stages);
   }
 };
 
 FULMEN_FN constexpr int32_t num_threads(const Key&) { return kWarps * 32; }
+// Per SM: without it the compiler of CUDA 13 spills registers of kernels that need some more than a third of an SM's.
+FULMEN_FN constexpr int32_t min_ctas(const Key& k) { return k.m_tiles == 1 ? 1 : 0; }
 FULMEN_FN constexpr int32_t tile_q(const Key& k) { return 16 * k.m_tiles * k.warps_q; }
 // Warps that share a tile of keys form a group.
 FULMEN_FN constexpr int32_t num_groups(const Key& k) { return kWarps / k.warps_q; }
@@ -55,11 +59,16 @@ struct Ranges {
 };
 // What a CTA's threads tell each other: this item and the next one, and whether the CTA is the last at a merge.
 struct Control {
-  Item items[2];
+  Item item, next;
+  int32_t begin;   // of the keys being walked
+  int32_t spread;  // 1, or kWarps: all warps hold the same rows, and each walks some blocks of a tile
   Ranges ranges[kWarps];
   const char *k, *v;  // of the item's first key
   int64_t first_id;   // of its pages, in page_ids
   uint32_t is_last;
+  int32_t num_items;
+  int32_t merge_index;  // of the item's slot, if it has one
+  attention::PlanMerge merge;
 };
 // Where a key and its value lie, bytes from the first of the head.
 struct Place {
@@ -112,9 +121,13 @@ struct Common {
   int64_t table_stride;                                      // > 0: page_ids is a table with so many per request
   int64_t num_pages;
   Divisor page_size, group;
+  // A record of a plan that was made on the device stands for an item of each kv head, whose slots and merges lie so
+  // far apart; a record of one that was uploaded is one item: 1, 0, 0.
+  Divisor record_heads;
+  int32_t slots_per_head, merges_per_head;
   int32_t d_qk, d_vo;  // without padding
   DType out_dtype;
-  bool out_in_fours;  // four elements of out are aligned
+  bool out_in_fours, out_in_eights;  // so many elements of out are aligned
   float v_scale, lse_scale;
   int32_t rope_pairs;                    // 0: no rotation
   uint64_t rope_turns[kMaxHeadDim / 2];  // of pair i per position, in turns of 2^-64

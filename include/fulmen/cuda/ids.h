@@ -9,9 +9,14 @@ struct IdVector {
   const void* data = nullptr;
   bool wide = false;  // i64
 
+  // Two halves and no branch: the low one's address is the same sum for both, the high one is read where there is one.
   FULMEN_FN int64_t operator[](int64_t i) const {
-    return wide ? static_cast<const int64_t*>(data)[i] : int64_t(static_cast<const int32_t*>(data)[i]);
+    const int32_t* p = static_cast<const int32_t*>(data) + (i << int32_t(wide));
+    const int32_t low = p[0];
+    return int64_t(uint64_t(int64_t(wide ? p[1] : low >> 31)) << 32 | uint32_t(low));
   }
+  // The low half of a number: all of it where it names something that exists.
+  FULMEN_FN int32_t low(int64_t i) const { return static_cast<const int32_t*>(data)[wide ? 2 * i : i]; }
   FULMEN_FN void set(int64_t i, int64_t value) const {  // of an output
     if (wide)
       static_cast<int64_t*>(const_cast<void*>(data))[i] = value;

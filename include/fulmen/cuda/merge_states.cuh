@@ -48,7 +48,7 @@ __device__ __forceinline__ void run(const Params& p) {
 #pragma unroll
     for (int32_t i = 0; i < kBatch; ++i) {
       if (s[i] == -kInfinity) continue;  // neutral, whatever its v holds
-      const float w = expf((s[i] - top) * p.to_natural);
+      const float w = exp2f((s[i] - top) * p.to_log2);
       sum += w;
       v[i].for_each([&](int32_t k, const float(&x)[S.vec]) {
 #pragma unroll
@@ -65,7 +65,7 @@ __device__ __forceinline__ void run(const Params& p) {
     Row<Out, S>::store(out, n, lane, k, acc[k]);
   }
   sync_warp();  // lse may be s: every lane has read it
-  if (lane == 0) *p.rows.row_of<float>(p.lse, row) = sum > 0 ? top + logf(sum) / p.to_natural : -kInfinity;
+  if (lane == 0) *p.rows.row_of<float>(p.lse, row) = sum > 0 ? top + log2f(sum) / p.to_log2 : -kInfinity;
 }
 
 }  // namespace fulmen::cuda::merge_states

@@ -30,7 +30,7 @@ struct Params {
   int64_t v_state, s_state;  // elements from a state to the next
   RowCount rows;
   int32_t num_states;
-  float to_natural;  // ln 2 where lse is base 2
+  float to_log2;  // log2 e where lse is natural
 };
 
 }  // namespace fulmen::cuda::merge_states

@@ -10,6 +10,7 @@
 #include <fulmen/cuda/ptx/dependent_launch.cuh>
 #include <fulmen/cuda/ptx/warp.cuh>
 #include <fulmen/cuda/tile/angles.cuh>
+#include <fulmen/cuda/tile/prefetch_tables.cuh>
 #include <fulmen/cuda/tile/row.cuh>
 
 namespace fulmen::cuda::rope {
@@ -165,6 +166,7 @@ __device__ __forceinline__ void run(const Params& p) {
   const int32_t pass = int32_t(warp - to.token * p.parts) * kBatch;
   wait_for_predecessor();
   allow_successor();
+  if (K.paged) prefetch_tables(p.pages, int32_t(warp));
   const bool appends = K.paged && has_keys_or_values(p, pass);
   PageTable::Asked asked;
   if (appends) asked = p.pages.ask(to.token);

@@ -38,15 +38,18 @@ FULMEN_FN constexpr int32_t max_vec(uint64_t bits, int32_t element_bytes) {
 }
 
 // A shape for rows of n elements; lanes 0 where no shape holds them. Many long rows have two loads in flight per lane;
-// rows of a head as many as the kernel says, and few rows one, as only their latency counts.
+// rows of a head as many as the kernel says, and few rows one, as only their latency counts, but two before 1024 lanes,
+// whose sum takes longer.
 FULMEN_FN constexpr RowShape choose_row_shape(int64_t n, int32_t vec, int64_t num_rows, int32_t num_sms,
                                               int32_t short_row_loads = 1) {
   const int64_t num_vecs = math::ceil_div(n, vec);
-  const int32_t wanted = num_rows <= num_sms ? 1 : num_vecs <= 32 ? short_row_loads : 2;
+  const bool few = num_rows <= num_sms;
+  const int32_t wanted = few ? (num_vecs > kMaxLanes / 2 ? 2 : 1) : num_vecs <= 32 ? short_row_loads : 2;
   int32_t lanes = 8;
   while (lanes < kMaxLanes && int64_t(lanes) * wanted < num_vecs) lanes *= 2;
-  if (lanes == 64) lanes = 128;                                               // 128 is a CTA's least
-  if (wanted == 2 && lanes > 128 && 3 * (lanes / 2) >= num_vecs) lanes /= 2;  // three loads rather than idle lanes
+  if (lanes == 64) lanes = 128;  // 128 is a CTA's least
+  if (wanted == 2 && !few && lanes > 128 && 3 * (lanes / 2) >= num_vecs)
+    lanes /= 2;  // three loads rather than idle lanes
   int64_t vecs = math::ceil_div(num_vecs, lanes);
   vecs = vecs < 1 ? 1 : vecs;
   for (int32_t step = 1; step <= kMaxVecs; step += step < 4 ? 1 : 2)  // few distinct kernels: 1, 2, 3, 4, 6, 8

@@ -13,6 +13,7 @@ void launch(const attention::AttentionCall& call, const Context& context) {
                 "(docs/adding_a_variant.md), none that are given as text");
   switch (call.step) {
     case AttentionCall::kConfigure: return configure(*call.args, executor.num_threads, *call.config);
+    case AttentionCall::kShape: throw Error(Code::kUnsupported, "batch_attention: the CPU plans on the host");
     case AttentionCall::kMeasure:
       call.workspace_bytes = attention_workspace_bytes(*call.args, call.dims, *call.plan, executor.num_threads);
       return;

@@ -7,6 +7,7 @@
 #pragma once
 #include <fulmen/attention/state.h>
 #include <fulmen/cuda/attention/softmax.cuh>
+#include <fulmen/cuda/ptx/async_copy.cuh>
 #include <fulmen/cuda/ptx/math.cuh>
 #include <fulmen/cuda/tile/row.cuh>
 
@@ -73,16 +74,18 @@ __device__ __forceinline__ void share_sums(const States<K>& states, const Output
     }
 }
 
-// Of a row, over the groups in the order of their keys' tiles.
+// Of a row, over the warps that have sums of it, in the order of their keys' tiles.
 template <Key K, class Variant>
 __device__ __forceinline__ Piece shared_sum(int32_t row, int32_t column) {
   constexpr SharedLayout kShared(K);
   const RowState* states = reinterpret_cast<const RowState*>(dynamic_shared() + kShared.states);
   const uint32_t from = shared_address(dynamic_shared() + kShared.stages);
   Piece sum;
-#pragma unroll
-  for (int32_t group = 0; group < num_groups(K); ++group) {
-    const int32_t at = group * tile_q(K) + row;
+  constexpr int32_t kRows = K.m_tiles * 16;
+  const int32_t num = K.warps_q == 1 ? kWarps : reinterpret_cast<const Control*>(dynamic_shared())->spread;
+#pragma unroll(K.warps_q == 1 ? kWarps : 1)
+  for (int32_t warp = 0; warp < num; ++warp) {
+    const int32_t at = warp * kRows + row;
     add<Variant>(sum, piece_of(states[at], load_shared<16>(from + uint32_t((at * kShared.output_pitch + column) * 4))));
   }
   return sum;
@@ -103,26 +106,55 @@ __device__ __forceinline__ void store_piece(void* to, const float (&o)[4], bool 
   for (int32_t i = 0; i < 4; ++i) static_cast<T*>(to)[i] = narrow<T>(o[i]);
 }
 
+// Where a row of the item's tile belongs.
+struct RowOut {
+  int32_t qo_idx, head;
+  int64_t token;
+};
+template <class Variant>
+__device__ __forceinline__ RowOut row_out(const ParamsOf<Variant>& p, const Item& item, int32_t row) {
+  const int32_t packed = item.plan.row_begin + row, qo_idx = p.group.quotient(packed);
+  return {qo_idx, item.plan.kv_head * p.group.divisor + packed - qo_idx * p.group.divisor,
+          int64_t(item.request.qo_begin) + qo_idx};
+}
+__device__ __forceinline__ attention::Row row_of(const Item& item, const RowOut& row) {
+  return {item.plan.request_idx, row.qo_idx, row.head, item.plan.kv_head, item.request.qo_len, item.request.kv_len};
+}
+// The last word of a variant that has it.
+template <class Variant>
+__device__ __forceinline__ void finish_piece(const ParamsOf<Variant>& p, const Item& item, const RowOut& row,
+                                             Piece& sum) {
+  const attention::Row who = row_of(item, row);
+  const float scale = p.variant.update(who, sum.state.m, sum.state.d);
+#pragma unroll
+  for (int32_t i = 0; i < 4; ++i) sum.o[i] = p.variant.finish(who, sum.o[i], sum.state.m, sum.state.d, scale);
+}
+// What a row's sums are multiplied with; its sink is taken into the state.
+template <class Variant>
+__device__ __forceinline__ float row_scale(const ParamsOf<Variant>& p, const Item& item, const RowOut& row,
+                                           State& state) {
+  float scale = p.v_scale;
+  if constexpr (Variant::kSoftmax) {
+    if (p.variant.has_sink()) {
+      const float sink = p.variant.sink(row_of(item, row));
+      scale *= state.merge({sink * math::kLog2e, 1}).keep;
+    }
+    scale = state.d > 0 ? scale * reciprocal(state.d) : 0;
+  }
+  return scale;
+}
+
 // Sink, normalisation, out and lse.
 template <class Variant>
 __device__ __forceinline__ void write_piece(const ParamsOf<Variant>& p, const Item& item, int32_t row, int32_t column,
                                             Piece& sum) {
-  const int32_t packed = item.plan.row_begin + row, qo_idx = p.group.quotient(packed);
-  const int32_t head = item.plan.kv_head * p.group.divisor + packed - qo_idx * p.group.divisor;
-  const int64_t token = item.request.qo_begin + qo_idx;
-  float scale = p.v_scale;
-  if constexpr (Variant::kSoftmax) {
-    if (p.variant.has_sink()) {
-      const attention::Row who{item.plan.request_idx, qo_idx, head, item.plan.kv_head, item.request.qo_len,
-                               item.request.kv_len};
-      scale *= sum.state.merge({p.variant.sink(who) * math::kLog2e, 1}).keep;
-    }
-    scale = sum.state.d > 0 ? scale * reciprocal(sum.state.d) : 0;
-  }
+  const RowOut to = row_out(p, item, row);
+  const float scale = Variant::kFinishes ? p.v_scale : row_scale(p, item, to, sum.state);
+  if constexpr (Variant::kFinishes) finish_piece(p, item, to, sum);
   if (column < p.d_vo) {
 #pragma unroll
     for (int32_t i = 0; i < 4; ++i) sum.o[i] *= scale;
-    const int64_t at = token * p.out_token + head * p.out_head + column;
+    const int64_t at = to.token * p.out_token + to.head * p.out_head + column;
     if (p.out_dtype == DType::kBF16)
       store_piece<bf16>(static_cast<bf16*>(p.out) + at, sum.o, p.out_in_fours);
     else if (p.out_dtype == DType::kF16)
@@ -131,7 +163,7 @@ __device__ __forceinline__ void write_piece(const ParamsOf<Variant>& p, const It
       store_piece<float>(static_cast<float*>(p.out) + at, sum.o, p.out_in_fours);
   }
   if (column == 0 && p.lse != nullptr)
-    p.lse[token * p.lse_token + head * p.lse_head] = sum.state.lse_log2() * p.lse_scale;
+    p.lse[to.token * p.lse_token + to.head * p.lse_head] = sum.state.lse_log2() * p.lse_scale;
 }
 
 // A slot holds the sums of a tile's rows.
@@ -142,11 +174,9 @@ struct Slot {
   __device__ __forceinline__ Slot(char* workspace, int64_t outputs, int64_t row_states, int32_t index)
       : o(reinterpret_cast<float*>(workspace + outputs) + int64_t(index) * tile_q(K) * K.d_vo),
         states(reinterpret_cast<RowState*>(workspace + row_states) + int64_t(index) * tile_q(K)) {}
-  __device__ __forceinline__ Piece get(int32_t row, int32_t column) const {
-    return piece_of(bit_cast<RowState>(load_coherent_8(states + row)), load_coherent_16(o + row * K.d_vo + column));
-  }
+  __device__ __forceinline__ float* piece(int32_t row, int32_t column) const { return o + row * K.d_vo + column; }
   __device__ __forceinline__ void put(int32_t row, int32_t column, const Piece& sum) const {
-    store_stream<16>(o + row * K.d_vo + column, bits_of(sum.o));
+    store_stream<16>(piece(row, column), bits_of(sum.o));
     if (column == 0) states[row] = {sum.state.m, sum.state.d};
   }
 };
@@ -162,7 +192,7 @@ __device__ __forceinline__ void fold(const ParamsOf<Variant>& p, const PlanOnDev
       reinterpret_cast<RowState*>(p.workspace + plan.total_states) + int64_t(blockIdx.x) * tile_q(K) * kPieces;
   for_pieces<K>(item.plan.num_rows, [&](int32_t row, int32_t column) {
     RowState& state = states[row * kPieces + column / 4];
-    float* o = total.o + row * K.d_vo + column;
+    float* o = total.piece(row, column);
     Piece sum;
     if (!first) sum = piece_of(state, load_coherent_16(o));
     add<Variant>(sum, shared_sum<K, Variant>(row, column));
@@ -186,29 +216,58 @@ __device__ __forceinline__ bool arrives_last(uint32_t* arrivals, int32_t expecte
   return *flag != 0;
 }
 
-// All slots of a tile in the order of their keys, a batch of them on its way at a time.
+// All slots of a tile in the order of their keys, by way of the shared memory of the stages: as many rows of all slots
+// as fit are on their way at a time; one row of some slots, if not even one row of all fits.
 template <Key K, class Variant>
-__device__ __forceinline__ Piece merged_slots(const ParamsOf<Variant>& p, const PlanOnDevice& plan,
-                                              const attention::PlanMerge& merge, int32_t row, int32_t column) {
-  constexpr int32_t kBatch = 8;
-  Piece sum;
+__device__ __forceinline__ void merge_slots(const ParamsOf<Variant>& p, const PlanOnDevice& plan, const Item& item,
+                                            const attention::PlanMerge& merge) {
+  constexpr SharedLayout kShared(K);
+  constexpr int32_t kPieces = K.d_vo / 4, kChunks = kPieces + 1;  // of 16 bytes; the last is the state
+  constexpr int32_t kRoom = (kShared.bytes - kShared.stages) / (kChunks * 16), kThreads = kWarps * 32;
+  static_assert(kPieces <= kThreads && kRoom > 0);
+  const uint32_t room = shared_address(dynamic_shared() + kShared.stages);
+  const int32_t num_rows = item.plan.num_rows, num_slots = merge.num_slots;
+  const int32_t slot_begin = item.plan.kv_head * p.slots_per_head + merge.slot_begin;
+  const int32_t fit = kRoom / num_slots < num_rows ? kRoom / num_slots : num_rows, step = fit > 0 ? fit : 1;
+  const int32_t slot_step = fit > 0 ? num_slots : kRoom;
 #pragma unroll 1
-  for (int32_t first = 0; first < merge.num_slots; first += kBatch) {
-    Piece part[kBatch];
-#pragma unroll
-    for (int32_t i = 0; i < kBatch; ++i) {
-      const int32_t slot = merge.slot_begin + (first + i < merge.num_slots ? first + i : 0);
-      part[i] = Slot<K>(p.workspace, plan.slot_outputs, plan.slot_states, slot).get(row, column);
+  for (int32_t row = 0; row < num_rows; row += step) {
+    const int32_t rows = num_rows - row < step ? num_rows - row : step;
+    Piece sum;
+#pragma unroll 1
+    for (int32_t first = 0; first < num_slots; first += slot_step) {
+      const int32_t slots = num_slots - first < slot_step ? num_slots - first : slot_step;
+#pragma unroll 1
+      for (int32_t i = fresh_thread(); i < slots * rows * kPieces; i += kThreads) {
+        const int32_t at = i / kPieces, piece = i % kPieces, k = int32_t(uint32_t(at) / uint32_t(rows));
+        const int32_t of_tile = row + at - k * rows;
+        const Slot<K> slot(p.workspace, plan.slot_outputs, plan.slot_states, slot_begin + first + k);
+        const uint32_t to = room + uint32_t(at * kChunks * 16);
+        copy_async_16(to + uint32_t(piece * 16), slot.piece(of_tile, piece * 4), true);
+        if (piece == 0) store_shared<8>(to + kPieces * 16, load_coherent_8(slot.states + of_tile));
+      }
+      commit_copies();
+      wait_copies<0>();
+      sync_cta();
+#pragma unroll 1
+      for (int32_t i = fresh_thread(); i < rows * kPieces; i += kThreads) {
+        if (first == 0) sum = {};  // else there is one row, and this thread's only piece of it
+#pragma unroll 4
+        for (int32_t k = 0; k < slots; ++k) {
+          const uint32_t from = room + uint32_t((k * rows + i / kPieces) * kChunks * 16);
+          const RowState state = bit_cast<RowState>(load_shared<8>(from + kPieces * 16));
+          add<Variant>(sum, piece_of(state, load_shared<16>(from + uint32_t(i % kPieces * 16))));
+        }
+        if (first + slots == num_slots) write_piece(p, item, row + i / kPieces, i % kPieces * 4, sum);
+      }
+      sync_cta();
     }
-#pragma unroll
-    for (int32_t i = 0; i < kBatch; ++i)
-      if (first + i < merge.num_slots) add<Variant>(sum, part[i]);
   }
-  return sum;
 }
 
 template <Key K, class Variant>
-__device__ __forceinline__ void finish(const ParamsOf<Variant>& p, const PlanOnDevice& plan, const Item& item) {
+__device__ __forceinline__ void finish(const ParamsOf<Variant>& p, const PlanOnDevice& plan, const Control& control,
+                                       const Item& item) {
   if (item.plan.slot < 0) {
     for_pieces<K>(item.plan.num_rows, [&](int32_t row, int32_t column) {
       Piece sum = shared_sum<K, Variant>(row, column);
@@ -216,16 +275,14 @@ __device__ __forceinline__ void finish(const ParamsOf<Variant>& p, const PlanOnD
     });
     return;
   }
-  const Slot<K> mine(p.workspace, plan.slot_outputs, plan.slot_states, item.plan.slot);
+  const int32_t kv_head = item.plan.kv_head;
+  const Slot<K> mine(p.workspace, plan.slot_outputs, plan.slot_states, kv_head * p.slots_per_head + item.plan.slot);
   for_pieces<K>(item.plan.num_rows,
                 [&](int32_t row, int32_t column) { mine.put(row, column, shared_sum<K, Variant>(row, column)); });
-  const int32_t index = reinterpret_cast<const int32_t*>(p.workspace + plan.merge_of_slot)[item.plan.slot];
-  const attention::PlanMerge merge = reinterpret_cast<const attention::PlanMerge*>(p.workspace + plan.merges)[index];
-  if (!arrives_last(reinterpret_cast<uint32_t*>(p.workspace + plan.arrivals) + index, merge.num_slots)) return;
-  for_pieces<K>(item.plan.num_rows, [&](int32_t row, int32_t column) {
-    Piece sum = merged_slots<K, Variant>(p, plan, merge, row, column);
-    write_piece(p, item, row, column, sum);
-  });
+  const attention::PlanMerge merge = control.merge;
+  uint32_t* arrivals = reinterpret_cast<uint32_t*>(p.workspace + plan.arrivals);
+  if (!arrives_last(arrivals + kv_head * p.merges_per_head + control.merge_index, merge.num_slots)) return;
+  merge_slots<K>(p, plan, item, merge);
 }
 
 }  // namespace fulmen::cuda::batch_attention

@@ -12,8 +12,10 @@ namespace fulmen::cuda::batch_attention {
 template <Key K>
 struct Group {  // the warps that share a tile
   static constexpr int32_t kThreads = K.warps_q * 32;
-  __device__ __forceinline__ static int32_t index(int32_t thread) { return thread / kThreads; }
-  __device__ __forceinline__ static int32_t thread(int32_t thread) { return thread % kThreads; }
+  __device__ __forceinline__ static int32_t index(int32_t thread) { return num_groups(K) == 1 ? 0 : thread / kThreads; }
+  __device__ __forceinline__ static int32_t thread(int32_t thread) {
+    return num_groups(K) == 1 ? thread : thread % kThreads;
+  }
   __device__ __forceinline__ static void sync() {
     if constexpr (K.warps_q == 1)
       sync_warp();
@@ -55,15 +57,18 @@ class Loader {
 
   // Starts the first stages - 1 tiles. All threads of the CTA have constructed theirs.
   __device__ __forceinline__ void start() {
-    fetch(0);
+    int32_t pages[K.stages];
+#pragma unroll
+    for (int32_t tile = 0; tile < K.stages; ++tile) fetch(tile), pages[tile] = page_;
 #pragma unroll 1
-    for (int32_t tile = 0; tile < K.stages - 1; ++tile) {
+    for (int32_t tile = 0;; ++tile) {
+#pragma unroll
+      for (int32_t i = 0; i < K.stages; ++i) page_ = i == tile ? pages[i] : page_;
       place(tile);
-      fetch(tile + 1);
+      if (tile == K.stages - 1) break;
       Group<K>::sync();
       issue(tile);
     }
-    place(K.stages - 1);
     fetch(K.stages);
   }
   // Waits for a tile, for all warps of the group, and starts the one that takes its predecessor's stage.
@@ -84,7 +89,7 @@ class Loader {
   __device__ __forceinline__ void fetch(int32_t tile) {
     const int32_t thread = this_thread(), key = first_key(tile) + thread;
     if (p_.page_ids.data == nullptr || thread >= K.tile_kv || key >= end_) return;
-    page_ = p_.page_ids[control().first_id + p_.page_size.quotient(key)];
+    page_ = p_.page_ids.low(control().first_id + p_.page_size.quotient(key));
   }
 
   __device__ __forceinline__ void place(int32_t tile) const {
@@ -95,7 +100,7 @@ class Loader {
       if (p_.page_ids.data == nullptr) {
         at = {key * p_.k_token, key * p_.v_token};
       } else {  // an id that names no page reads the first one: nothing outside the cache is touched
-        const int64_t page = uint64_t(page_) < uint64_t(p_.num_pages) ? page_ : 0;
+        const int64_t page = page_ >= 0 && page_ < p_.num_pages ? page_ : 0;
         const int32_t slot = p_.page_size.remainder(key);
         at = {page * p_.k_page + slot * p_.k_token, page * p_.v_page + slot * p_.v_token};
       }
@@ -103,30 +108,50 @@ class Loader {
     places_[tile % 2 * K.tile_kv + row] = at;
   }
 
-  // A thread copies one chunk of every so many rows. Few registers hold what all its copies share; the rest is added
-  // anew for each tile.
+  // A thread copies one chunk of every so many rows, of keys and of values; four rows' places are read before any of
+  // them is copied. Few registers hold what all its copies share; the rest is added anew for each tile.
+  // kWhole: the tile has all its rows and chunks.
+  template <bool kWhole>
+  __device__ __forceinline__ void copy_both(uint32_t to, const Place* places, int32_t num_rows) const {
+    using At = Swizzle<kChunksK>;
+    constexpr int32_t kRows = Group<K>::kThreads / kChunksK;  // a power of two: turns of sums are exclusive ors
+    constexpr int32_t kBatch = K.tile_kv / kRows % 4 == 0 ? 4 : 1;
+    const int32_t thread = this_thread(), row = thread / kChunksK, chunk = thread % kChunksK;
+    const int32_t turned = chunk ^ At::turn(row);
+    const char *k = control().k + chunk * 16, *v = control().v + chunk * 16;
+    to += uint32_t(row * kChunksK * 16), places += row, num_rows -= row;
+    const int32_t num_k = chunk < p_.d_qk * kSize / 16 ? num_rows : 0;
+    const int32_t num_v = chunk < p_.d_vo * kSize / 16 ? num_rows : 0;
+#pragma unroll
+    for (int32_t first = 0; first < K.tile_kv; first += kRows * kBatch) {
+      Place at[kBatch];
+#pragma unroll
+      for (int32_t i = 0; i < kBatch; ++i) at[i] = load_place(places + first + i * kRows);
+#pragma unroll
+      for (int32_t i = 0; i < kBatch; ++i) {
+        const int32_t r = first + i * kRows;
+        const uint32_t there = to + uint32_t((r * kChunksK + (turned ^ At::turn(r))) * 16);
+        copy_async_16(there, k + at[i].k, kWhole || r < num_k);
+        copy_async_16(there + uint32_t(kValues), v + at[i].v, kWhole || r < num_v);
+      }
+    }
+  }
+  __device__ __forceinline__ static Place load_place(const Place* from) {
+    return bit_cast<Place>(load_shared<16>(shared_address(from)));
+  }
+
+  // The same for rows of any number of chunks.
   template <int32_t kChunks>
   __device__ __forceinline__ void copy_rows(uint32_t to, const char* from, int64_t Place::*offset, const Place* places,
                                             int32_t num_rows, int32_t num_chunks) const {
-    using At = Swizzle<kChunks>;
     constexpr int32_t kThreads = Group<K>::kThreads, kCopies = K.tile_kv * kChunks;
-    const int32_t thread = this_thread(), row = thread / kChunks, chunk = thread % kChunks;
-    if constexpr (kThreads % kChunks == 0 && kCopies % kThreads == 0) {
-      constexpr int32_t kRows = kThreads / kChunks;  // a power of two, so that turns of sums are exclusive ors
-      const int32_t turned = chunk ^ At::turn(row);
-      from += chunk * 16, to += uint32_t(row * kChunks * 16), places += row, num_rows -= row;
-      if (chunk >= num_chunks) num_rows = 0;
+    const int32_t thread = this_thread();
 #pragma unroll
-      for (int32_t i = 0; i < K.tile_kv; i += kRows)
-        copy_async_16(to + uint32_t((i * kChunks + (turned ^ At::turn(i))) * 16), from + places[i].*offset,
-                      i < num_rows);
-    } else {
-#pragma unroll
-      for (int32_t i = 0; i < kCopies; i += kThreads) {
-        const int32_t at = i + thread, r = at / kChunks, c = at % kChunks;
-        if (kCopies % kThreads != 0 && at >= kCopies) break;
-        copy_async_16(to + uint32_t(At::at(r, c)), from + places[r].*offset + c * 16, r < num_rows && c < num_chunks);
-      }
+    for (int32_t i = 0; i < kCopies; i += kThreads) {
+      const int32_t at = i + thread, r = at / kChunks, c = at % kChunks;
+      if (kCopies % kThreads != 0 && at >= kCopies) break;
+      copy_async_16(to + uint32_t(Swizzle<kChunks>::at(r, c)), from + places[r].*offset + c * 16,
+                    r < num_rows && c < num_chunks);
     }
   }
 
@@ -135,8 +160,16 @@ class Loader {
     if (num_rows > 0) {
       const Place* places = places_ + tile % 2 * K.tile_kv;
       const uint32_t to = stage(tile);
-      copy_rows<kChunksK>(to, control().k, &Place::k, places, num_rows, p_.d_qk * kSize / 16);
-      copy_rows<kChunksV>(to + uint32_t(kValues), control().v, &Place::v, places, num_rows, p_.d_vo * kSize / 16);
+      if constexpr (kChunksK == kChunksV && Group<K>::kThreads % kChunksK == 0 &&
+                    K.tile_kv * kChunksK % Group<K>::kThreads == 0) {
+        if (num_rows >= K.tile_kv && p_.d_qk == K.d_qk && p_.d_vo == K.d_vo)
+          copy_both<true>(to, places, num_rows);
+        else
+          copy_both<false>(to, places, num_rows);
+      } else {
+        copy_rows<kChunksK>(to, control().k, &Place::k, places, num_rows, p_.d_qk * kSize / 16);
+        copy_rows<kChunksV>(to + uint32_t(kValues), control().v, &Place::v, places, num_rows, p_.d_vo * kSize / 16);
+      }
     }
     commit_copies();
   }
@@ -145,7 +178,7 @@ class Loader {
   int32_t first_, end_;
   Place* places_;
   uint32_t ring_;
-  int64_t page_ = 0;
+  int32_t page_ = 0;
 };
 
 }  // namespace fulmen::cuda::batch_attention

@@ -19,7 +19,7 @@ inline constexpr bool kNarrow = size_of(K.kv) == 1;
 
 template <Key K>
 struct Scores {
-  static constexpr int32_t kTiles = K.tile_kv / 8;
+  static constexpr int32_t kTiles = K.block_kv / 8;
   float s[K.m_tiles][kTiles][4];
 };
 template <Key K>
@@ -38,38 +38,39 @@ template <Key K>
 class Queries {  // a warp's rows
  public:
   static constexpr int32_t kSteps = K.d_qk / 16, kChunks = K.d_qk / 8;
-  static constexpr bool kInRegisters = K.m_tiles * (K.d_qk / 4 + K.d_vo / 2 + K.tile_kv / 2) <= 136;
+  // Registers for queries, outputs and scores.
+  static constexpr int32_t kMost = kNarrow<K> || kArch < 80 ? 136 : 208;
+  static constexpr bool kInRegisters = K.m_tiles * (K.d_qk / 4 + K.d_vo / 2 + K.block_kv / 2) <= kMost;
 
   __device__ __forceinline__ Queries(uint32_t rows, int32_t lane) {
-    const int32_t row = lane % 16;
-    row_ = rows + uint32_t(row * kChunks * 16), column_ = lane / 16 ^ Swizzle<kChunks>::turn(row);
+    first_ = rows + uint32_t(Swizzle<kChunks>::at(lane % 16, lane / 16));
     if constexpr (kInRegisters) {
 #pragma unroll
       for (int32_t m = 0; m < K.m_tiles; ++m)
 #pragma unroll
-        for (int32_t step = 0; step < kSteps; ++step) read(kept_[m][step], m, step, column_);
+        for (int32_t step = 0; step < kSteps; ++step) read(kept_[m][step], first_, m, step);
     }
   }
-  // Every get() of a product is given the same column(): with it forgotten, addresses are not kept between products.
-  __device__ __forceinline__ int32_t column() const { return forget(column_); }
-  __device__ __forceinline__ void get(uint32_t (&a)[4], int32_t m, int32_t step, int32_t column) const {
+  // Every get() of a product is given the same first(): with it forgotten, addresses are not kept between products.
+  __device__ __forceinline__ uint32_t first() const { return forget(first_); }
+  __device__ __forceinline__ void get(uint32_t (&a)[4], uint32_t first, int32_t m, int32_t step) const {
     if constexpr (kInRegisters) {
 #pragma unroll
       for (int32_t i = 0; i < 4; ++i) a[i] = kept_[m][step][i];
     } else {
-      read(a, m, step, column);
+      read(a, first, m, step);
     }
   }
 
  private:
-  __device__ __forceinline__ void read(uint32_t (&a)[4], int32_t m, int32_t step, int32_t column) const {
-    load_matrices(a, row_ + uint32_t(m * 16 * kChunks * 16 + ((2 * step) ^ column) * 16));
+  __device__ __forceinline__ void read(uint32_t (&a)[4], uint32_t first, int32_t m, int32_t step) const {
+    load_matrices(a, Swizzle<kChunks>::from(first, 2 * step) + uint32_t(m * 16 * kChunks * 16));
   }
-  uint32_t row_;
-  int32_t column_;
+  uint32_t first_;
   uint32_t kept_[kInRegisters ? K.m_tiles : 1][kInRegisters ? kSteps : 1][4];
 };
 
+// keys_at and values_at below: of a lane's first chunk.
 // 16 keys' operands of one depth step, for two tiles of eight keys; FP8: 32 keys', for four.
 template <Key K>
 class KeyOperands {
@@ -77,15 +78,16 @@ class KeyOperands {
   static constexpr int32_t kChunks = K.d_qk * size_of(K.kv) / 16;
   static constexpr int32_t kKeys = kNarrow<K> ? 32 : 16, kTiles = kKeys / 8;
 
-  __device__ __forceinline__ KeyOperands(uint32_t keys, int32_t lane) {
-    const int32_t row = kNarrow<K> ? lane : lane / 16 * 8 + lane % 8;
-    row_ = keys + uint32_t(row * kChunks * 16);
-    column_ = (kNarrow<K> ? 0 : lane / 8 % 2) ^ Swizzle<kChunks>::turn(row);
+  // Where a lane's first chunk lies, from the first key.
+  __device__ __forceinline__ static uint32_t offset(int32_t lane) {
+    return uint32_t(kNarrow<K> ? Swizzle<kChunks>::at(lane, 0)
+                               : Swizzle<kChunks>::at(lane / 16 * 8 + lane % 8, lane / 8 % 2));
   }
+  __device__ __forceinline__ explicit KeyOperands(uint32_t first) : first_(first) {}
   __device__ __forceinline__ void get(uint32_t (&b)[kTiles][2], int32_t block, int32_t step) const {
     const int32_t chunk = kNarrow<K> ? step : 2 * step;
     uint32_t r[4];
-    load_matrices(r, row_ + uint32_t(block * kKeys * kChunks * 16 + (chunk ^ column_) * 16));
+    load_matrices(r, Swizzle<kChunks>::from(first_, chunk) + uint32_t(block * kKeys * kChunks * 16));
 #pragma unroll
     for (int32_t i = 0; i < kTiles; ++i) {
       if constexpr (kNarrow<K>)
@@ -96,38 +98,46 @@ class KeyOperands {
   }
 
  private:
-  uint32_t row_;
-  int32_t column_;
+  uint32_t first_;
 };
 
 template <Key K>
-__device__ __forceinline__ void multiply_keys(Scores<K>& scores, const Queries<K>& queries, uint32_t keys_at,
-                                              int32_t lane) {
-  using Operands = KeyOperands<K>;
-  const Operands keys(keys_at, forget(lane));  // addresses are not kept between products
-  const int32_t column = queries.column();
+__device__ __forceinline__ void clear(Scores<K>& scores) {
 #pragma unroll
   for (int32_t m = 0; m < K.m_tiles; ++m)
 #pragma unroll
     for (int32_t n = 0; n < Scores<K>::kTiles; ++n)
 #pragma unroll
       for (int32_t i = 0; i < 4; ++i) scores.s[m][n][i] = 0;
+}
+
+// One depth step of scores += Q Kᵀ. first: of queries.
+template <Key K>
+__device__ __forceinline__ void multiply_keys_step(Scores<K>& scores, const Queries<K>& queries, uint32_t first,
+                                                   const KeyOperands<K>& keys, int32_t step) {
+  using Operands = KeyOperands<K>;
+  uint32_t a[K.m_tiles][4];
 #pragma unroll
-  for (int32_t step = 0; step < Queries<K>::kSteps; ++step) {
-    uint32_t a[K.m_tiles][4];
+  for (int32_t m = 0; m < K.m_tiles; ++m) queries.get(a[m], first, m, step);
 #pragma unroll
-    for (int32_t m = 0; m < K.m_tiles; ++m) queries.get(a[m], m, step, column);
+  for (int32_t block = 0; block < K.block_kv / Operands::kKeys; ++block) {
+    uint32_t b[Operands::kTiles][2];
+    keys.get(b, block, step);
 #pragma unroll
-    for (int32_t block = 0; block < K.tile_kv / Operands::kKeys; ++block) {
-      uint32_t b[Operands::kTiles][2];
-      keys.get(b, block, step);
+    for (int32_t i = 0; i < Operands::kTiles; ++i)
 #pragma unroll
-      for (int32_t i = 0; i < Operands::kTiles; ++i)
-#pragma unroll
-        for (int32_t m = 0; m < K.m_tiles; ++m)
-          mma<Half<K>>(scores.s[m][block * Operands::kTiles + i], a[m], b[i][0], b[i][1]);
-    }
+      for (int32_t m = 0; m < K.m_tiles; ++m)
+        mma<Half<K>>(scores.s[m][block * Operands::kTiles + i], a[m], b[i][0], b[i][1]);
   }
+}
+
+template <Key K>
+__device__ __forceinline__ void multiply_keys(Scores<K>& scores, const Queries<K>& queries, uint32_t keys_at) {
+  const KeyOperands<K> keys(forget(keys_at));  // addresses are not kept between products
+  const uint32_t first = queries.first();
+  clear<K>(scores);
+#pragma unroll
+  for (int32_t step = 0; step < Queries<K>::kSteps; ++step) multiply_keys_step<K>(scores, queries, first, keys, step);
 }
 
 // Values of 16 keys as two tiles of eight elements each; FP8: of 32 keys, two such operands.
@@ -137,16 +147,15 @@ class ValueOperands {
   static constexpr int32_t kChunks = K.d_vo * size_of(K.kv) / 16;
   static constexpr int32_t kKeys = kNarrow<K> ? 32 : 16, kSteps = kKeys / 16;
 
-  __device__ __forceinline__ ValueOperands(uint32_t values, int32_t lane) {
-    const int32_t row = kNarrow<K> ? lane : lane % 16;
-    row_ = values + uint32_t(row * kChunks * 16);
-    column_ = (kNarrow<K> ? 0 : lane / 16) ^ Swizzle<kChunks>::turn(row);
+  __device__ __forceinline__ static uint32_t offset(int32_t lane) {
+    return uint32_t(kNarrow<K> ? Swizzle<kChunks>::at(lane, 0) : Swizzle<kChunks>::at(lane % 16, lane / 16));
   }
+  __device__ __forceinline__ explicit ValueOperands(uint32_t first) : first_(first) {}
   // columns: 16 elements. b[step][tile].
   __device__ __forceinline__ void get(uint32_t (&b)[kSteps][2][2], int32_t block, int32_t columns) const {
     const int32_t chunk = kNarrow<K> ? columns : 2 * columns;
     uint32_t r[4];
-    load_matrices_transposed(r, row_ + uint32_t(block * kKeys * kChunks * 16 + (chunk ^ column_) * 16));
+    load_matrices_transposed(r, Swizzle<kChunks>::from(first_, chunk) + uint32_t(block * kKeys * kChunks * 16));
 #pragma unroll
     for (int32_t i = 0; i < 4; ++i) {
       if constexpr (kNarrow<K>)
@@ -157,44 +166,74 @@ class ValueOperands {
   }
 
  private:
-  uint32_t row_;
-  int32_t column_;
+  uint32_t first_;
 };
 
-// weights: of 16 keys, as the left operand; the scores' layout is that of two halves of it.
+// A block's weights as left operands; the scores' layout is that of two halves of one.
 template <Key K>
-__device__ __forceinline__ void pack_weights(uint32_t (&a)[4], const Scores<K>& w, int32_t m, int32_t step) {
+struct Weights {
+  uint32_t a[K.block_kv / 16][K.m_tiles][4];
+
+  __device__ __forceinline__ explicit Weights(const Scores<K>& w) {
 #pragma unroll
-  for (int32_t i = 0; i < 4; ++i) {
-    const float(&s)[4] = w.s[m][2 * step + i / 2];
-    a[i] = narrow2<Half<K>>(s[i % 2 * 2], s[i % 2 * 2 + 1]);
+    for (int32_t step = 0; step < K.block_kv / 16; ++step)
+#pragma unroll
+      for (int32_t m = 0; m < K.m_tiles; ++m)
+#pragma unroll
+        for (int32_t i = 0; i < 4; ++i) {
+          const float(&s)[4] = w.s[m][2 * step + i / 2];
+          a[step][m][i] = narrow2<Half<K>>(s[i % 2 * 2], s[i % 2 * 2 + 1]);
+        }
   }
+};
+
+// out += P V is done in so many steps, each of some keys and 16 columns.
+template <Key K>
+inline constexpr int32_t kValueSteps = K.block_kv / ValueOperands<K>::kKeys*(K.d_vo / 16);
+
+template <Key K>
+__device__ __forceinline__ void multiply_values_step(Outputs<K>& out, const Weights<K>& weights,
+                                                     const ValueOperands<K>& values, int32_t at) {
+  using Operands = ValueOperands<K>;
+  const int32_t block = at / (K.d_vo / 16), columns = at % (K.d_vo / 16);
+  uint32_t b[Operands::kSteps][2][2];
+  values.get(b, block, columns);
+#pragma unroll
+  for (int32_t step = 0; step < Operands::kSteps; ++step)
+#pragma unroll
+    for (int32_t i = 0; i < 2; ++i)
+#pragma unroll
+      for (int32_t m = 0; m < K.m_tiles; ++m)
+        mma<Half<K>>(out.o[m][2 * columns + i], weights.a[block * Operands::kSteps + step][m], b[step][i][0],
+                     b[step][i][1]);
 }
 
 template <Key K>
-__device__ __forceinline__ void multiply_values(Outputs<K>& out, const Scores<K>& weights, uint32_t values_at,
-                                                int32_t lane) {
-  using Operands = ValueOperands<K>;
+__device__ __forceinline__ void multiply_values(Outputs<K>& out, const Weights<K>& weights, uint32_t values_at) {
+  const ValueOperands<K> values(forget(values_at));
 #pragma unroll
-  for (int32_t block = 0; block < K.tile_kv / Operands::kKeys; ++block) {
-    const Operands values(values_at, forget(lane));
-    uint32_t a[Operands::kSteps][K.m_tiles][4];
+  for (int32_t at = 0; at < kValueSteps<K>; ++at) multiply_values_step<K>(out, weights, values, at);
+}
+
+// Whether registers hold the scores of the next block while this one's weights are used.
+template <Key K>
+inline constexpr bool kByTurns = K.block_kv < K.tile_kv&& K.d_vo <= 128;
+
+// A block's values and the next one's keys by turns: no product waits for the one before.
+template <Key K>
+__device__ __forceinline__ void multiply_both(Outputs<K>& out, const Weights<K>& weights, uint32_t values_at,
+                                              Scores<K>& scores, const Queries<K>& queries, uint32_t keys_at) {
+  constexpr int32_t kSteps = Queries<K>::kSteps;
+  const ValueOperands<K> values(forget(values_at));
+  const KeyOperands<K> keys(forget(keys_at));
+  const uint32_t first = queries.first();
+  clear<K>(scores);
 #pragma unroll
-    for (int32_t step = 0; step < Operands::kSteps; ++step)
+  for (int32_t step = 0; step < kSteps; ++step) {
+    multiply_keys_step<K>(scores, queries, first, keys, step);
 #pragma unroll
-      for (int32_t m = 0; m < K.m_tiles; ++m) pack_weights<K>(a[step][m], weights, m, block * Operands::kSteps + step);
-#pragma unroll
-    for (int32_t columns = 0; columns < K.d_vo / 16; ++columns) {
-      uint32_t b[Operands::kSteps][2][2];
-      values.get(b, block, columns);
-#pragma unroll
-      for (int32_t step = 0; step < Operands::kSteps; ++step)
-#pragma unroll
-        for (int32_t i = 0; i < 2; ++i)
-#pragma unroll
-          for (int32_t m = 0; m < K.m_tiles; ++m)
-            mma<Half<K>>(out.o[m][2 * columns + i], a[step][m], b[step][i][0], b[step][i][1]);
-    }
+    for (int32_t at = step * kValueSteps<K> / kSteps; at < (step + 1) * kValueSteps<K> / kSteps; ++at)
+      multiply_values_step<K>(out, weights, values, at);
   }
 }
 

@@ -9,6 +9,7 @@
 namespace fulmen::cuda::batch_attention {
 
 inline constexpr float kSlack = 8;
+inline constexpr float kLowest = -3.40282347e38f;  // a maximum of no key: unlike -inf, its differences are numbers
 
 // Of a lane's rows g and g + 8 of each tile of 16. d: this lane's share of the sum.
 template <Key K>
@@ -101,34 +102,41 @@ __device__ __forceinline__ void rescale(Outputs<K>& out, const float (&factor)[K
 // Scores to weights; states and outputs follow a grown maximum.
 template <Key K>
 __device__ __forceinline__ void softmax_step(Scores<K>& scores, States<K>& states, Outputs<K>& out, float scale) {
-  float factor[K.m_tiles][2];
-  bool grew = false;
+  float top[K.m_tiles][2];  // of this lane's scores
+  bool grows = false;
 #pragma unroll
   for (int32_t m = 0; m < K.m_tiles; ++m)
 #pragma unroll
     for (int32_t half = 0; half < 2; ++half) {
-      float top = -kInfinity;
+      float& t = top[m][half];
+      t = fmaxf(scores.s[m][0][half * 2], scores.s[m][0][half * 2 + 1]);
 #pragma unroll
-      for (int32_t n = 0; n < Scores<K>::kTiles; ++n)
-        top = fmaxf(top, fmaxf(scores.s[m][n][half * 2], scores.s[m][n][half * 2 + 1]));
-      top = fmaxf(top, shuffle_xor(top, 1));
-      top = fmaxf(top, shuffle_xor(top, 2)) * scale;
-      float& max = states.m[m][half];
-      const bool grows = top > max + kSlack;  // from -inf by any key
-      factor[m][half] = grows ? math::exp2(max - top) : 1;
-      max = grows ? top : max;
-      grew |= grows;
+      for (int32_t n = 1; n < Scores<K>::kTiles; ++n)
+        t = fmaxf(t, fmaxf(scores.s[m][n][half * 2], scores.s[m][n][half * 2 + 1]));
+      grows |= fmaf(t, scale, -states.m[m][half]) > kSlack;
     }
-  if (ballot(grew) != 0) {
-    rescale<K>(out, factor);
+  if (ballot(grows) != 0) {
+    float factor[K.m_tiles][2];
 #pragma unroll
-    for (int32_t m = 0; m < K.m_tiles; ++m) states.d[m][0] *= factor[m][0], states.d[m][1] *= factor[m][1];
+    for (int32_t m = 0; m < K.m_tiles; ++m)
+#pragma unroll
+      for (int32_t half = 0; half < 2; ++half) {
+        float& t = top[m][half];
+        t = fmaxf(t, shuffle_xor(t, 1));
+        t = fmaxf(t, shuffle_xor(t, 2)) * scale;
+        float& max = states.m[m][half];
+        const bool row_grows = t - max > kSlack;  // from kLowest by any key
+        factor[m][half] = row_grows ? math::exp2(max - t) : 1;
+        max = row_grows ? t : max;
+        states.d[m][half] *= factor[m][half];
+      }
+    rescale<K>(out, factor);
   }
 #pragma unroll
   for (int32_t m = 0; m < K.m_tiles; ++m)
 #pragma unroll
     for (int32_t half = 0; half < 2; ++half) {
-      const float max = states.m[m][half] == -kInfinity ? 0 : states.m[m][half];
+      const float max = states.m[m][half];
 #pragma unroll
       for (int32_t n = 0; n < Scores<K>::kTiles; ++n)
 #pragma unroll

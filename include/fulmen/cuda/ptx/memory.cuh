@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Loads and stores of 1 to 16 bytes of global memory. Streams bypass L1: data that is read once would only push out
-// tables that are read often. None is .nc: a predecessor may still be writing when a dependent launch starts.
+// Loads and stores of 1 to 16 bytes of global memory. Plain ones: L1::no_allocate costs up to 4 % of the bandwidth
+// (docs/kernels/memory_bound.md). None is .nc: a predecessor may still be writing when a dependent launch starts.
 #pragma once
 #include <fulmen/cuda/ptx/arch.cuh>
 
@@ -37,31 +37,6 @@ __device__ __forceinline__ Bits<N> load_stream(const void* p) {
       for (int32_t k = 0; k < 4; ++k) b.word[4 * i + k] = piece.word[k];
     });
   } else if constexpr (N == 16) {
-    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(b.word[0]), "=r"(b.word[1]), "=r"(b.word[2]), "=r"(b.word[3])
-                 : "l"(p));
-  } else if constexpr (N == 8) {
-    asm volatile("ld.global.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(b.word[0]), "=r"(b.word[1]) : "l"(p));
-  } else if constexpr (N == 4) {
-    asm volatile("ld.global.L1::no_allocate.u32 %0, [%1];" : "=r"(b.word[0]) : "l"(p));
-  } else if constexpr (N == 2) {
-    asm volatile("ld.global.L1::no_allocate.u16 %0, [%1];" : "=h"(b.half) : "l"(p));
-  } else {
-    b.byte = *static_cast<const volatile uint8_t*>(p);
-  }
-  return b;
-}
-
-// One vector that many rows or CTAs read.
-template <int32_t N>
-__device__ __forceinline__ Bits<N> load_shared_by_rows(const void* p) {
-  Bits<N> b;
-  if constexpr (N > 16) {
-    each_piece<N>([&](int32_t i) {
-      const Bits<16> piece = load_shared_by_rows<16>(static_cast<const char*>(p) + 16 * i);
-      for (int32_t k = 0; k < 4; ++k) b.word[4 * i + k] = piece.word[k];
-    });
-  } else if constexpr (N == 16) {
     asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
                  : "=r"(b.word[0]), "=r"(b.word[1]), "=r"(b.word[2]), "=r"(b.word[3])
                  : "l"(p));
@@ -76,6 +51,14 @@ __device__ __forceinline__ Bits<N> load_shared_by_rows(const void* p) {
   }
   return b;
 }
+
+// One vector that many rows or CTAs read.
+template <int32_t N>
+__device__ __forceinline__ Bits<N> load_shared_by_rows(const void* p) {
+  return load_stream<N>(p);
+}
+
+__device__ __forceinline__ void prefetch_to_l2(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
 // What another CTA of this launch wrote, after a fence and a barrier; past L1, which may hold an older copy.
 __device__ __forceinline__ Bits<16> load_coherent_16(const void* p) {

@@ -29,6 +29,8 @@ __device__ __forceinline__ void store_shared(uint32_t address, const Bits<N>& b)
     asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(b.word[0]), "r"(b.word[1]),
                  "r"(b.word[2]), "r"(b.word[3])
                  : "memory");
+  else if constexpr (N == 4)
+    asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(b.word[0]) : "memory");
   else
     asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(address), "r"(b.word[0]), "r"(b.word[1]) : "memory");
 }

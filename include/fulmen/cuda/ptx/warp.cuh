@@ -15,6 +15,7 @@ __device__ __forceinline__ int32_t warp_index() { return int32_t(threadIdx.x) / 
 __device__ __forceinline__ int32_t fresh_thread() {
   int32_t x;
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
+  __builtin_assume(x >= 0 && x < 1024);  // divisions become shifts
   return x;
 }
 
@@ -23,6 +24,7 @@ __device__ __forceinline__ int32_t forget(int32_t x) {
   asm volatile("" : "+r"(x));
   return x;
 }
+__device__ __forceinline__ uint32_t forget(uint32_t x) { return uint32_t(forget(int32_t(x))); }
 
 // All 32 lanes call.
 template <class T>

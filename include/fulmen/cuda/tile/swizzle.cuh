@@ -15,6 +15,10 @@ struct Swizzle {
   __device__ __forceinline__ static int32_t at(int32_t row, int32_t chunk) {
     return (row * kChunks + (chunk ^ turn(row))) * 16;
   }
+  // Of a chunk, from the address `first` of chunk 0 of its row, which lies in rows aligned to 16 kGcd bytes.
+  __device__ __forceinline__ static uint32_t from(uint32_t first, int32_t chunk) {
+    return (first ^ uint32_t(chunk % kGcd * 16)) + uint32_t(chunk / kGcd * kGcd * 16);
+  }
 };
 
 }  // namespace fulmen::cuda

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #define __device__
+#define __host__
 #define __global__
 #define __shared__ static
 #define __launch_bounds__(...)

@@ -38,6 +38,7 @@ template <int32_t N>
 Bits<N> load_shared_by_rows(const void* p) {
   return load_stream<N>(p);
 }
+inline void prefetch_to_l2(const void*) {}
 inline Bits<16> load_coherent_16(const void* p) { return load_stream<16>(p); }
 inline Bits<8> load_coherent_8(const void* p) { return load_stream<8>(p); }
 template <int32_t N>

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+// Requests from index tensors, tiles from requests. Lengths that the tensors do not have room for are cut: nothing
+// outside them is read later, whatever the tables say.
+#pragma once
+#include <fulmen/attention/variant.h>
+#include <fulmen/cuda/attention_prepare.h>
+#include <fulmen/cuda/ptx/shared.cuh>
+#include <fulmen/cuda/ptx/warp.cuh>
+
+namespace fulmen::cuda::attention_prepare {
+
+__device__ __forceinline__ Shared& shared() { return *reinterpret_cast<Shared*>(dynamic_shared()); }
+
+__device__ __forceinline__ int64_t clamp(int64_t x, int64_t low, int64_t high) {
+  return x < low ? low : x < high ? x : high;
+}
+__device__ __forceinline__ int32_t ceil_div(int32_t a, int32_t b) {
+  return int32_t((uint32_t(a) + uint32_t(b) - 1) / uint32_t(b));
+}
+
+// Sum of the threads before this one; *total: of all. All threads of the CTA call.
+__device__ __forceinline__ uint32_t sum_before(uint32_t x, uint32_t* total) {
+  const int32_t lane = warp_lane();
+  uint32_t* warp_sums = shared().warp_sums;
+  uint32_t sum = x;
+#pragma unroll
+  for (int32_t d = 1; d < 32; d *= 2) {
+    const uint32_t other = shuffle_up(sum, d);
+    if (lane >= d) sum += other;
+  }
+  if (lane == 31) warp_sums[warp_index()] = sum;
+  sync_cta();
+  const uint32_t own = warp_sums[lane];
+  *total = add_warp(own);
+  const uint32_t before = add_warp(lane < warp_index() ? own : 0u);
+  sync_cta();  // warp_sums may be written again
+  return before + sum - x;
+}
+
+// Loads stand first, so that none waits for another.
+__device__ __forceinline__ int64_t kv_len_of(const Params& p, int32_t i) {
+  int64_t begin = 0, end = p.num_kv, last = 0;
+  if (p.kv_indptr.data != nullptr) begin = p.kv_indptr[i], end = p.kv_indptr[i + 1];
+  if (p.seq_lens.data != nullptr)
+    last = p.seq_lens[i];
+  else if (p.last_page_len.data != nullptr)
+    last = p.last_page_len[i];
+  const int64_t count = begin < 0 || end < begin || end > p.num_kv ? 0 : end - begin;
+  if (p.page_size == 0) return count;
+  if (p.seq_lens.data != nullptr) return clamp(last, 0, count * p.page_size);
+  return count == 0 ? 0 : (count - 1) * p.page_size + clamp(last, 1, p.page_size);
+}
+
+// Whether the request's mask lies in the tensor of masks.
+__device__ __forceinline__ bool has_mask_bytes(const Params& p, int32_t i, int32_t qo_len, int64_t kv_len) {
+  if (p.mask_bytes < 0) return true;
+  const int64_t begin = p.mask_indptr == nullptr ? 0 : p.mask_indptr[i];
+  return begin >= 0 && (int64_t(qo_len) * kv_len + 7) / 8 <= p.mask_bytes - begin;
+}
+
+__device__ __forceinline__ Request request_of(const Params& p, int32_t i) {
+  int64_t begin = int64_t(i) * p.rows_per_request, end = begin + p.rows_per_request;
+  if (p.qo_indptr.data != nullptr) begin = p.qo_indptr[i], end = p.qo_indptr[i + 1];
+  const int64_t kv_len = clamp(kv_len_of(p, i), 0, 0x7fffffff);
+  Request r{int32_t(clamp(begin, 0, p.total_q)), 0, 0, 0};
+  r.qo_len = int32_t(clamp(end, r.qo_begin, p.total_q)) - r.qo_begin;
+  r.kv_len = has_mask_bytes(p, i, r.qo_len, kv_len) ? int32_t(kv_len) : 0;
+  return r;
+}
+
+__device__ __forceinline__ Request* requests_of(const Params& p) {
+  return p.batch_size <= kSharedRequests ? shared().requests : reinterpret_cast<Request*>(p.workspace + p.requests);
+}
+
+// All requests, with their first tiles. Returns the number of tiles.
+__device__ __forceinline__ int32_t read_requests(const Params& p) {
+  Request* to = requests_of(p);
+  if (p.qo_indptr.data == nullptr) {
+    const int32_t tiles = p.rows_per_request == 0 ? 0 : p.tiles_per_request.divisor;
+    for (int32_t i = int32_t(threadIdx.x); i < p.batch_size; i += kThreads) {
+      Request r = request_of(p, i);
+      r.first_tile = i * tiles;
+      to[i] = r;
+    }
+    sync_cta();
+    return math::min(p.batch_size * tiles, p.max_tiles);
+  }
+  uint32_t num_tiles = 0;
+  for (int32_t first = 0; first < p.batch_size; first += kThreads) {
+    const int32_t i = first + int32_t(threadIdx.x);
+    Request r{0, 0, 0, 0};
+    if (i < p.batch_size) r = request_of(p, i);
+    const int32_t tiles = (r.qo_len * p.group.divisor + p.tile_q - 1) >> p.tile_shift;
+    uint32_t total = 0;
+    const uint32_t at = num_tiles + sum_before(uint32_t(math::min(tiles, p.max_tiles)), &total);
+    r.first_tile = int32_t(math::min(at, uint32_t(p.max_tiles)));
+    if (i < p.batch_size) to[i] = r;
+    num_tiles = math::min(num_tiles + total, uint32_t(p.max_tiles));
+  }
+  sync_cta();
+  return int32_t(num_tiles);
+}
+
+struct Tile {
+  Request request;
+  int32_t request_idx, row_begin, num_rows, begin, end;  // keys that some of its rows may see
+
+  __device__ __forceinline__ int32_t num_splits(int32_t step) const {
+    return end == begin ? 1 : ceil_div(end, step) - begin / step;
+  }
+};
+
+// The last request that begins at or before the tile; those without rows begin where the next one does.
+__device__ __forceinline__ int32_t owner_of(const Params& p, const Request* requests, int32_t tile) {
+  if (p.qo_indptr.data == nullptr) return p.tiles_per_request.quotient(tile);
+  int32_t low = 0, high = p.batch_size;
+  while (high - low > 1) {
+    const int32_t middle = low + (high - low) / 2;
+    (requests[middle].first_tile <= tile ? low : high) = middle;
+  }
+  return low;
+}
+
+__device__ __forceinline__ Tile tile_of(const Params& p, int32_t index) {
+  const Request* requests = requests_of(p);
+  Tile t;
+  t.request_idx = owner_of(p, requests, index);
+  t.request = requests[t.request_idx];
+  t.row_begin = (index - t.request.first_tile) << p.tile_shift;
+  t.num_rows = math::min(p.tile_q, t.request.qo_len * p.group.divisor - t.row_begin);
+  const int64_t kv_len = t.request.kv_len, offset = kv_len - t.request.qo_len;
+  const int64_t first = offset + p.group.quotient(t.row_begin);
+  const int64_t last = offset + p.group.quotient(t.row_begin + t.num_rows - 1);
+  t.end = int32_t(p.causal ? clamp(last + 1, 0, kv_len) : kv_len);
+  t.begin = int32_t(p.window_left < 0 ? 0 : clamp(first - p.window_left, 0, t.end));
+  return t;
+}
+
+__device__ __forceinline__ uint32_t unit_cost(const Params& p, int32_t num_rows) {
+  return uint32_t(p.key_cost + num_rows * p.row_cost);
+}
+__device__ __forceinline__ uint64_t cost_of(const Params& p, int32_t num_rows, int32_t num_keys) {
+  return uint64_t(uint32_t(num_keys) + uint32_t(kItemOverhead)) * unit_cost(p, num_rows);
+}
+
+// This thread's tiles, one after the other, in each of the kernel's passes; a single one is kept.
+class Tiles {
+ public:
+  const int32_t count;
+
+  __device__ __forceinline__ Tiles(const Params& p, int32_t num_tiles) : count(num_tiles), p_(p) {
+    if (is_mine(0)) only_ = tile_of(p, int32_t(threadIdx.x));
+  }
+  // first: a multiple of the number of threads.
+  __device__ __forceinline__ bool is_mine(int32_t first) const { return first + int32_t(threadIdx.x) < count; }
+  __device__ __forceinline__ Tile get(int32_t first) const {
+    return count <= kThreads ? only_ : tile_of(p_, first + int32_t(threadIdx.x));
+  }
+
+ private:
+  const Params& p_;
+  Tile only_{};
+};
+
+// Sixteen buckets per power of two; 0 costs most.
+__device__ __forceinline__ int32_t bucket_of(float cost) {
+  const int32_t place = int32_t(bit_cast<uint32_t>(cost) >> 19) - (132 << 4);  // from 2^5 on
+  return kBuckets - 1 - int32_t(clamp(place, 0, kBuckets - 1));
+}
+
+// Under fixed_split_len the step is a function of the request's own length, so that its bits are.
+__device__ __forceinline__ int32_t fixed_step(const Params& p, int32_t kv_len) {
+  int64_t step = p.fixed_split_len;
+  while (step * kMaxSplits < kv_len) step *= 2;
+  return int32_t(math::min(step, int64_t(0x7fffffff)));
+}
+
+}  // namespace fulmen::cuda::attention_prepare

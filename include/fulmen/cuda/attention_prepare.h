@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the kernel that plans attention on the device and the code that launches it share. It does what src/plan does on
+// the host: lengths in, a balanced list of records out, longest first (attention/plan.h), in the layout that
+// batch_attention reads. A record stands for all kv heads of its tile, so that the list is short at any batch.
+#pragma once
+#include <fulmen/cuda/batch_attention.h>
+
+namespace fulmen::cuda::attention_prepare {
+
+inline constexpr int32_t kThreads = 1024, kBuckets = 512;
+inline constexpr int32_t kSharedRequests = 1536;  // more are kept in the workspace
+inline constexpr int32_t kMaxTiles = 1 << 22;
+inline constexpr int32_t kMaxSplits = 64;     // of one tile, under fixed_split_len, as on the host
+inline constexpr int32_t kItemOverhead = 32;  // keys' worth of work that any item costs, as on the host
+
+struct Key {
+  int32_t threads = kThreads;
+
+  constexpr bool operator==(const Key&) const = default;
+  template <class K, class F>
+  static constexpr void for_fields(K& k, F&& f) {
+    f("threads", k.threads);
+  }
+};
+FULMEN_FN constexpr int32_t num_threads(const Key& k) { return k.threads; }
+
+struct Request {
+  int32_t qo_begin, qo_len, kv_len, first_tile;
+};
+
+// What tiles of one cost have in common; bucket 0 costs most.
+struct Shared {
+  Request requests[kSharedRequests];
+  uint32_t count[kBuckets], top[kBuckets];  // tiles, and the bits of the largest cost; then records
+  int32_t used[kBuckets];                   // buckets that are not empty, in order
+  uint32_t warp_sums[kThreads / 32];
+  uint64_t warp_totals[kThreads / 32];
+  float estimates[kThreads / 32], limits[kThreads / 32];  // of each warp's candidate
+  uint32_t max_rows, num_slots, num_records;
+};
+
+struct Params {
+  char* workspace;
+  batch_attention::PlanOnDevice head;  // offsets; counts are the kernel's to fill
+  int64_t requests;                    // offset of Request[batch_size], where they do not fit into shared memory
+  IdVector qo_indptr, kv_indptr, last_page_len, seq_lens;  // data null: not given
+  const int32_t* mask_indptr;                              // null: none, or one request
+  int64_t mask_bytes;                                      // -1: no mask
+  int64_t num_kv;     // ragged: tokens; pages: ids in the list, or in each row of a table
+  int32_t page_size;  // 0: ragged
+  bool is_table;
+  int32_t batch_size, total_q;
+  int32_t rows_per_request;   // where there is no qo_indptr
+  Divisor tiles_per_request;  // the same
+  Divisor group;
+  int32_t tile_q, tile_shift, tile_kv, min_split_len, row_cost, key_cost, window_left, fixed_split_len;
+  bool causal, disable_split;
+  int32_t num_kv_heads, num_workers;
+  int32_t max_tiles, max_records, max_slots, max_merges;  // what the workspace holds, for each kv head
+};
+
+}  // namespace fulmen::cuda::attention_prepare

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention variants of the caller's, as C++ text in FlashInfer's form, and FlashInfer's factories of modules.
+
+    names = ["sink"], ["float"], ["sm_scale"], ["double"]
+    jit_args = ["my_sink", *three_dtypes, torch.int32, 128, 128, *names, "MySink", text]
+    wrapper = BatchPrefillWithPagedKVCacheWrapper(workspace, backend="fa2", jit_args=jit_args)
+    wrapper.run(q, kv_cache, sink, sm_scale)
+
+A variant is compiled at its first run, by NVRTC, for the GPU of its tensors; the cache of `fulmen jit list` keeps it.
+All other factories give modules without work to do: kernels are compiled at their first call, or come from a pack.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Sequence
+
+from .._arrays import Array, arg, dtype_of, out_arg
+from .._ffi import lib
+
+
+class Variant:
+    """A variant's text with the names of what it gets besides q, k and v; compiled at its first run."""
+
+    def __init__(
+        self, uri: str, name: str, text: str, tensors: Sequence[tuple[str, str]], scalars: Sequence[tuple[str, str]]
+    ) -> None:
+        self.uri, self.name, self.text = uri, name, text
+        self._tensors, self._scalars = list(tensors), list(scalars)
+        self._native: Any = None
+
+    def _native_args(self, extras: Sequence[Any]) -> list[Any]:
+        expected = [name for name, _ in (*self._tensors, *self._scalars)]
+        if len(extras) != len(expected):
+            raise TypeError(f"{self.uri}: {len(extras)} extra arguments, expected {', '.join(expected) or 'none'}")
+        tensors, scalars = extras[: len(self._tensors)], extras[len(self._tensors) :]
+        for (name, _), x in zip(self._tensors, tensors):
+            if x is None and not name.startswith("maybe"):
+                raise TypeError(f"{self.uri}: {name} is None")
+        return [None if x is None else arg(x) for x in tensors] + [float(x) for x in scalars]
+
+    def run(
+        self, plan: Any, q: Array, k: Array, v: Array, out: Array, lse: Array | None, workspace: Any, extras: Any
+    ) -> None:
+        """Runs a plan of the library's with this variant."""
+        if self._native is None:
+            lists = [", ".join(f"{n} {t}" for n, t in items) for items in (self._tensors, self._scalars)]
+            self._native = lib.flashinfer_variant(self.name, self.text, *lists)
+        lib.attention_run_variant(
+            plan, self._native, arg(q), arg(k), arg(v), out_arg(out), None if lse is None else out_arg(lse, "lse"),
+            workspace, *self._native_args(extras),
+        )  # fmt: skip
+
+    def run_single(
+        self, entry: str, q: Array, k: Array, v: Array, shape: tuple[int, ...], extras: Any, kv_layout: str,
+        causal: bool, window_left: int, return_lse: bool,
+    ) -> Array | tuple[Array, Array]:  # fmt: skip
+        """One request over contiguous keys."""
+        from .. import _attention as core
+
+        out, lse = core.outputs(q, shape, core.output_dtype(dtype_of(q)), None, None, return_lse)
+        plan = lib.attention_plan(
+            entry, arg(q), arg(k), arg(v), *[None] * 6, out_arg(out), *[None] * 6,
+            *core.options(kv_layout, causal, window_left, None, None),
+        )  # fmt: skip
+        self.run(plan, q, k, v, out, lse, None, extras)
+        return (out, lse) if return_lse else out
+
+
+class JitSpec:
+    """What FlashInfer's factories return."""
+
+    def __init__(self, name: str, module: Any = None) -> None:
+        self.name, self._module = name, module
+
+    @property
+    def is_compiled(self) -> bool:
+        """True: nothing is to be built before the first call."""
+        return True
+
+    def build(self, verbose: bool = False, need_lock: bool = True) -> None:
+        """Does nothing: compiling happens at the first call."""
+
+    def load(self, *args: Any) -> Any:
+        """The module: of a customised spec the variant."""
+        return self._module
+
+    def build_and_load(self, *args: Any) -> Any:
+        """load."""
+        return self._module
+
+
+def build_jit_specs(specs: Sequence[JitSpec], verbose: bool = False, skip_prebuilt: bool = True) -> None:
+    """Does nothing: compiling happens at the first call."""
+
+
+def _variant(
+    uri: str, tensor_names: Sequence[str], tensor_types: Sequence[str], scalar_names: Sequence[str],
+    scalar_types: Sequence[str], variant_name: str, variant_decl: str,
+) -> JitSpec:  # fmt: skip
+    tensors, scalars = list(zip(tensor_names, tensor_types)), list(zip(scalar_names, scalar_types))
+    return JitSpec(uri, Variant(uri, variant_name, variant_decl, tensors, scalars))
+
+
+def gen_customize_single_decode_module(
+    uri: str, dtype_q: Any, dtype_kv: Any, dtype_o: Any, head_dim_qk: int, head_dim_vo: int, *rest: Any, **kwargs: Any
+) -> JitSpec:
+    """rest: names and C++ types of extra tensors, the same of scalars, name and text of the variant.
+
+    dtypes and head dims are the call's own; kwargs say what FlashInfer would compile.
+    """
+    return _variant(uri, *rest)
+
+
+def gen_customize_single_prefill_module(backend: str, *args: Any, **kwargs: Any) -> JitSpec:
+    """As gen_customize_single_decode_module. backend must be fa2: FlashInfer's texts for fa3 have another form."""
+    return gen_customize_single_decode_module(*_fa2(backend, args), **kwargs)
+
+
+def gen_customize_batch_decode_module(
+    uri: str, dtype_q: Any, dtype_kv: Any, dtype_o: Any, idtype: Any, head_dim_qk: int, head_dim_vo: int, *rest: Any,
+    **kwargs: Any,
+) -> JitSpec:  # fmt: skip
+    """rest: as in gen_customize_single_decode_module."""
+    return _variant(uri, *rest)
+
+
+def gen_customize_batch_prefill_module(backend: str, *args: Any, **kwargs: Any) -> JitSpec:
+    """As gen_customize_batch_decode_module, with a backend."""
+    return gen_customize_batch_decode_module(*_fa2(backend, args), **kwargs)
+
+
+def gen_customize_batch_attention_module(*args: Any, **kwargs: Any) -> JitSpec:
+    """As gen_customize_batch_decode_module."""
+    return gen_customize_batch_decode_module(*args, **kwargs)
+
+
+def _fa2(backend: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    if backend == "auto":
+        raise ValueError("backend should not be auto when jit_args is provided")
+    if backend != "fa2":
+        raise NotImplementedError(f"variants for backend {backend!r} have another form; write them for fa2")
+    return args
+
+
+def __getattr__(name: str) -> Callable[..., JitSpec]:
+    """FlashInfer's other factories, gen_*_module: what they would build is compiled at its first call here."""
+    if not (name.startswith("gen_") and name.endswith("_module")):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def factory(*args: Any, **kwargs: Any) -> JitSpec:
+        return JitSpec(name)
+
+    factory.__name__ = name
+    return factory

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/cuda/attention_prepare.h"
+
+#include <fulmen/core/math.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "src/cuda/attention.h"
+#include "src/cuda/attention_plan.h"
+#include "src/cuda/ids.h"
+
+namespace fulmen::cuda {
+namespace {
+
+using attention::AttentionCall, attention::PlanConfig, attention::PlanHeader;
+using attention_prepare::Params;
+using AttentionKey = batch_attention::Key;
+
+int64_t group_of(const AttentionCall& call) { return call.dims.num_qo_heads / call.dims.num_kv_heads; }
+
+// Tiles of rows that no batch of these shapes exceeds.
+int64_t most_tiles(const AttentionCall& call, int64_t tile) {
+  const int64_t batch = call.dims.batch_size, total_q = call.dims.total_q, group = group_of(call);
+  if (batch == 0) return 0;
+  if (!call.args->qo_indptr.defined()) return batch * math::ceil_div(total_q / batch * group, tile);
+  return total_q * group / tile + std::min(batch, total_q);
+}
+
+int32_t most_slots(const PlanHeader& h, const AttentionKey& key, const TensorView& workspace) {
+  const int64_t heads = h.config.num_kv_heads, slot_bytes = tile_q(key) * (int64_t(key.d_vo) * 4 + 8);
+  const int64_t given = workspace.defined() ? std::min(workspace.num_elements(), kDeviceWorkspace) : kDeviceWorkspace;
+  const int64_t room = given - AttentionWorkspace(h, key).bytes - (int64_t(1) << 18);  // tables of slots
+  const int64_t most = std::min<int64_t>(attention::max_slots(h.config.num_workers), room / slot_bytes) / heads;
+  return h.config.disable_split != 0 || most < 2 ? 0 : int32_t(std::min<int64_t>(most, 65535));
+}
+
+}  // namespace
+
+int64_t likely_rows(const AttentionCall& call) {
+  const int64_t batch = std::max<int64_t>(1, call.dims.batch_size), group = group_of(call);
+  const int64_t rows = math::ceil_div(call.dims.total_q, batch) * group;
+  if (!call.args->qo_indptr.defined() || call.dims.total_q <= batch) return rows;
+  return std::max<int64_t>(64, 2 * rows);  // requests differ: some are longer
+}
+
+void shape_plan(const AttentionCall& call, const Device& device) {
+  const AttentionKey key = *choose_attention_key(call, device.info());
+  PlanHeader& h = *call.header;
+  PlanConfig& c = h.config;
+  set_costs(key, c);
+  h.on_device = 1;
+  h.batch_size = int32_t(call.dims.batch_size), h.total_q = int32_t(call.dims.total_q);
+  const int64_t tiles = most_tiles(call, c.tile_q);
+  if (tiles > attention_prepare::kMaxTiles)
+    throw Error(Code::kUnsupported, "batch_attention: " + std::to_string(tiles) +
+                                        " tiles of queries, expected at most " +
+                                        std::to_string(attention_prepare::kMaxTiles));
+  // Few tiles are split, and two CTAs that share an SM only make the pieces smaller.
+  const bool alone = key.warps_q == 1 && tiles * c.num_kv_heads <= 2 * device.num_sms;
+  c.num_workers = device.num_sms * (alone ? 1 : ctas_per_sm(key, device.max_shared_bytes));
+  h.num_items = int32_t(tiles);
+  h.num_slots = most_slots(h, key, call.args->workspace);
+  h.num_merges = h.num_slots / 2;
+  h.num_items += h.num_slots;
+}
+
+namespace {
+
+void set_lengths(const AttentionArgs& a, const AttentionDims& d, Params& p) {
+  p.qo_indptr = ids_of(a.qo_indptr), p.kv_indptr = ids_of(a.kv_indptr);
+  p.last_page_len = ids_of(a.last_page_len), p.seq_lens = ids_of(a.seq_lens);
+  p.mask_indptr = a.mask_indptr.defined() ? a.mask_indptr.as<const int32_t>() : nullptr;
+  p.mask_bytes = a.custom_mask.defined() ? a.custom_mask.shape[0] : -1;
+  p.page_size = int32_t(d.page_size), p.is_table = a.block_tables.defined();
+  p.num_kv = !d.paged() ? a.k.shape[0] : p.is_table ? a.block_tables.shape[1] : a.kv_indices.shape[0];
+  p.batch_size = int32_t(d.batch_size), p.total_q = int32_t(d.total_q);
+}
+
+Work<attention_prepare::Key, Params> work_of(const AttentionCall& call, const AttentionKey& key,
+                                             const PlanPlace& place) {
+  const PlanHeader& h = call.plan->header;
+  const PlanConfig& c = h.config;
+  AttentionWorkspace layout(h, key);
+  if (place.results != nullptr) layout.separate(place.plan, place.results);
+  Params p{};
+  p.workspace = place.plan, p.head = layout.head, p.requests = layout.requests;
+  set_lengths(*call.args, call.dims, p);
+  p.group = Divisor(c.group_size());
+  p.rows_per_request = p.batch_size == 0 ? 0 : p.total_q / p.batch_size;
+  p.tiles_per_request = Divisor(std::max(1, int32_t(math::ceil_div(p.rows_per_request * c.group_size(), c.tile_q))));
+  p.tile_shift = std::countr_zero(uint32_t(c.tile_q));
+  p.tile_q = c.tile_q, p.tile_kv = c.tile_kv, p.min_split_len = c.min_split_len;
+  p.row_cost = c.row_cost, p.key_cost = c.key_cost;
+  p.window_left = c.window_left, p.causal = c.causal != 0;
+  p.fixed_split_len = c.fixed_split_len, p.disable_split = c.disable_split != 0;
+  p.num_kv_heads = c.num_kv_heads, p.num_workers = c.num_workers;
+  p.max_records = h.num_items, p.max_slots = h.num_slots, p.max_merges = h.num_merges;
+  p.max_tiles = h.num_items - h.num_slots;
+  return {.key = {},
+          .params = p,
+          .shape = {.grid = 1,
+                    .num_threads = attention_prepare::kThreads,
+                    .shared_bytes = uint32_t(sizeof(attention_prepare::Shared))}};
+}
+
+}  // namespace
+
+void make_plan_once(const AttentionCall& call, const AttentionKey& key, const PlanPlace& place, const Device& device,
+                    const Context& context) {
+  const CurrentContext current(device.primary);
+  const uint64_t capture = capture_of(static_cast<driver::Stream>(context.stream));
+  if (call.made != nullptr) {
+    const char* workspace = place.results != nullptr ? place.results : place.plan;
+    attention::MadePlan& made = *call.made;
+    const bool is_known = capture != 0 || !made.was_captured;
+    if (made.workspace == workspace && made.capture == capture && is_known) return;
+    made.workspace = workspace, made.capture = capture, made.was_captured |= capture != 0;
+  }
+  run(AttentionPrepare::kName, work_of(call, key, place), device, context);
+}
+
+void prepare_planner(const AttentionCall& call, const AttentionKey& key, const Device& device) {
+  prepare(AttentionPrepare::kName, work_of(call, key, {}), device);
+}
+
+}  // namespace fulmen::cuda

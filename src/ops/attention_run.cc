@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+// The launch of attention: lengths → plan → kernel. Lengths that a device holds stay there, if its backend plans there.
+#include <fulmen/attention/call.h>
+#include <fulmen/runtime/registry.h>
+
+#include <memory>
+
+#include "src/ops/host_lengths.h"
+
+namespace fulmen {
+namespace attention {
+
+namespace {
+
+const runtime::OpHandle& op() {
+  static const runtime::OpHandle handle = runtime::op_handle("batch_attention");
+  return handle;
+}
+
+// Whether every tensor that says lengths lies where q does, on a device whose backend plans there.
+bool plans_on_device(AttentionCall& call, const Context& context) {
+  const AttentionArgs& a = *call.args;
+  if (a.q.device_type == DeviceType::kCpu) return false;
+  for (const TensorView* t : {&a.qo_indptr, &a.kv_indptr, &a.last_page_len, &a.seq_lens, &a.mask_indptr})
+    if (t->defined() && t->device_type != a.q.device_type) return false;
+  call.step = AttentionCall::kShape;
+  return runtime::choose(op(), a.out.device_type, a.out.device_id, &call, context).row != nullptr;
+}
+
+void check_rows(const AttentionArgs& a, const AttentionDims& d) {
+  if (a.qo_indptr.defined() || (d.batch_size == 0 ? d.total_q == 0 : d.total_q % d.batch_size == 0)) return;
+  fail("batch_attention", "q",
+       "has " + std::to_string(d.total_q) + " rows, expected a multiple of batch_size, " +
+           std::to_string(d.batch_size) + ", where qo_indptr is missing");
+}
+
+// The most that a plan of these shapes may hold.
+PlanView shape_of(AttentionCall& call, const Context& context) {
+  check_rows(*call.args, call.dims);
+  PlanView view;
+  view.header.config = plan_config(*call.args, call.dims);
+  call.header = &view.header;
+  call.step = AttentionCall::kShape;
+  runtime::launch(op(), call.args->out, &call, context);
+  return view;
+}
+
+Plan plan_call(AttentionCall& call, std::span<const PlanRequest> requests, const Context& context) {
+  PlanConfig config = plan_config(*call.args, call.dims);
+  call.config = &config;
+  call.requests = requests;
+  call.step = AttentionCall::kConfigure;
+  runtime::launch(op(), call.args->out, &call, context);
+  return make_plan(config, requests);
+}
+
+int64_t measure(AttentionCall& call, const Context& context) {
+  call.step = AttentionCall::kMeasure;
+  runtime::launch(op(), call.args->out, &call, context);
+  return call.workspace_bytes;
+}
+
+// Uploads to or runs in the caller's workspace, which must be large enough.
+void use_workspace(AttentionCall& call, AttentionCall::Step step, const TensorView& workspace, const Context& context) {
+  if (call.workspace_bytes > workspace.num_elements())
+    fail("batch_attention", "workspace",
+         "has " + std::to_string(workspace.num_elements()) + " bytes, expected " +
+             std::to_string(call.workspace_bytes) + " or more");
+  call.workspace = workspace.data;
+  call.workspace_bytes = workspace.num_elements();
+  call.step = step;
+  runtime::launch(op(), call.args->out, &call, context);
+}
+
+// With the caller's workspace or a block of its own.
+void run_with(AttentionCall& call, const Context& context) {
+  const AttentionArgs& args = *call.args;
+  const int64_t bytes = measure(call, context);
+  if (args.workspace.defined()) return use_workspace(call, AttentionCall::kRun, args.workspace, context);
+  if (args.q.device_type != DeviceType::kCpu) {  // the row allocates on its stream
+    call.made = nullptr;
+    call.step = AttentionCall::kRun;
+    return runtime::launch(op(), args.out, &call, context);
+  }
+  const std::unique_ptr<uint8_t[]> own(new uint8_t[size_t(bytes)]);  // a kernel reads nothing that it did not write
+  use_workspace(call, AttentionCall::kRun, view_of(own.get(), {bytes}), context);
+}
+
+void same(int64_t got, int64_t planned, std::string_view name) {
+  require(got == planned, "batch_attention", name, got, std::to_string(planned) + ", as planned");
+}
+
+// The plan was made for these options and sizes.
+void check_config(const PlanView& plan, const AttentionArgs& args, const AttentionDims& dims) {
+  const PlanConfig is = plan.header.config, want = plan_config(args, dims);
+  same(want.num_qo_heads, is.num_qo_heads, "num_qo_heads");
+  same(want.num_kv_heads, is.num_kv_heads, "num_kv_heads");
+  same(want.causal, is.causal, "causal");
+  same(want.window_left, is.window_left, "window_left");
+  same(want.fixed_split_len, is.fixed_split_len, "fixed_split_len");
+  same(dims.batch_size, plan.header.batch_size, "batch_size");
+  if (plan.header.on_device != 0) check_rows(args, dims);
+  if (plan.header.on_device != 0)
+    return require(dims.total_q <= plan.header.total_q, "batch_attention", "total_q", dims.total_q,
+                   std::to_string(plan.header.total_q) + " or less, as planned");
+  require(dims.total_q >= plan.header.total_q, "batch_attention", "total_q", dims.total_q,
+          std::to_string(plan.header.total_q) + " or more, as planned");
+}
+
+// And for these lengths.
+void check_lengths(const PlanView& plan, std::span<const PlanRequest> requests) {
+  for (size_t b = 0; b < requests.size(); ++b) {
+    const PlanRequest &got = requests[b], &planned = plan.requests()[b];
+    const std::string who = "of request " + std::to_string(b);
+    same(got.qo_begin, planned.qo_begin, "qo_indptr " + who);
+    same(got.qo_len, planned.qo_len, "qo_len " + who);
+    same(got.kv_len, planned.kv_len, "kv_len " + who);
+  }
+}
+
+}  // namespace
+
+void BatchAttention::plan(const AttentionArgs& args, AttentionEntry entry) { adopt(args, entry, nullptr); }
+
+void BatchAttention::set_plan(const Plan& plan, const AttentionArgs& args, AttentionEntry entry) {
+  verify(plan.view());
+  adopt(args, entry, &plan);
+}
+
+void BatchAttention::plan_on_device(const AttentionArgs& args, AttentionEntry entry) {
+  AttentionArgs a = args;
+  AttentionCall call;
+  call.dims = checked(a, entry);
+  call.args = &a;
+  const PlanView view = shape_of(call, context_);
+  call.plan = &view;
+  workspace_bytes_ = max_workspace_bytes_ = measure(call, context_);
+  plan_bytes_ = call.plan_bytes;
+  uploaded_to_ = nullptr;
+  made_ = {};
+  plan_ = {view.header, {}};
+  entry_ = entry;
+}
+
+void BatchAttention::keep_plan_in(const TensorView& memory) {
+  require(memory.num_elements() >= plan_bytes_, "batch_attention", "memory of the plan", memory.num_elements(),
+          std::to_string(plan_bytes_) + " bytes or more");
+  if (!made_.memory.defined()) workspace_bytes_ = max_workspace_bytes_ = workspace_bytes_ - plan_bytes_;
+  made_ = {.memory = memory};
+}
+
+void BatchAttention::adopt(const AttentionArgs& args, AttentionEntry entry, const Plan* saved) {
+  AttentionArgs a = args;
+  std::vector<PlanRequest> requests;
+  AttentionCall call;
+  call.dims = prepare(a, entry, requests, context_);
+  call.args = &a;
+  Plan made = saved != nullptr ? *saved : plan_call(call, requests, context_);
+  PlanView view = made.view();
+  check_config(view, a, call.dims);
+  check_lengths(view, requests);
+  call.plan = &view;
+  workspace_bytes_ = measure(call, context_);
+  uploaded_to_ = nullptr;
+  if (a.workspace.defined() && a.workspace.num_elements() >= workspace_bytes_) {
+    use_workspace(call, AttentionCall::kUpload, a.workspace, context_);
+    uploaded_to_ = a.workspace.data;
+  }
+  view.header.num_slots = max_slots(view.header.config.num_workers);
+  max_workspace_bytes_ = measure(call, context_);
+  plan_ = std::move(made);
+  entry_ = entry;
+}
+
+void BatchAttention::run(const AttentionArgs& args, const VariantCode* variant) const {
+  const bool resident = uploaded_to_ != nullptr && args.workspace.data == uploaded_to_;
+  run_planned(plan_.view(), args, entry_, context_, {resident, &made_, variant});
+}
+
+void run_planned(const PlanView& plan, const AttentionArgs& args, AttentionEntry entry, const Context& context,
+                 const PlannedRun& how) {
+  AttentionArgs a = args;
+  AttentionCall call;
+  call.dims = checked(a, entry);
+  call.args = &a;
+  call.variant = how.variant;
+  call.made = how.made;
+  check_config(plan, a, call.dims);
+  if (a.q.device_type == DeviceType::kCpu) check_lengths(plan, requests_of(a, call.dims, entry));
+  if (plan.header.num_items == 0) return;
+  call.plan = &plan;
+  call.resident = how.resident;
+  if (a.workspace.defined() || a.q.device_type != DeviceType::kCpu) return run_with(call, context);
+  measure(call, context);
+  use_workspace(call, AttentionCall::kRun, a.workspace, context);
+}
+
+int64_t workspace_bytes_of(const PlanView& plan, const AttentionArgs& args, AttentionEntry entry,
+                           const Context& context) {
+  AttentionArgs a = args;
+  std::vector<PlanRequest> requests;
+  AttentionCall call;
+  call.dims = prepare(a, entry, requests);
+  call.args = &a;
+  call.plan = &plan;
+  return measure(call, context);
+}
+
+}  // namespace attention
+
+namespace {
+
+using attention::AttentionCall;
+
+void plan_and_run(const AttentionArgs& given, AttentionEntry entry, const attention::VariantCode* variant,
+                  const Context& context) {
+  AttentionArgs args = given;
+  AttentionCall call;
+  call.variant = variant;
+  call.dims = attention::checked(args, entry);
+  call.args = &args;
+  if (attention::plans_on_device(call, context)) {
+    if (call.dims.total_q == 0 || call.dims.batch_size == 0) return;
+    const attention::PlanView view = attention::shape_of(call, context);
+    call.plan = &view;
+    return attention::run_with(call, context);
+  }
+  const std::vector<attention::PlanRequest> requests =
+      attention::requests_of(attention::HostLengths(args, context).args, call.dims, entry);
+  const attention::Plan plan = attention::plan_call(call, requests, context);
+  if (plan.header.num_items == 0) return;
+  const attention::PlanView view = plan.view();
+  call.plan = &view;
+  attention::run_with(call, context);
+}
+
+}  // namespace
+
+void run_attention(const AttentionArgs& args, AttentionEntry entry, const Context& context) {
+  plan_and_run(args, entry, nullptr, context);
+}
+
+void attention::run_variant(const AttentionArgs& args, const VariantCode& variant, const Context& context) {
+  plan_and_run(args, AttentionEntry::kBatchAttention, &variant, context);
+}
+
+}  // namespace fulmen
