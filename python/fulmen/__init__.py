@@ -93,7 +93,7 @@ from .sampling import (
     top_p_sampling_from_probs,
 )
 from .sparse import BlockSparseAttentionWrapper, VariableBlockSparseAttentionWrapper
-from .topk import TopKTieBreak, top_k
+from .topk import TopKTieBreak, top_k, top_k_page_table_transform, top_k_ragged_transform
 from .utils import next_positive_power_of_2
 from .xqa import xqa, xqa_mla
 

@@ -40,7 +40,7 @@ TokenMatrix matrix_of(const TensorView& t) { return {t.data, t.strides[0], int32
 runtime::Refusal Sample::refuses(const Args& a) { return refuses_tokens(a.out.shape[0], a.input.shape[1]); }
 
 Work<sample::Key, sample::Params> Sample::work(const Args& a, const Device& device) {
-  const TeamShape s = team_for(device, a.out.shape[0], a.input.shape[1], {&a.input}, true);
+  const TeamShape s = team_for(device, a.out.shape[0], a.input.shape[1], {&a.input}, false);
   return {.key = s.key(a.input.dtype, a.values == TokenValues::kLogits),
           .params = {.input = matrix_of(a.input),
                      .num_rows = a.input.shape[0],
@@ -56,7 +56,7 @@ Work<sample::Key, sample::Params> Sample::work(const Args& a, const Device& devi
           .persistent = false};
 }
 
-std::vector<TokenKey> Sample::common_keys() { return token_keys({false, true}); }
+std::vector<TokenKey> Sample::common_keys() { return token_keys({false, true}, false); }
 
 runtime::Refusal FilterTokens::refuses(const Args& a) { return refuses_tokens(a.out.shape[0], a.out.shape[1]); }
 
@@ -105,6 +105,34 @@ Work<top_k::Key, top_k::Params> TopK::work(const Args& a, const Device& device) 
 }
 
 std::vector<TokenKey> TopK::common_keys() { return token_keys({false}); }
+
+runtime::Refusal TopKTransform::refuses(const Args& a) { return refuses_tokens(a.input.shape[0], a.input.shape[1]); }
+
+Work<top_k_transform::Key, top_k_transform::Params> TopKTransform::work(const Args& a, const Device& device) {
+  TeamShape s = team_for(device, a.input.shape[0], a.input.shape[1], {&a.input});
+  if (a.row_starts.defined()) s.vec = 1;  // windows start anywhere
+  const TensorView& pages = a.page_table;
+  return {.key = s.key(a.input.dtype, false),
+          .params = {.input = matrix_of(a.input),
+                     .lengths = row_ids_of(a.lengths, 0),
+                     .row_starts = row_ids_of(a.row_starts, 0),
+                     .row_to_batch = row_ids_of(a.row_to_batch, 0),
+                     .page_starts = row_ids_of(a.page_starts, 0),
+                     .offsets = row_ids_of(a.offsets, 0),
+                     .page_table = ids_of(pages),
+                     .page_stride = pages.defined() ? pages.strides[0] : 0,
+                     .batch_size = pages.defined() ? pages.shape[0] : 0,
+                     .max_pages = pages.defined() ? pages.shape[1] : 0,
+                     .page_size = a.page_size,
+                     .out = output_of(a.out),
+                     .places = a.places.defined() ? output_of(a.places) : TokenOutput{nullptr, 0, false},
+                     .k = int32_t(a.out.shape[1]),
+                     .large_index = a.tie_break == TieBreak::kLargeIndex},
+          .shape = s.launch(a.input.shape[0]),
+          .persistent = false};
+}
+
+std::vector<TokenKey> TopKTransform::common_keys() { return token_keys({false}); }
 
 runtime::Refusal ChainSpeculativeSampling::refuses(const Args& a) {
   if (a.out.shape[1] > 0x7fffffff) return "more than 2147483646 drafted tokens";

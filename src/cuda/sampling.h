@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// sample, token_filter, softmax, top_k, chain_speculative_sampling.
+// sample, token_filter, softmax, top_k, top_k_transform, chain_speculative_sampling.
 #pragma once
 #include <fulmen/cuda/chain_speculative_sampling.h>
 #include <fulmen/cuda/sample.h>
 #include <fulmen/cuda/softmax.h>
 #include <fulmen/cuda/token_filter.h>
 #include <fulmen/cuda/top_k.h>
+#include <fulmen/cuda/top_k_transform.h>
 #include <fulmen/ops/chain_speculative_sampling.h>
 #include <fulmen/ops/sample.h>
 #include <fulmen/ops/softmax.h>
 #include <fulmen/ops/token_filter.h>
 #include <fulmen/ops/top_k.h>
+#include <fulmen/ops/top_k_transform.h>
 
 #include "src/cuda/op.h"
 
@@ -55,6 +57,17 @@ struct TopK {
   using Params = top_k::Params;
   static constexpr const char* kName = "top_k";
   static const TensorView& where(const Args& a) { return a.values; }
+  static runtime::Refusal refuses(const Args& a);
+  static Work<Key, Params> work(const Args& a, const Device& device);
+  static std::vector<Key> common_keys();
+};
+
+struct TopKTransform {
+  using Args = TopKTransformArgs;
+  using Key = top_k_transform::Key;
+  using Params = top_k_transform::Params;
+  static constexpr const char* kName = "top_k_transform";
+  static const TensorView& where(const Args& a) { return a.out; }
   static runtime::Refusal refuses(const Args& a);
   static Work<Key, Params> work(const Args& a, const Device& device);
   static std::vector<Key> common_keys();

@@ -42,7 +42,7 @@ struct Table {
 using All = Table<RmsNorm, FusedAddRmsNorm, LayerNorm, ActAndMul, Rope, RopeQuantizeFp8, RopeAppendPagedKvCache,
                   AppendPagedKvCache, AppendPagedMlaKvCache, MergeState, MergeStates, PerTensorQuantFp8,
                   PerTokenGroupQuantFp8, PackBits, SegmentPackBits, GetBatchIndicesPositions, GetSeqLens, Elementwise,
-                  Sample, FilterTokens, Softmax, TopK, ChainSpeculativeSampling, Attention>;
+                  Sample, FilterTokens, Softmax, TopK, TopKTransform, ChainSpeculativeSampling, Attention>;
 
 }  // namespace
 

@@ -8,7 +8,7 @@
 namespace fulmen::cuda {
 namespace {
 
-constexpr int64_t kSliceBytes = 72 << 10;  // two CTAs of this and what is beside it fit an SM of 228 KB
+constexpr int64_t kSliceBytes = 68 << 10;  // two CTAs of this and what is beside it fit an SM of 228 KB
 constexpr int64_t kShortRow = 4096;
 
 // Whether what is compiled for the device may use clusters.
@@ -26,21 +26,19 @@ bool aligned(const TensorView& t) {
 }  // namespace
 
 TeamShape team_for(const Device& device, int64_t num_rows, int64_t n, std::initializer_list<const TensorView*> tensors,
-                   bool streams) {
+                   bool keeps) {
   const int32_t element_bytes = tensors.size() == 0 ? 4 : size_of((*tensors.begin())->dtype);
   TeamShape s{.threads = n <= kShortRow ? 128 : 512};
-  if (tensors.size() > 0 && std::all_of(tensors.begin(), tensors.end(), [](auto* t) { return aligned(*t); }))
+  if (tensors.size() > 0 && n % 4 == 0 &&
+      std::all_of(tensors.begin(), tensors.end(), [](auto* t) { return aligned(*t); }))
     s.vec = 16 / element_bytes;
   const auto bytes = [&](int32_t size) { return TokenLayout::bytes(int32_t(n), size, element_bytes, true); };
-  // Enough rows to fill the device with one CTA each: no barriers between CTAs, at the price of a second read for some
-  // filters.
-  const bool stream = streams && n > kShortRow && num_rows * 5 >= int64_t(device.num_sms) * 2;
-  if (has_clusters(device) && n > kShortRow && !stream) {
-    while (s.size < kMaxTeam && bytes(s.size) - TokenLayout::row(int32_t(n)) > kSliceBytes) s.size *= 2;
+  if (has_clusters(device) && n > kShortRow) {
+    while (keeps && s.size < kMaxTeam && bytes(s.size) - TokenLayout::row(int32_t(n)) > kSliceBytes) s.size *= 2;
     // few rows: more SMs read each
     while (s.size < kMaxTeam && num_rows * s.size * 2 <= device.num_sms && n / s.size > 2 * kShortRow) s.size *= 2;
   }
-  s.resident = !stream && bytes(s.size) <= device.max_shared_bytes;
+  s.resident = keeps && bytes(s.size) <= device.max_shared_bytes;
   s.shared_bytes = int32_t(TokenLayout::bytes(int32_t(n), s.size, element_bytes, s.resident));
   return s;
 }
@@ -51,12 +49,12 @@ std::string refuses_tokens(int64_t num_rows, int64_t n) {
   return num_rows > 0x7fffffff / kMaxTeam ? "more than 268435455 rows" : "";
 }
 
-std::vector<TokenKey> token_keys(std::initializer_list<bool> logits) {
+std::vector<TokenKey> token_keys(std::initializer_list<bool> logits, bool keeps) {
   std::vector<TokenKey> keys;
   for (DType t : {DType::kBF16, DType::kF16, DType::kF32})
     for (bool l : logits)
       for (bool cluster : {false, true})  // without clusters such rows exceed shared memory
-        keys.push_back({.x = t, .vec = 16 / size_of(t), .logits = l, .cluster = cluster, .resident = cluster});
+        keys.push_back({.x = t, .vec = 16 / size_of(t), .logits = l, .cluster = cluster, .resident = keeps && cluster});
   return keys;
 }
 

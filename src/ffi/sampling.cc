@@ -4,6 +4,7 @@
 #include <fulmen/ops/softmax.h>
 #include <fulmen/ops/token_filter.h>
 #include <fulmen/ops/top_k.h>
+#include <fulmen/ops/top_k_transform.h>
 
 #include "src/ffi/convert.h"
 
@@ -87,6 +88,24 @@ void top_k_(Tensor input, Tensor values, Tensor indices, bool sorted, bool large
         context_of(x));
 }
 
+void top_k_transform_(Tensor input, Tensor lengths, MaybeTensor row_starts, MaybeTensor page_table,
+                      MaybeTensor row_to_batch, MaybeTensor page_starts, MaybeTensor offsets, Tensor out,
+                      MaybeTensor places, int64_t page_size, bool large_index_first) {
+  const TensorView x = view(input);
+  top_k_transform({.input = x,
+                   .lengths = view(lengths),
+                   .row_starts = view(row_starts),
+                   .page_table = view(page_table),
+                   .row_to_batch = view(row_to_batch),
+                   .page_starts = view(page_starts),
+                   .offsets = view(offsets),
+                   .out = view(out),
+                   .places = view(places),
+                   .page_size = page_size,
+                   .tie_break = large_index_first ? TieBreak::kLargeIndex : TieBreak::kSmallIndex},
+                  context_of(x));
+}
+
 void chain_speculative_sampling_(Tensor draft_probs, Tensor draft_token_ids, Tensor target_probs, Tensor out,
                                  MaybeTensor accepted_num, MaybeTensor emitted_num, MaybeTensor status, int64_t seed,
                                  int64_t offset, MaybeTensor seed_arr, MaybeTensor offset_arr) {
@@ -115,6 +134,10 @@ FULMEN_FFI_EXPORT(token_filter,
 FULMEN_FFI_EXPORT(softmax, "logits, out, status, temperature, temperature_arr", "probabilities of each row of logits");
 FULMEN_FFI_EXPORT(top_k, "input, values, indices, sorted, large_index_first",
                   "the k largest values of each row and their indices");
+FULMEN_FFI_EXPORT(top_k_transform,
+                  "input, lengths, row_starts, page_table, row_to_batch, page_starts, offsets, out, places, page_size, "
+                  "large_index_first",
+                  "where a sparse attention finds the k best-scored tokens of each row's window");
 FULMEN_FFI_EXPORT(
     chain_speculative_sampling,
     "draft_probs, draft_token_ids, target_probs, out, accepted_num, emitted_num, status, seed, offset, seed_arr, "

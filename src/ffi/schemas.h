@@ -24,6 +24,7 @@
 #include <fulmen/ops/softmax.h>
 #include <fulmen/ops/token_filter.h>
 #include <fulmen/ops/top_k.h>
+#include <fulmen/ops/top_k_transform.h>
 
 #include <array>
 #include <utility>
@@ -54,6 +55,7 @@ inline constexpr std::array kSchemas{
     &kSoftmaxSchema,
     &kTokenFilterSchema,
     &kTopKSchema,
+    &kTopKTransformSchema,
 };
 
 // Attention's entry points differ in tensors; a schema each, in NHD.

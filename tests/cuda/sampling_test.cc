@@ -133,6 +133,7 @@ TEST_F(CudaSample, FollowsTheExactDistribution) {
   double worst = 0, sum = 0;
   int64_t num = 0, total = 0;
   const int64_t each = emulated() ? 300 : draws(20000);
+  int64_t config = 0;
   for (TokenValues values : kBoth)
     for (Shape shape : kShapes)
       for (int64_t vocab_size : {7, 300, 3000}) {
@@ -144,6 +145,7 @@ TEST_F(CudaSample, FollowsTheExactDistribution) {
               TokenFilter{.min_p = 0.1f}, TokenFilter{.top_k = 30, .top_p = 0.9f},
               TokenFilter{.top_k = 30, .top_p = 0.9f, .order = FilterOrder::kJoint},
               TokenFilter{.top_k = 30, .top_p = 0.95f, .min_p = 0.05f}}) {
+          if (emulated() && config++ % 11 != 0) continue;  // of every value, shape, size and filter some
           p.args.filter = f;
           p.args.random.seed = uint64_t(1000 + num);
           const double z = deviate(p, each, int32_t(num % 3));

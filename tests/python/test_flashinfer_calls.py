@@ -56,6 +56,11 @@ deterministic=True, generator=None, check_nan=False)
 sampling.top_p_renorm_probs(probs, top_p)
 sampling.top_k_renorm_probs(probs, top_k)
 sampling.top_k_mask_logits(logits, top_k)
+topk.top_k_page_table_transform(input, src_page_table, lengths, k, row_to_batch=None, deterministic=False, \
+tie_break=0, dsa_graph_safe=False, row_starts=None, page_table_row_starts=None, page_size=1, out=None, \
+out_raw_indices=None)
+topk.top_k_ragged_transform(input, offsets, lengths, k, deterministic=False, tie_break=0, dsa_graph_safe=False, \
+row_starts=None)
 sampling.chain_speculative_sampling(draft_probs, draft_token_ids, target_probs, maybe_output_accepted_token_num=None, \
 maybe_output_emitted_draft_token_num=None, deterministic=True, generator=None)
 decode.single_decode_with_kv_cache(q, k, v, kv_layout='NHD', pos_encoding_mode='NONE', use_tensor_cores=False, \

@@ -166,6 +166,32 @@ def test_top_k(xp, rng):
     assert (np.take_along_axis(f64(x), f64(indices).astype(int), -1) == expected).all()
 
 
+def places_of_top_k(scores, start, length, k):
+    window = scores[start:start + length]
+    return np.sort(np.argsort(-window, kind="stable")[:k])
+
+
+def test_top_k_transforms(xp, rng):
+    scores = rng.permutation(800).reshape(4, 200)
+    lengths, starts, batches = np.array([200, 5, 60, 0]), np.array([0, 10, 140, 3]), np.array([1, 0, 1, 0])
+    table = rng.integers(0, 1000, (2, 30))
+    x, ids = xp.array(scores, "float32"), lambda a: xp.array(a, "int32")  # noqa: E731
+    raw = xp.empty((4, 16), "int32")
+    out = fulmen.top_k_page_table_transform(
+        x, ids(table), ids(lengths), 16, ids(batches), row_starts=ids(starts), page_size=8, out_raw_indices=raw)
+    ragged = fulmen.top_k_ragged_transform(x, ids(batches * 1000), ids(lengths), 16)
+    assert dtype_name(out) == "int32" and xp.owns(out)
+    for row in range(4):
+        places = places_of_top_k(scores[row], starts[row], lengths[row], 16)
+        rest = np.full(16 - len(places), -1)
+        assert (f64(raw)[row] == np.append(places, rest)).all()
+        slots = table[batches[row]][places // 8] * 8 + places % 8
+        assert (f64(out)[row] == np.append(slots, rest)).all()
+        places = places_of_top_k(scores[row], 0, lengths[row], 16)
+        rest = np.full(16 - len(places), -1)
+        assert (f64(ragged)[row] == np.append(places + batches[row] * 1000, rest)).all()
+
+
 def test_chain_speculative_sampling(xp, rng):
     b, n, v = 3, 2, 8
     draft, target = np.zeros((b, n, v)), np.zeros((b, n + 1, v))

@@ -193,6 +193,37 @@ def test_cuda_graph_replays_with_changed_inputs(name):
         same_bits(result, function(*copied(changed)))
 
 
+def sampled(probs, seed, offset):
+    return fulmen.top_k_top_p_sampling_from_probs(probs, 40, 0.95, seed=seed, offset=offset)
+
+
+@needs_cuda
+@pytest.mark.parametrize("num_seeds", [1, 6])
+def test_graph_replay_advances_with_seeds_and_offsets_on_the_device(num_seeds):
+    """Replays draw what eager calls with the tensors' numbers draw, and new numbers give new tokens."""
+    probs = torch.softmax(torch.randn(6, 5000, device="cuda"), -1)
+    seed = torch.arange(num_seeds, device="cuda")
+    offset = torch.zeros(num_seeds, dtype=torch.int64, device="cuda")
+    with skips_without_kernel():
+        first = sampled(probs, seed, offset)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        tokens = sampled(probs, seed, offset)
+        offset += 1  # the graph itself says where the next replay draws
+    seen = []
+    for step in range(5):
+        graph.replay()
+        assert (tokens == sampled(probs, seed, torch.full_like(offset, step))).all()
+        seen.append(tokens.cpu())
+    assert (seen[0] == first.cpu()).all()
+    assert all((a != b).any() for a, b in zip(seen, seen[1:]))
+    seed += 100
+    offset.zero_()
+    graph.replay()
+    assert (tokens.cpu() != seen[0]).any()
+    assert (tokens == sampled(probs, seed, torch.zeros_like(offset))).all()
+
+
 @needs_cuda
 @NAMES
 def test_calls_do_not_wait_for_the_gpu(name):

@@ -286,6 +286,16 @@ def top_k(m):
 
 
 @case
+def top_k_transforms(m):
+    def call(x, table, lengths):
+        paged = fulmen.top_k_page_table_transform(x, table, lengths, 8, page_size=16)
+        return paged, fulmen.top_k_ragged_transform(x, lengths, lengths, 8)
+
+    table, lengths = np.arange(T * 20).reshape(T, 20), np.arange(T) * 30 + 3
+    return call, [m.normal((T, 300), "float32"), m.ints(table, "int32"), m.ints(lengths, "int32")]
+
+
+@case
 def chain_speculative_sampling(m):
     draft, target = probs(m)[:6].reshape(3, 2, 300), probs(m).reshape(3, 3, 300)
     call = lambda d, i, t: fulmen.chain_speculative_sampling(d, i, t, seed=1, offset=2)  # noqa: E731

@@ -47,15 +47,22 @@ inline void keep_top_k_with_nan(const float* x, int64_t n, int64_t k, TieBreak t
   s.list.n = k;
 }
 
+// s.list = the k largest of the row, in index order.
+template <class T>
+RowScan select_top_k(const T* x, int64_t n, int64_t k, TieBreak tie_break, RowScratch& s) {
+  const RowScan scan = scan_row(x, n, s);
+  if (scan.has_nan)
+    keep_top_k_with_nan(scan.x, n, k, tie_break, s);
+  else
+    keep_top_k(scan, n, k, tie_break, s);
+  return scan;
+}
+
 template <class T>
 void top_k_row(const T* x, int64_t n, const TopKArgs& a, int64_t row) {
   const int64_t k = a.values.shape[1];
   RowScratch& s = row_scratch(n);
-  const RowScan scan = scan_row(x, n, s);
-  if (scan.has_nan)
-    keep_top_k_with_nan(scan.x, n, k, a.tie_break, s);
-  else
-    keep_top_k(scan, n, k, a.tie_break, s);
+  const RowScan scan = select_top_k(x, n, k, a.tie_break, s);
   if (a.sorted) {
     const bool small = a.tie_break == TieBreak::kSmallIndex;
     std::sort(s.list.idx, s.list.idx + k, [v = scan.x, small](int32_t i, int32_t j) {

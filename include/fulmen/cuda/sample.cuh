@@ -5,7 +5,7 @@
 #include <fulmen/cuda/sample.h>
 #include <fulmen/cuda/ptx/dependent_launch.cuh>
 #include <fulmen/cuda/tile/token_draw.cuh>
-#include <fulmen/cuda/tile/token_filter_row.cuh>
+#include <fulmen/cuda/tile/token_short.cuh>
 
 namespace fulmen::cuda::sample {
 
@@ -21,13 +21,29 @@ struct Writer {
   }
 };
 
-// The leader draws among the first `len` entries of its sorted list.
+// The leader draws among the first `len` entries of its list.
 template <class Team, class Weight, class Write>
-__device__ __forceinline__ void draw_listed(Team& team, int32_t len, const Weight& weight, double u,
+__device__ __forceinline__ void draw_listed(Team& team, int32_t len, int32_t row_blocks, const Weight& weight, double u,
                                             const Write& write) {
-  uint64_t* list = TokenList<Team>::entries();
+  uint64_t *list = TokenList<Team>::entries(), *blocks = Team::template shared<uint64_t>(TokenLayout::kBlocks);
+  TokenControl& c = team.control();
+  const auto weigh = [&](uint64_t entry) { return weight(float_of(key_of_entry(entry))); };
+  uint64_t target = 0;
+  const bool many = len > 256;
+  if (many) {  // only those of one block are sorted
+    for (int32_t b = int32_t(threadIdx.x); b < row_blocks; b += Team::kThreads) blocks[b] = 0;
+    sync_cta();
+    for (int32_t i = int32_t(threadIdx.x); i < len; i += Team::kThreads)
+      atomic_add(reinterpret_cast<unsigned long long*>(blocks + place_of_entry(list[i]) / kTokenBlock),
+                 static_cast<unsigned long long>(fixed(weigh(list[i]))));
+    sync_cta();
+    const BlockGoal g = find_block(blocks, row_blocks, u);  // by every warp
+    target = g.goal;
+    len = TokenList<Team>::compact(
+        team, len, [&](uint64_t entry) { return int32_t(place_of_entry(entry) / kTokenBlock) == g.block; });
+  }
   for (int32_t i = int32_t(threadIdx.x); i < len; i += Team::kThreads)
-    list[i] = uint64_t(place_of_entry(list[i])) << 32 | bit_cast<uint32_t>(weight(float_of(key_of_entry(list[i]))));
+    list[i] = uint64_t(place_of_entry(list[i])) << 32 | bit_cast<uint32_t>(weigh(list[i]));
   sync_cta();
   TokenList<Team>::sort(len);
   const int32_t each = (len + Team::kThreads - 1) / Team::kThreads, first = int32_t(threadIdx.x) * each;
@@ -35,7 +51,7 @@ __device__ __forceinline__ void draw_listed(Team& team, int32_t len, const Weigh
   uint64_t sum = 0, total;
   for (int32_t i = first; i < math::min(len, first + each); ++i) sum += mass(i);
   sum = team.scan(sum, total);
-  const uint64_t target = target_of(u, total);
+  if (!many) target = target_of(u, total);
   for (int32_t i = first; i < math::min(len, first + each); ++i) {
     const uint64_t through = sum + mass(i);
     if (sum <= target && target < through) write(int64_t(list[i] >> 32));
@@ -43,79 +59,173 @@ __device__ __forceinline__ void draw_listed(Team& team, int32_t len, const Weigh
   }
 }
 
-// One CTA that reads the row from global memory: a bound on the k-th largest token from the row's first blocks is one
-// of the whole row, so that a small top_k needs a single read. False: the list could not hold what reaches the bound,
-// or the row is out of the ordinary.
-template <Key K, class Team>
-__device__ __forceinline__ bool list_stream(Team& team, const TokenSlice<K>& slice, TokenTop<K>& top,
-                                            const RowFilter& f) {
-  if (f.top_k > kMostListed || f.keeps_first() || (f.joint && f.top_p < 1)) return false;
-  const int64_t blocks = math::max(int64_t(16), f.top_k * slice.n / (1000 * kTokenBlock) + 1);
-  if (blocks * 4 > slice.num_blocks) return false;
-  TokenSlice<K> head = slice;
-  head.num_blocks = int32_t(blocks);
-  top.read(team, head);
-  const uint32_t low = math::max(top.bound(team, uint32_t(f.top_k)), least_key<K.logits>(0));
-  gather(team, slice, {low, kNanKey}, {low, kAllTies}, false, false, [](float) { return 0.0f; });
+// The leader's list of n <= kFew, in any order: what the filter keeps of it, and a draw among that. Instead of sorting,
+// each entry adds up what comes before it, by as many lanes as there are for it.
+inline constexpr int32_t kFew = 128;
+template <class Team, class Weight, class Write>
+__device__ __forceinline__ void sample_few(Team& team, int32_t n, const Weight& weight, double u, const Write& write) {
+  const RowFilter& f = RowFilter::shared<Team>();
+  TokenControl& c = team.control();
+  const uint64_t* list = TokenList<Team>::entries();
+  uint64_t* masses = TokenList<Team>::local();
+  if (threadIdx.x == 0) c.key = c.end = 0;
+  if (int32_t(threadIdx.x) < n) masses[threadIdx.x] = fixed(weight(float_of(key_of_entry(list[threadIdx.x]))));
   sync_cta();
-  const uint32_t n = team.control().list_count;
-  sync_cta();
-  if (n > 0 && n <= uint32_t(kTokenList)) {
-    TokenList<Team>::sort(int32_t(n));
-    top.key = key_of_entry(TokenList<Team>::entries()[0]);
-    if (top.key < kInfiniteKey) return true;
+  int32_t log_share = 5;
+  while (n << log_share > Team::kThreads) --log_share;
+  const int32_t share = 1 << log_share, i = int32_t(threadIdx.x) >> log_share, k0 = int32_t(threadIdx.x) & (share - 1);
+  const bool mine = i < n;
+  const bool speaks = mine && k0 == 0;
+  const uint64_t entry = mine ? list[i] : 0, mass = mine ? masses[i] : 0;
+  const auto sum_before = [&](const auto& before, uint32_t& rank) {
+    uint64_t sum = 0;
+    rank = 0;
+#pragma unroll 2
+    for (int32_t k = k0; k < n; k += share)
+      if (before(list[k])) sum += masses[k], ++rank;
+#pragma unroll 1
+    for (int32_t mask = 1; mask < share; mask *= 2) sum += shuffle_xor(sum, mask), rank += shuffle_xor(rank, mask);
+    return sum;
+  };
+  uint32_t rank;
+  const uint64_t before = sum_before([&](uint64_t e) { return e < entry; }, rank);
+  bool kept = mine && int64_t(rank) < f.top_k;
+  if (f.keep_ties) {
+    if (mine && (int64_t(rank) == f.top_k - 1 || int32_t(rank) == n - 1)) atomic_max(&c.key, key_of_entry(entry));
+    sync_cta();
+    kept = mine && key_of_entry(entry) >= c.key;
   }
-  clear_list(team);
-  top = {};
-  return false;
+  if (f.top_p < 1) {
+    const double goal = double(f.top_p) * mass_of(team.sum(speaks && kept ? mass : 0));
+    kept = kept && (rank == 0 || mass_of(before) < goal);
+    if (f.keep_ties) {
+      if (kept) atomic_max(&c.end, ~key_of_entry(entry));
+      sync_cta();
+      kept = mine && key_of_entry(entry) >= math::max(c.key, ~c.end);
+    }
+  }
+  if (f.min_p > 0) kept = kept && (rank == 0 || weight(float_of(key_of_entry(entry))) >= least_weight(f, weight));
+  const uint64_t total = team.sum(speaks && kept ? mass : 0);  // all have read the masses
+  if (speaks) masses[i] = kept ? mass : 0;
+  sync_cta();
+  const uint64_t target = target_of(u, total);
+  const uint64_t sum = sum_before([&](uint64_t e) { return place_of_entry(e) < place_of_entry(entry); }, rank);
+  if (speaks && kept && sum <= target && target < sum + mass) write(int64_t(place_of_entry(entry)));
+}
+
+// The leader's list holds all that can matter.
+template <Key K>
+__device__ __noinline__ void sample_listed(const Params& p) {
+  using Team = TokenTeam<K.threads, K.cluster>;
+  using Weight = TokenWeight<K.logits>;
+  Team team;
+  const RowFilter& f = RowFilter::shared<Team>();
+  TokenControl& c = team.control();
+  const int64_t row = c.row;
+  int32_t n = int32_t(c.list_count);
+  uint32_t top = 0;
+  for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads)
+    top = math::max(top, key_of_entry(TokenList<Team>::entries()[i]));
+  top = team.max(top);
+  const Writer write{p, row, judge<K.logits>(top, f.status)};
+  if (write.status == TokenStatus::kNan) {
+    if (threadIdx.x == 0) write(0);
+    return;
+  }
+  const Weight weight = Weight::of(float_of(top), f.inv_temperature);
+  const bool narrows = f.top_k < n && n > kFew, drops = f.min_p > 0 && !(f.top_p < 1);
+  const uint32_t low = narrows ? TokenList<Team>::bound(n, uint32_t(f.top_k)) : 0;
+  const float least = drops ? least_weight(f, weight) : 0;
+  if (narrows || drops)
+    n = TokenList<Team>::compact(team, n, [&](uint64_t entry) {
+      return key_of_entry(entry) >= low && weight(float_of(key_of_entry(entry))) >= least;
+    });
+  if (n <= kFew) return sample_few(team, n, weight, c.u, write);
+  if (threadIdx.x == 0) c.list_count = uint32_t(n);
+  int32_t len = n;
+  sync_cta();
+  if (f.top_k < n || f.top_p < 1) {
+    TokenList<Team>::sort(n);
+    len = kept_of_list(team, weight);
+  }
+  draw_listed(team, len, TokenLayout::num_blocks(p.input.n), weight, c.u, write);
+}
+
+// The draw after a search; on its own, so that it shares no registers with what comes before.
+template <Key K>
+__device__ __noinline__ void draw_searched(const Params& p) {
+  using Team = TokenTeam<K.threads, K.cluster>;
+  using Weight = TokenWeight<K.logits>;
+  using Search = TokenSearch<K, Weight>;
+  Team team;
+  const RowFilter& f = RowFilter::shared<Team>();
+  const Search& search = Search::shared();
+  const Weight weight = search.weight;
+  const TokenSlice<K> slice = search.slice;
+  draw_along(team, slice, KeptWeight<Weight>(weight, search.cut, least_weight(f, weight)), team.control().u,
+             Writer{p, team.control().row, judge<K.logits>(key_of(weight.top), f.status)});
+}
+
+// A filter that needs all of the row: finds what it keeps. False: the row has its token already.
+template <Key K>
+__device__ __noinline__ bool sample_searched(const Params& p, int64_t input_row) {
+  using Team = TokenTeam<K.threads, K.cluster>;
+  using Weight = TokenWeight<K.logits>;
+  using Search = TokenSearch<K, Weight>;
+  Team team;
+  const RowFilter& f = RowFilter::shared<Team>();
+  TokenTop<K> top;
+  {
+    const TokenSlice<K> slice(team, static_cast<const type_of<K.x>*>(p.input.data) + input_row * p.input.stride,
+                              p.input.n);
+    top.read(team, slice);
+    allow_successor();
+    const int32_t status = judge<K.logits>(top.key, f.status);
+    uint32_t first = 0;
+    const bool stops = status == TokenStatus::kNan || status == TokenStatus::kEmpty;
+    if (!stops && f.keeps_first()) first = first_of(team, slice, top.lane_key, top.key);
+    if (stops || f.keeps_first()) {
+      if (team.rank() == 0 && threadIdx.x == 0) Writer{p, team.control().row, status}(first);
+      return false;
+    }
+    begin_search<K>(slice, Weight::of(float_of(top.key), f.inv_temperature), top.key, f.keep_ties);
+  }
+  search_row<K, Team>(true);
+  return true;
 }
 
 template <Key K>
 __device__ __forceinline__ void run(const Params& p) {
   using X = type_of<K.x>;
   using Team = TokenTeam<K.threads, K.cluster>;
-  using Weight = TokenWeight<K.logits>;
   Team team;
   const int64_t row = int64_t(blockIdx.x / team.size());
-  const bool speaks = team.rank() == 0 && threadIdx.x == 0;
   wait_for_predecessor();
   const int64_t input_row = p.indices.ids.data == nullptr ? row : p.indices.of(row);
   if (input_row < 0 || input_row >= p.num_rows) {
-    if (speaks) Writer{p, row, TokenStatus::kBadParameter}(0);
+    if (team.rank() == 0 && threadIdx.x == 0) Writer{p, row, TokenStatus::kBadParameter}(0);
     return;
   }
   const TokenSlice<K> slice(team, static_cast<const X*>(p.input.data) + input_row * p.input.stride, p.input.n);
   slice.depart();
   RowFilter& f = RowFilter::shared<Team>();
-  if (threadIdx.x == 0) f = RowFilter::of(p.filter, K.logits ? p.temperature.of(row) : 1.0f, row, p.input.n);
+  if (threadIdx.x == 0) {
+    f = RowFilter::of(p.filter, K.logits ? p.temperature.of(row) : 1.0f, row, p.input.n);
+    team.control().row = row;
+  }
+  if (threadIdx.x == 32) team.control().u = random_of(p.random, row, 0, 0);
   clear_list(team);
   team.arrive();
   slice.arrive();
   team.wait();  // all CTAs of the team are there
-  TokenTop<K> top;
-  Kept kept{{}, false};
-  if constexpr (!K.cluster && !K.resident) kept.listed = list_stream<K>(team, slice, top, f);
-  if (!kept.listed) top.read(team, slice);
+  TokenShort<K> few{team, slice, false};
+  if (!few.serves(team, f, p.input.n) ||
+      !few.run(f.top_k, 1, float_of(least_key<K.logits>(0)), LeastValue<K.logits>(f))) {
+    if (sample_searched<K>(p, input_row)) draw_searched<K>(p);
+    return;
+  }
   allow_successor();
-
-  const Writer write{p, row, judge<K.logits>(top.key, f.status)};
-  if (write.status == TokenStatus::kNan || write.status == TokenStatus::kEmpty) {
-    if (speaks) write(0);
-    return;
-  }
-  if (f.keeps_first()) {
-    const uint32_t first = first_of(team, slice, top.lane_key, top.key);
-    if (speaks) write(first);
-    return;
-  }
-  const Weight weight = Weight::of(float_of(top.key), f.inv_temperature);
-  if (!kept.listed) kept = search_row<K>(team, slice, top, weight, true);
-  const double u = random_of(p.random, row, 0, 0);
-  if (kept.listed) {
-    if (team.rank() == 0) draw_listed(team, kept_of_list(team, weight), weight, u, write);
-    return;
-  }
-  draw_along(team, slice, KeptWeight<Weight>(weight, kept.cut, least_weight(f, weight)), u, write);
+  if (team.rank() == 0) sample_listed<K>(p);
 }
 
 }  // namespace fulmen::cuda::sample

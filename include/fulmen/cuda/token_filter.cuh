@@ -4,28 +4,44 @@
 #pragma once
 #include <fulmen/cuda/token_filter.h>
 #include <fulmen/cuda/ptx/dependent_launch.cuh>
-#include <fulmen/cuda/tile/token_filter_row.cuh>
+#include <fulmen/cuda/tile/token_short.cuh>
 #include <fulmen/cuda/tile/token_write.cuh>
 
 namespace fulmen::cuda::token_filter {
 
-// What the filter keeps, known to every CTA of the team.
-template <Key K, class Team, class Slice, class Weight>
-__device__ __forceinline__ TokenCut find_cut(Team& team, const Slice& slice, TokenTop<K>& top, const Weight& weight) {
+// What the filter keeps, as the search's cut, known to every CTA of the team.
+template <Key K>
+__device__ __forceinline__ void find_cut(uint32_t lane_key, uint32_t top_key) {
+  using Team = TokenTeam<K.threads, K.cluster>;
+  using List = TokenList<Team>;
+  using Search = TokenSearch<K, TokenWeight<K.logits>>;
   const RowFilter& f = RowFilter::shared<Team>();
-  if (f.keeps_first()) return {top.key, first_of(team, slice, top.lane_key, top.key) + 1};
-  const Kept kept = search_row<K>(team, slice, top, weight, false);
-  if (!kept.listed) return kept.cut;
+  Team team;
+  {
+    const TokenSlice<K> slice = Search::shared().slice;
+    if (f.keeps_first()) return Search::set_cut({top_key, first_of(team, slice, lane_key, top_key) + 1});
+    TokenShort<K> few{team, slice, false};
+    const bool lists = f.top_k != kAllTokens && few.counts(team, f.top_k) && few.serves(team, f, slice.n);
+    if (!lists || !few.run(f.top_k, 1, float_of(least_key<K.logits>(top_key)), {})) return search_row<K, Team>(false);
+  }
   TokenControl& c = team.control();
   if (team.rank() == 0) {
-    const uint64_t last = TokenList<Team>::entries()[kept_of_list(team, weight) - 1];
+    int32_t n = int32_t(c.list_count);
+    uint64_t last = List::nth(n, uint32_t(math::min(f.top_k, int64_t(n)))) | (f.keep_ties ? 0xffffffffu : 0);
+    if (f.top_p < 1) {
+      n = List::compact(team, n, [&](uint64_t entry) { return entry <= last; });
+      if (threadIdx.x == 0) c.list_count = uint32_t(n);
+      sync_cta();
+      List::sort(n);
+      last = List::entries()[kept_of_list(team, Search::shared().weight) - 1];
+    }
     if (threadIdx.x == 0) {
       team.tell_all(&c.key, key_of_entry(last));
       team.tell_all(&c.end, f.keep_ties ? kAllTies : place_of_entry(last) + 1);
     }
   }
   team.sync();
-  return {c.key, c.end};
+  Search::set_cut({c.key, c.end});
 }
 
 template <Key K>
@@ -36,27 +52,32 @@ __device__ __forceinline__ void run(const Params& p) {
   Team team;
   const int64_t row = int64_t(blockIdx.x / team.size());
   wait_for_predecessor();
-  const TokenSlice<K> slice(team, static_cast<const X*>(p.input.data) + row * p.input.stride, p.input.n);
+  using Search = TokenSearch<K, Weight>;
   X* out = static_cast<X*>(const_cast<void*>(p.out.data)) + row * p.out.stride;
-  slice.depart();
   RowFilter& f = RowFilter::shared<Team>();
-  if (threadIdx.x == 0) f = RowFilter::of(p.filter, 1, row, p.input.n);
-  clear_list(team);
-  team.arrive();
-  slice.arrive();
-  team.wait();
   TokenTop<K> top;
-  top.read(team, slice);
-  allow_successor();
-
-  const int32_t status = judge<K.logits>(top.key, f.status);
-  if (team.rank() == 0 && threadIdx.x == 0) p.status.set(row, status);
-  if (status == TokenStatus::kNan || status == TokenStatus::kEmpty) {
-    const float fill = status == TokenStatus::kNan ? bit_cast<float>(0x7fffffffu) : K.logits ? -kInfinity : 0.0f;
-    return write_row<K.vec>(slice, out, [&](float, int32_t) { return fill; });
+  {
+    const TokenSlice<K> slice(team, static_cast<const X*>(p.input.data) + row * p.input.stride, p.input.n);
+    slice.depart();
+    if (threadIdx.x == 0) f = RowFilter::of(p.filter, 1, row, p.input.n);
+    clear_list(team);
+    team.arrive();
+    slice.arrive();
+    team.wait();
+    top.read(team, slice);
+    allow_successor();
+    const int32_t status = judge<K.logits>(top.key, f.status);
+    if (team.rank() == 0 && threadIdx.x == 0) p.status.set(row, status);
+    if (status == TokenStatus::kNan || status == TokenStatus::kEmpty) {
+      const float fill = status == TokenStatus::kNan ? bit_cast<float>(0x7fffffffu) : K.logits ? -kInfinity : 0.0f;
+      return write_row<K.vec>(slice, out, [&](float, int32_t) { return fill; });
+    }
+    begin_search<K>(slice, Weight::of(float_of(top.key), f.inv_temperature), top.key, f.keep_ties);
   }
-  const Weight weight = Weight::of(float_of(top.key), f.inv_temperature);
-  const KeptWeight<Weight> kept(weight, find_cut<K>(team, slice, top, weight), least_weight(f, weight));
+  find_cut<K>(top.lane_key, top.key);
+  const TokenSlice<K> slice = Search::shared().slice;
+  const Weight weight = Search::shared().weight;
+  const KeptWeight<Weight> kept(weight, Search::shared().cut, least_weight(f, weight));
   if constexpr (K.logits) {
     write_row<K.vec>(slice, out, [&](float x, int32_t i) {
       return kept.least <= weight(x) && (x > kept.value || (x == kept.value && uint32_t(i) < kept.end)) ? x

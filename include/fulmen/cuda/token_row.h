@@ -2,7 +2,7 @@
 // What the kernels of sampling (sample, token_filter, softmax, top_k, chain_speculative_sampling) and the code that
 // launches them share. A team of CTAs (a cluster, or one CTA) owns a row of the vocabulary:
 //
-//   row:    block 0 | block 1 | … of kTokenBlock elements each; CTA r of C owns the r-th C-th part of the blocks
+//   row:    block 0 | block 1 | … of kTokenBlock elements each; CTA r of C owns blocks r, r + C, …
 //   CTA:    its part in shared memory (resident) or read again from global memory; warp w owns blocks w, w + W, …
 //   lane:   4 neighbouring elements of every 128
 //
@@ -15,8 +15,9 @@
 
 namespace fulmen::cuda {
 
-inline constexpr int32_t kTokenBlock = 512, kTokenBins = 2048, kTokenList = 2048, kTokenChunks = 2048, kMaxTeam = 8;
-inline constexpr int32_t kMaxTokenBlocks = 8192;  // a row has at most that many
+inline constexpr int32_t kTokenBlock = 512, kTokenBins = 2048, kMaxTeam = 8;
+inline constexpr int32_t kTokenList = 3072, kLocalList = 2048;  // tokens that the leader's list holds, and another's
+inline constexpr int32_t kMaxTokenBlocks = 8192;                // a row has at most that many
 
 struct TokenKey {
   DType x = DType::kF32;
@@ -39,8 +40,9 @@ FULMEN_FN constexpr int32_t min_ctas(const TokenKey& k) { return k.threads == 51
 
 // Bytes from the start of dynamic shared memory.
 struct TokenLayout {
-  static constexpr int32_t kControl = 0, kFilter = 256, kScan = 512, kBins = 1024, kTops = kBins + 4 * kTokenBins,
-                           kList = kTops + 4 * kTokenChunks, kBlocks = kList + 8 * kTokenList;
+  static constexpr int32_t kControl = 0, kFilter = 256, kSearch = 320, kScan = 512, kBins = 1024,
+                           kSums = kBins + 4 * kTokenBins, kList = kSums + 4 * kTokenBins,
+                           kBlocks = kList + 8 * kTokenList;
   FULMEN_FN static constexpr int32_t num_blocks(int32_t n) { return (n + kTokenBlock - 1) / kTokenBlock; }
   FULMEN_FN static constexpr int32_t row(int32_t n) { return kBlocks + (num_blocks(n) * 8 + 15) / 16 * 16; }
   // A CTA's part of the row.

@@ -24,6 +24,7 @@
 #include <fulmen/ops/segment_packbits.h>
 #include <fulmen/ops/softmax.h>
 #include <fulmen/ops/top_k.h>
+#include <fulmen/ops/top_k_transform.h>
 #include <fulmen/runtime/thread_pool.h>
 
 namespace fulmen::cpu {
@@ -56,6 +57,7 @@ void launch(const SegmentPackBitsArgs& args, const Context& context);
 void launch(const SoftmaxArgs& args, const Context& context);
 void launch(const TokenFilterArgs& args, const Context& context);
 void launch(const TopKArgs& args, const Context& context);
+void launch(const TopKTransformArgs& args, const Context& context);
 }  // namespace FULMEN_CPU_NS
 
 }  // namespace fulmen::cpu

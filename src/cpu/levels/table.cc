@@ -48,6 +48,7 @@ void append_rows(std::vector<runtime::KernelRow>& rows) {
                               row<SoftmaxArgs>("softmax"),
                               row<TokenFilterArgs>("token_filter"),
                               row<TopKArgs>("top_k"),
+                              row<TopKTransformArgs>("top_k_transform"),
                           });
 }
 

@@ -72,6 +72,17 @@ __device__ __forceinline__ uint32_t load_remote(const uint32_t* p, uint32_t rank
     x = *p;
   return x;
 }
+// 16 bytes at once: what is far is read in packets.
+__device__ __forceinline__ void load_remote_4(const uint32_t* p, uint32_t rank, uint32_t (&x)[4]) {
+  if constexpr (kArch >= 90) {
+    asm volatile("ld.shared::cluster.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+                 : "r"(remote_address(p, rank))
+                 : "memory");
+  } else {
+    for (int32_t i = 0; i < 4; ++i) x[i] = p[i];
+  }
+}
 __device__ __forceinline__ uint32_t atomic_add_remote(uint32_t* p, uint32_t rank, uint32_t x) {
   uint32_t before;
   if constexpr (kArch >= 90)

@@ -37,32 +37,33 @@ __device__ __forceinline__ void walk_block(const Slice& slice, int32_t block, co
   const int32_t step = reaching != 0 ? first_bit(reaching) : present != 0 ? last_bit(present) : 0;
   const int32_t i = slice.at(block, step);
   slice.fetch(block, step, v);
-  uint64_t w[4], mine = 0;
+  uint64_t mine = 0;
 #pragma unroll
-  for (int32_t j = 0; j < 4; ++j) mine += w[j] = fixed(weight(v[j], i + j));
+  for (int32_t j = 0; j < 4; ++j) mine += fixed(weight(v[j], i + j));
   uint64_t sum = shuffle_from(before, step) + scan_warp(mine, all);
   const uint32_t chosen = ballot(mine > 0 && sum + mine > goal), some = ballot(mine > 0);
   if (warp_lane() != (chosen != 0 ? first_bit(chosen) : some != 0 ? last_bit(some) : 0)) return;
   int32_t token = 0;
 #pragma unroll
   for (int32_t j = 0; j < 4; ++j) {
-    if (w[j] == 0 || (chosen != 0 && sum > goal)) continue;
-    token = i + j, sum += w[j];
+    const uint64_t w = fixed(weight(v[j], i + j));
+    if (w == 0 || (chosen != 0 && sum > goal)) continue;
+    token = i + j, sum += w;
   }
   write(token);
 }
 
-// After sum_blocks of the same weight: write(token) by one thread of the team. The first warp of each CTA finds the
-// block; that of the CTA that owns it walks along it.
-template <class Team, class Slice, class Weight, class Write>
-__device__ __forceinline__ void draw_along(Team&, const Slice& slice, const Weight& weight, double u,
-                                           const Write& write) {
-  if (warp_index() != 0) return;
-  const uint64_t* blocks = Team::template shared<uint64_t>(TokenLayout::kBlocks);
-  const int32_t each = (slice.row_blocks + 31) / 32;
-  const int32_t first = warp_lane() * each, last = math::min(slice.row_blocks, first + each);
+// The block in which the running sum of the blocks' masses exceeds u times their total, and by how much the sum before
+// it falls short of that. A warp calls.
+struct BlockGoal {
+  int32_t block;
+  uint64_t goal;
+};
+__device__ __forceinline__ BlockGoal find_block(const uint64_t* blocks, int32_t num, double u) {
+  const int32_t each = (num + 31) / 32;
+  const int32_t first = warp_lane() * each, last = math::min(num, first + each);
   uint64_t mine = 0, total;
-#pragma unroll 4
+#pragma unroll 1
   for (int32_t b = first; b < last; ++b) mine += blocks[b];
   uint64_t before = scan_warp(mine, total);
   const uint64_t target = target_of(u, total);
@@ -71,10 +72,18 @@ __device__ __forceinline__ void draw_along(Team&, const Slice& slice, const Weig
   if (uint32_t(warp_lane()) == owner) {
     for (; before + blocks[block] <= target; ++block) before += blocks[block];
   }
-  block = shuffle_from(block, int32_t(owner)) - slice.first_block;
-  const uint64_t goal = target - shuffle_from(before, int32_t(owner));
-  if (block < 0 || block >= slice.num_blocks) return;
-  walk_block(slice, block, weight, goal, write);
+  return {shuffle_from(block, int32_t(owner)), target - shuffle_from(before, int32_t(owner))};
+}
+
+// After sum_blocks of the same weight: write(token) by one thread of the team. The first warp of each CTA finds the
+// block; that of the CTA that owns it walks along it.
+template <class Team, class Slice, class Weight, class Write>
+__device__ __forceinline__ void draw_along(Team&, const Slice& slice, const Weight& weight, double u,
+                                           const Write& write) {
+  if (warp_index() != 0) return;
+  BlockGoal g = find_block(Team::template shared<uint64_t>(TokenLayout::kBlocks), slice.row_blocks, u);
+  g.block = slice.of_slice(g.block);
+  if (g.block >= 0) walk_block(slice, g.block, weight, g.goal, write);
 }
 
 }  // namespace fulmen::cuda

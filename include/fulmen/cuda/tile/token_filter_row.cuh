@@ -6,7 +6,6 @@
 namespace fulmen::cuda {
 
 inline constexpr int64_t kAllTokens = 0x7fffffffffffffff;  // TokenFilter::kAll
-inline constexpr int64_t kMostListed = 1200;               // the k for which a bound's tokens usually fit into the list
 
 struct RowFilter {
   int64_t top_k = kAllTokens;
@@ -64,8 +63,8 @@ __device__ __forceinline__ float least_weight(const RowFilter& f, const Weight& 
   return double(rounded) < bound ? bit_cast<float>(bit_cast<uint32_t>(rounded) + 1) : rounded;
 }
 
-// The leader's sorted list of n: how many of its first entries the filter keeps. It holds all that top_k keeps;
-// control().total: of the whole row, for a joint filter. Every thread of the leader calls.
+// The leader's sorted list: how many of its first entries the filter keeps. It holds all that top_k keeps, or all of
+// the row. Every thread of the leader calls.
 template <class Team, class Weight>
 __device__ __forceinline__ int32_t kept_of_list(Team& team, const Weight& weight) {
   const RowFilter& f = RowFilter::shared<Team>();
@@ -85,7 +84,7 @@ __device__ __forceinline__ int32_t kept_of_list(Team& team, const Weight& weight
     uint64_t sum = 0, total;
     for (int32_t i = first; i < math::min(len, first + each); ++i) sum += mass(i);
     sum = team.scan(sum, total);
-    const double goal = double(f.top_p) * mass_of(f.joint ? team.control().total : total);
+    const double goal = double(f.top_p) * mass_of(total);
     uint32_t num = 0;
     for (int32_t i = first; i < math::min(len, first + each); ++i) {
       num += i == 0 || mass_of(sum) < goal;
@@ -103,58 +102,52 @@ __device__ __forceinline__ int32_t kept_of_list(Team& team, const Weight& weight
   return len;
 }
 
-template <class Team>
-struct FilterGoal {
-  __device__ __forceinline__ double operator()(bool by_mass) const {
-    const RowFilter& f = RowFilter::shared<Team>();
-    return by_mass ? double(f.top_p) * mass_of(Team::control().total) : double(f.top_k);
-  }
-};
+// Begins the search of a row for what top_k and top_p keep.
+template <TokenKey K, class Weight>
+__device__ __forceinline__ void begin_search(const TokenSlice<K>& slice, const Weight& weight, uint32_t top_key,
+                                             bool keep_ties) {
+  TokenSearch<K, Weight>::begin(slice, weight, keep_ties, false, least_key<K.logits>(top_key), top_key);
+  sync_cta();
+}
 
-struct Kept {
-  TokenCut cut;
-  bool listed;  // the leader's sorted list holds all tokens that can matter; the cut says nothing
-};
-
-// Finds what top_k and top_p keep; min_p is left to KeptWeight. Every CTA of the team calls. Afterwards either the
-// leader goes on with kept_of_list; or the cut is known to all and, where `sums`, control().total and the blocks' sums
-// are of what is kept.
-template <TokenKey K, class Team, class Slice, class Weight>
-__device__ __forceinline__ Kept search_row(Team& team, const Slice& slice, TokenTop<K>& top, const Weight& weight,
-                                           bool sums) {
+// What top_k and top_p keep, as the search's cut; min_p is left to KeptWeight. Every CTA of the team calls. Where
+// `sums`, the blocks' sums are of what is kept. The slice and its weights are the search's, as registers are short.
+template <TokenKey K, class Team>
+__device__ __noinline__ void search_row(bool sums) {
+  using Weight = TokenWeight<K.logits>;
+  using Search = TokenSearch<K, Weight>;
   const RowFilter& f = RowFilter::shared<Team>();
-  using Search = TokenSearch<K, Slice, Weight, FilterGoal<Team>>;
-  Search search{team, slice, weight, {}, f.keep_ties, false, {least_key<K.logits>(top.key), kAllTies}};
-  bool may_list = f.top_k <= kMostListed || slice.n <= kTokenList;
+  Search& search = Search::shared();
   // one after the other: (1) the row's mass, (2) top_k, (3) the mass of that, (4) top_p, (5) the mass of what is kept
 #pragma unroll 1
   for (int32_t step = 1; step <= 5; ++step) {
     const bool by_count = f.top_k != kAllTokens, by_mass = f.top_p < 1, row_mass = by_mass && (f.joint || !by_count);
     if (step == 2 || step == 4) {
-      search.by_mass = step == 4;
-      if (search.by_mass ? !by_mass : !by_count) continue;
-      uint32_t low = search.cut.key, list_low = 0;
-      if (search.by_mass) {  // values so unlikely that all of them together cannot decide
-        const float share = float(mass_of(team.control().total) * (1 - double(f.top_p)) / (2.0 * double(slice.n)));
+      if (step == 4 ? !by_mass : !by_count) continue;
+      uint32_t low = search.cut.key;
+      uint64_t goal = uint64_t(f.top_k);
+      if (step == 4) {  // values so unlikely that all of them together cannot decide
+        const uint64_t total = Team::control().total;
+        const Weight weight = search.weight;
+        goal = math::max(uint64_t(1), uint64_t(ceil(double(f.top_p) * double(total))));
+        const float share = float(mass_of(total) * (1 - double(f.top_p)) / (2.0 * double(search.slice.n)));
         const float value = K.logits ? weight.top + math::log2(share) / weight.factor : share / weight.factor;
         if (value > -kInfinity && value < weight.top) low = math::max(low, key_of(value));
-      } else {
-        low = math::max(low, top.bound(team, uint32_t(f.top_k)));
       }
-      if (may_list) list_low = search.by_mass ? search.cut.key : low;
-      may_list = false;
-      search.run(top.key, low, list_low, K.logits && search.by_mass);
-      if (search.listed) break;
+      sync_cta();
+      if (threadIdx.x == 0) search.by_mass = step == 4, search.goal = goal;
+      Search::run(low, K.logits && step == 4);
     } else if (step == 5 ? sums : by_mass && row_mass == (step == 1)) {
-      const float least = step == 5 ? least_weight(f, weight) : 0;
-      sum_blocks(team, slice, KeptWeight<Weight>(weight, search.cut, least));
+      const Weight weight = search.weight;
+      const TokenSlice<K> slice = search.slice;
+      Team team;  // no scratch is in use across the barriers here
+      sum_blocks(team, slice, KeptWeight<Weight>(weight, search.cut, step == 5 ? least_weight(f, weight) : 0));
       if (step == 5) break;
       const uint64_t total = total_of(team, slice);
       if (threadIdx.x == 0) team.control().total = total;
-      team.sync();
+      team.sync();  // all have read the blocks
     }
   }
-  return {search.cut, search.listed};
 }
 
 }  // namespace fulmen::cuda

@@ -10,42 +10,50 @@ __device__ __forceinline__ uint64_t entry_of(uint32_t key, uint32_t place) { ret
 __device__ __forceinline__ uint32_t key_of_entry(uint64_t entry) { return ~uint32_t(entry >> 32); }
 __device__ __forceinline__ uint32_t place_of_entry(uint64_t entry) { return uint32_t(entry); }
 
+// The element's place in the order among equals.
+__device__ __forceinline__ uint32_t tie_place(int32_t i, int32_t n, bool large_index) {
+  return uint32_t(large_index ? n - 1 - i : i);
+}
+
 template <class Team>
 struct TokenList {
   __device__ __forceinline__ static uint64_t* entries() { return Team::template shared<uint64_t>(TokenLayout::kList); }
 
-  // Each CTA collects what it chooses here first, where the bins are otherwise.
+  // Where a CTA of a cluster collects what it chooses first; the bins' memory.
   __device__ __forceinline__ static uint64_t* local() { return Team::template shared<uint64_t>(TokenLayout::kBins); }
 
-  // Collects the lane's chosen elements; `chosen` has a bit for each of its four keys. All lanes of the warp call. What
-  // exceeds the list is counted alone.
-  __device__ __forceinline__ static void push(const Team& team, uint32_t chosen, const uint32_t (&key)[4],
-                                              const uint32_t (&place)[4]) {
+  // Collects this lane's chosen ones of four neighbours, a bit each; `first`: the place of the first one, descending:
+  // places fall. What exceeds the list is counted alone.
+  __device__ __forceinline__ static void push(uint32_t chosen, float v0, float v1, float v2, float v3, uint32_t first,
+                                              bool descending) {
+    TokenControl& c = Team::control();
+    uint64_t* to = Team::kClusters ? local() : entries();
+    constexpr uint32_t kMost = Team::kClusters ? kLocalList : kTokenList;
+    uint32_t at = atomic_add_local(Team::kClusters ? &c.local_count : &c.list_count, uint32_t(num_bits(chosen)));
+    const float v[4] = {v0, v1, v2, v3};
 #pragma unroll
-    for (int32_t j = 0; j < 4; ++j) {
-      const bool mine = (chosen >> j & 1) != 0;
-      const uint32_t all = ballot(mine);
-      if (all == 0) continue;
-      uint32_t at = 0;
-      if (warp_lane() == 0) at = atomic_add_local(&team.control().local_count, uint32_t(num_bits(all)));
-      at = shuffle_from(at, 0) + uint32_t(num_bits(all & ((1u << warp_lane()) - 1)));
-      if (mine && at < uint32_t(kTokenList)) local()[at] = entry_of(key[j], place[j]);
+    for (uint32_t j = 0; j < 4; ++j) {
+      if ((chosen >> j & 1) == 0) continue;
+      if (at < kMost) to[at] = entry_of(key_of(v[j]), descending ? first - j : first + j);
+      ++at;
     }
   }
   // Brings what all CTAs have collected to the leader, and the count to every CTA's control. A team barrier must
   // follow.
   __device__ __forceinline__ static void deliver(const Team& team) {
+    if constexpr (!Team::kClusters) return;
     TokenControl& c = team.control();
     sync_cta();
     const uint32_t n = c.local_count;
     if (warp_index() == 0) {
       uint32_t at = 0;
-      if (uint32_t(warp_lane()) < team.size()) at = atomic_add_remote(&c.list_count, uint32_t(warp_lane()), n);
+      const uint32_t counted = n <= uint32_t(kLocalList) ? n : uint32_t(kTokenList) + 1;
+      if (uint32_t(warp_lane()) < team.size()) at = atomic_add_remote(&c.list_count, uint32_t(warp_lane()), counted);
       if (warp_lane() == 0) c.place = at;
     }
     sync_cta();
     const uint32_t first = c.place;
-    for (uint32_t i = threadIdx.x; i < math::min(n, uint32_t(kTokenList)); i += uint32_t(Team::kThreads))
+    for (uint32_t i = threadIdx.x; i < math::min(n, uint32_t(kLocalList)); i += uint32_t(Team::kThreads))
       if (first + i < uint32_t(kTokenList)) store_remote(entries() + first + i, 0, local()[i]);
   }
 
@@ -55,6 +63,127 @@ struct TokenList {
       sort_by_rank(n);
     else
       sort_network(n);
+  }
+
+  // A key that at least k of the list's n entries reach, and few more of them: the bin of the k-th. Every thread of the
+  // CTA calls; barriers at both ends.
+  __device__ __noinline__ static uint32_t bound(int32_t n, uint32_t k) {
+    Team team;
+    const uint64_t* list = entries();
+    uint32_t* bins = Team::template shared<uint32_t>(TokenLayout::kBins);
+    sync_cta();
+    uint32_t high = 0, not_low = 0;
+    for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads) {
+      const uint32_t key = key_of_entry(list[i]);
+      high = math::max(high, key), not_low = math::max(not_low, ~key);
+    }
+    team.max_of_both(high, not_low, [] { clear_bins<Team>(); });
+    TokenRange range{~not_low, high};
+#pragma unroll 1
+    for (;;) {
+      const int32_t shift = range.shift();
+      for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads) {
+        const uint32_t key = key_of_entry(list[i]);
+        if (key >= range.low && key <= range.high) atomic_add(&bins[(range.high - key) >> shift], 1u);
+      }
+      sync_cta();
+      uint32_t bin, before;
+      find_bin(team, k, bin, before);
+      k -= before;
+      range.high -= bin << shift;
+      range.low = math::max(range.low, range.high - ((1u << shift) - 1));
+      if (shift <= 15) return range.low;  // within 2^-8 of the value
+      sync_cta();
+      clear_bins<Team>();
+      sync_cta();
+    }
+  }
+
+  // The k-th of the list's n entries in their order, 1 <= k <= n. Every thread of the CTA calls; barriers at both ends.
+  __device__ __noinline__ static uint64_t nth(int32_t n, uint32_t k) {
+    return reaching<uint32_t>(n, k, [](uint64_t) { return 1u; });
+  }
+
+  // The entry at which the running sum of weights, or all of it if it is less, reaches goal > 0.
+  template <class Weight>
+  __device__ __noinline__ static uint64_t nth_of_mass(int32_t n, uint64_t goal, Weight weight) {
+    const auto mass = [&](uint64_t entry) { return fixed(weight(float_of(key_of_entry(entry)))); };
+    uint64_t sum = 0;
+    for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads) sum += mass(entries()[i]);
+    Team team;
+    sync_cta();
+    sum = team.sum(sum);
+    return sum == 0 ? entries()[0] : reaching<uint64_t>(n, math::min(goal, sum), mass);
+  }
+
+  // The entry at which the running sum of mass(entry) > 0 reaches `goal`, at least 1 and at most the list's sum. The
+  // range of entries is narrowed by bins until few are left.
+  template <class Bin, class Mass>
+  __device__ __forceinline__ static uint64_t reaching(int32_t n, Bin goal, const Mass& mass) {
+    Team team;
+    TokenControl& c = team.control();
+    const uint64_t* list = entries();
+    Bin* bins = Team::template shared<Bin>(TokenLayout::kBins);
+    sync_cta();
+    uint32_t low = 0, high = 0;
+    for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads) {
+      const uint32_t x = uint32_t(list[i] >> 32);
+      low = math::max(low, ~x), high = math::max(high, x);
+    }
+    uint64_t first = uint64_t(~team.max(low)) << 32, last = uint64_t(team.max(high)) << 32 | 0xffffffffu;
+    int32_t shift;
+    do {
+      const uint32_t width = uint32_t((last - first) >> 32);
+      shift = math::max(0, (width != 0 ? 32 + last_bit(width) : last_bit(uint32_t(last - first) | 1)) - 10);
+      clear_bins<Team, Bin>();
+      sync_cta();
+      if (threadIdx.x == 0) c.local_count = 0;
+      for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads)
+        if (list[i] >= first && list[i] <= last)
+          atomic_add(&bins[uint32_t((list[i] - first) >> shift)], Bin(mass(list[i])));
+      sync_cta();
+      uint32_t bin;
+      Bin before;
+      find_bin(team, goal, bin, before);
+      goal -= before;
+      first += uint64_t(bin) << shift;
+      last = first + ((uint64_t(1) << shift) - 1);
+      for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads) {
+        if (list[i] < first || list[i] > last) continue;
+        const uint32_t at = atomic_add_local(&c.local_count, 1);
+        if (at < kFew) few()[at] = list[i];
+      }
+      sync_cta();
+    } while (shift > 0 && c.local_count > kFew);
+    if (threadIdx.x < c.local_count) {
+      const uint64_t mine = few()[threadIdx.x];
+      Bin sum = 0;
+      for (uint32_t i = 0; i < c.local_count; ++i) sum += few()[i] < mine ? Bin(mass(few()[i])) : 0;
+      if (sum < goal && goal <= sum + Bin(mass(mine))) c.entry = mine;
+    }
+    sync_cta();
+    return c.entry;
+  }
+  static constexpr uint32_t kFew = 64;
+  __device__ __forceinline__ static uint64_t* few() { return Team::template shared<uint64_t>(TokenLayout::kScan); }
+
+  // Keeps those of the leader's n entries for which keeps(entry) holds, in place; the number of them. Barriers at both
+  // ends.
+  template <class Keeps>
+  __device__ __forceinline__ static int32_t compact(const Team& team, int32_t n, const Keeps& keeps) {
+    uint64_t* list = entries();
+    TokenControl& c = team.control();
+    sync_cta();
+    if (threadIdx.x == 0) c.local_count = 0;
+#pragma unroll 1
+    for (int32_t from = 0; from < n; from += Team::kThreads) {  // what is written has been read
+      const int32_t i = from + int32_t(threadIdx.x);
+      const uint64_t entry = i < n ? list[i] : 0;
+      sync_cta();
+      if (i < n && keeps(entry)) list[atomic_add_local(&c.local_count, 1)] = entry;
+    }
+    sync_cta();
+    return int32_t(c.local_count);
   }
 
  private:
@@ -101,11 +230,6 @@ __device__ __forceinline__ void clear_list(Team& team) {
   if (threadIdx.x == 0) team.control().list_count = team.control().local_count = 0;
 }
 
-// The element's place in the order among equals.
-__device__ __forceinline__ uint32_t tie_place(int32_t i, int32_t n, bool large_index) {
-  return uint32_t(large_index ? n - 1 - i : i);
-}
-
 // What a filter keeps: keys above `key`, and those equal to it whose place among equals is before `end`.
 struct TokenCut {
   uint32_t key, end;
@@ -114,41 +238,5 @@ struct TokenCut {
   }
 };
 inline constexpr uint32_t kAllTies = 0xffffffffu;
-
-// The list gets the allowed tokens of the range. If sum_above, returns what the lane's tokens above the range weigh.
-template <class Team, class Slice, class Weight>
-__device__ __forceinline__ uint64_t gather(Team& team, const Slice& slice, const TokenRange& range,
-                                           const TokenCut& allowed, bool large_index, bool sum_above,
-                                           const Weight& weight) {
-  uint64_t above = 0;
-  const float low = float_of(range.low);
-  slice.for_blocks([&](int32_t b) {
-    float sum = 0;
-    uint32_t some = 0, step = 0;  // the steps of which this lane has tokens
-    slice.for_vectors(b, [&](int32_t, const float(&v)[4]) {
-      bool none = true;
-#pragma unroll
-      for (int32_t j = 0; j < 4; ++j) none = none && v[j] < low;
-      some |= none ? 0u : 1u << step;
-      ++step;
-    });
-    step = 0;
-    slice.template for_vectors<1>(b, [&](int32_t i, const float(&v)[4]) {
-      if (ballot((some >> step++ & 1) != 0) == 0) return;
-      uint32_t key[4], place[4], chosen = 0;
-#pragma unroll
-      for (int32_t j = 0; j < 4; ++j) {
-        key[j] = key_of(v[j]), place[j] = tie_place(i + j, slice.n, large_index);
-        const bool in = key[j] >= range.low && key[j] <= range.high && i + j < slice.n;
-        if (in && allowed.keeps(key[j], place[j])) chosen |= 1u << j;
-        if (sum_above && key[j] > range.high) sum += weight(v[j]);
-      }
-      TokenList<Team>::push(team, chosen, key, place);
-    });
-    above += fixed(sum);
-  });
-  TokenList<Team>::deliver(team);
-  return above;
-}
 
 }  // namespace fulmen::cuda

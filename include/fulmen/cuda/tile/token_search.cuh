@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where a filter cuts a row: the shortest prefix of the order that reaches a number of tokens or a mass. Where a bound
-// tells that few tokens matter, they go to the list at once and the leader does the rest. Else every round counts the
-// tokens of a range of values in bins, bounds the masses of the bins by their edges, and goes on with the few bins that
-// may hold the cut; a range that fits into the list is sorted. Masses above the range are sums, not bounds. Rounds are
-// bounded: ranges of keys shrink to one key, whose tokens are equal.
+// Where a filter cuts a row: the shortest prefix of the order that reaches a number of tokens or a mass. Every round
+// counts the tokens of a range of values in bins, bounds the masses of the bins by their edges, and goes on with the
+// few bins that may hold the cut; the leader finds it in a range that fits into its list. Masses above the range are
+// sums, not bounds. Rounds are bounded: ranges of keys shrink to one key, whose tokens are equal.
 #pragma once
 #include <fulmen/cuda/tile/token_sum.cuh>
 
@@ -60,125 +59,161 @@ struct TokenBins {
   }
 };
 
-// Goal: by_mass → the number of tokens or the mass.
-template <TokenKey K, class Slice, class Weight, class Goal>
+// Counts and masses are integers: of tokens, of 2^-40 of the largest weight. A search lies in shared memory, so that
+// its parts can be functions of their own: written by one thread, read by all after a barrier.
+template <TokenKey K, class Weight>
 struct TokenSearch {
   using Team = TokenTeam<K.threads, K.cluster>;
+  using List = TokenList<Team>;
+  using Slice = TokenSlice<K>;
   static constexpr uint32_t kEach = uint32_t(kTokenBins / K.threads);
-  Team& team;
-  const Slice& slice;
-  const Weight& weight;
-  Goal goal_of;
-  bool keep_ties, large_index;
-  TokenCut cut;          // what is kept so far
-  bool listed = false;   // the leader's sorted list holds all tokens that can matter
-  bool by_mass = false;  // the goal is of weights, else of tokens
+  Slice slice;
+  Weight weight;
+  bool keep_ties, large_index, by_mass;
+  TokenCut cut;  // what is kept so far
+  uint64_t goal;
+  uint32_t top_key;  // of the row
 
-  // Narrows `cut` to the goal; all that it keeps stays if that does not reach the goal. Below low_key no token can
-  // decide. list_low > 0: the tokens from that key up are all that matter if the list holds them.
-  __device__ __forceinline__ void run(uint32_t top_key, uint32_t low_key, uint32_t list_low, bool by_value) {
-    TokenRange range{list_low > 0 ? list_low : math::max(low_key, cut.key), top_key};
-    double above = 0;
-    bool whole = list_low > 0, gathers = whole;
-#pragma unroll 1
-    for (int32_t round = 0; round < 32; ++round) {
-      const bool sums = by_mass && range.high != top_key && !whole;
-      const bool even = by_value && range.high == top_key;
-      above = sum_of_team(
-          gathers ? gather(team, slice, range, cut, large_index, sums, weight) : count(TokenBins(range, even), sums),
-          sums, above);
-      if (gathers) {
-        const uint32_t n = team.control().list_count;
-        if (n <= uint32_t(kTokenList)) {
-          if (team.rank() == 0) TokenList<Team>::sort(int32_t(n));
-          listed = whole;
-          if (!whole) cut_list(int32_t(n), above);
-          return;
-        }
-        range.low = math::max(low_key, cut.key);
-        whole = gathers = false;
-        sync_cta();  // all have read the count
-        continue;
-      }
-      const bool one_key = range.low == range.high;
-      uint32_t in_range = 0;
-      range = narrow(TokenBins(range, even), above, in_range);
-      gathers = in_range <= uint32_t(kTokenList);
-      if (!gathers && (one_key || range.low == range.high)) return cut_ties(range.low, in_range, above);
-      team.sync();  // all have read these bins
-    }
+  __device__ __forceinline__ static TokenSearch& shared() {
+    static_assert(sizeof(TokenSearch) <= TokenLayout::kScan - TokenLayout::kSearch);
+    return *Team::template shared<TokenSearch>(TokenLayout::kSearch);
+  }
+  // Nothing is cut yet.
+  __device__ __forceinline__ static void begin(const Slice& slice, const Weight& weight, bool keep_ties,
+                                               bool large_index, uint32_t least_key, uint32_t top_key) {
+    if (threadIdx.x == 0) shared() = {slice, weight, keep_ties, large_index, false, {least_key, kAllTies}, 0, top_key};
+  }
+
+  // A barrier at the end.
+  __device__ __forceinline__ static void set_cut(const TokenCut& to) {
+    if (threadIdx.x == 0) shared().cut = to;
+    sync_cta();
+  }
+  // Narrows the cut to the goal; all that it keeps stays if that does not reach the goal. Below low_key no token can
+  // decide. A team barrier at the start, one of the CTA at the end.
+  __device__ __forceinline__ static void run(uint32_t low_key, bool by_value) {
+    if (!narrows(low_key, by_value)) return;
+    Team team;
+    shared().cut_list(team);
   }
 
  private:
-  // A team barrier, and the team's sum if it is wanted.
-  __device__ __forceinline__ double sum_of_team(uint64_t mine, bool wanted, double otherwise) {
-    if (wanted) return mass_of(team.team_sum(mine));
+  // True: what is left of the goal is for the leader to find in its list.
+  __device__ __noinline__ static bool narrows(uint32_t low_key, bool by_value) {
+    Team team;
     team.sync();
-    return otherwise;
+    const TokenSearch& s = shared();
+    const uint32_t top_key = s.top_key;
+    TokenRange range{math::max(low_key, s.cut.key), top_key};
+    uint64_t above = 0;
+    bool gathers = s.slice.n <= kTokenList;
+#pragma unroll 1
+    for (int32_t round = 0; round < 32; ++round) {
+      const bool sums = s.by_mass && range.high != top_key;
+      const TokenBins bins(range, by_value && range.high == top_key);
+      clear_bins<Team>();
+      if (threadIdx.x == 0) team.control().first_upper = team.control().first_lower = team.control().last_bin = 0;
+      sync_cta();
+      const uint64_t mine = s.pass(bins, gathers, sums);
+      if (sums)
+        above = team.team_sum(mine);
+      else
+        team.sync();
+      if (gathers) {
+        if (threadIdx.x == 0) shared().goal = s.goal > above ? s.goal - above : 1;
+        sync_cta();
+        return true;
+      }
+      const bool one_key = range.low == range.high;
+      uint32_t in_range = 0;
+      range = s.narrow(team, bins, above, in_range);
+      gathers = in_range <= uint32_t(K.cluster ? kLocalList : kTokenList);
+      if (!gathers && (one_key || range.low == range.high)) {
+        s.cut_ties(team, range.low, in_range, above);
+        return false;
+      }
+      team.sync();  // all have read these bins
+    }
+    return false;
   }
 
-  __device__ __forceinline__ uint64_t count(const TokenBins& bins, bool sum_above) {
+  // One read of the slice: the tokens of the range into bins or to the list; what those above it weigh.
+  __device__ __forceinline__ uint64_t pass(const TokenBins& bins, bool gathers, bool sum_above) const {
     uint32_t* to = Team::template shared<uint32_t>(TokenLayout::kBins);
-    clear_bins<Team>();
-    clear_list(team);
-    TokenControl& c = team.control();
-    if (threadIdx.x == 0) c.first_upper = c.first_lower = c.last_bin = 0;
-    sync_cta();
     uint64_t above = 0;
-    slice.for_blocks([&](int32_t b) {
+    const TokenCut allowed = cut;
+    const Slice part = slice;
+    const Weight weigh = weight;
+    const bool descending = large_index;
+    part.for_blocks([&](int32_t b) {
       float sum = 0;
-      slice.template for_vectors<1>(b, [&](int32_t i, const float(&v)[4]) {
+      part.template for_vectors<1>(b, [&](int32_t i, const float(&v)[4]) {
+        uint32_t chosen = 0;
 #pragma unroll
         for (int32_t j = 0; j < 4; ++j) {
           const uint32_t key = key_of(v[j]);
-          if (sum_above && key > bins.range.high) sum += weight(v[j]);
-          if (key < bins.range.low || key > bins.range.high || i + j >= slice.n) continue;
-          if (cut.keeps(key, tie_place(i + j, slice.n, large_index))) atomic_add(&to[bins.of(key)], 1u);
+          const bool in = key >= bins.range.low && key <= bins.range.high && i + j < part.n;
+          if (in && allowed.keeps(key, tie_place(i + j, part.n, descending))) chosen |= 1u << j;
+          if (sum_above && key > bins.range.high) sum += weigh(v[j]);
         }
+        if (chosen == 0) return;
+        if (gathers) return List::push(chosen, v[0], v[1], v[2], v[3], tie_place(i, part.n, descending), descending);
+#pragma unroll
+        for (int32_t j = 0; j < 4; ++j)
+          if ((chosen >> j & 1) != 0) atomic_add(&to[bins.of(key_of(v[j]))], 1u);
       });
       above += fixed(sum);
     });
+    if (gathers) List::deliver(Team());
     return above;
   }
 
   // The part of the range that the cut may be in, and how many tokens it holds; `above` grows by those above it where
   // they are counted.
-  __device__ __forceinline__ TokenRange narrow(const TokenBins& bins, double& above, uint32_t& in_range) {
-    const double goal = goal_of(by_mass);
+  __device__ __forceinline__ TokenRange narrow(Team& team, const TokenBins& bins, uint64_t& above,
+                                               uint32_t& in_range) const {
     TokenControl& c = team.control();
     const uint32_t* from = Team::template shared<uint32_t>(TokenLayout::kBins);
-    uint32_t* num = Team::template shared<uint32_t>(TokenLayout::kTops);  // of all CTAs; this thread's bins alone
+    uint32_t* num = Team::template shared<uint32_t>(TokenLayout::kSums);  // of all CTAs; this thread's bins alone
     const uint32_t first = threadIdx.x * kEach;
     double upper = 0, lower = 0, total;
+    const double needed = double(goal);
     if constexpr (K.cluster) {
       uint32_t sums[kEach] = {};
+#pragma unroll 1
+      for (uint32_t r = 0; r < team.size(); ++r) {
 #pragma unroll
-      for (uint32_t r = 0; r < uint32_t(kMaxTeam); ++r) {
+        for (uint32_t i = 0; i < kEach; i += 4) {
+          uint32_t far[4];
+          load_remote_4(from + first + i, r, far);
 #pragma unroll
-        for (uint32_t i = 0; i < kEach; ++i)
-          if (r < team.size()) sums[i] += load_remote(from + first + i, r);
+          for (uint32_t j = 0; j < 4; ++j) sums[i + j] += far[j];
+        }
       }
 #pragma unroll
       for (uint32_t i = 0; i < kEach; ++i) num[first + i] = sums[i];
     } else {
       for (uint32_t i = first; i < first + kEach; ++i) num[i] = from[i];
     }
+    uint32_t last_bin = 0, first_upper = 0, first_lower = 0;  // complements of the first ones; of this thread
 #pragma unroll 1
     for (int32_t pass = 0; pass < 2; ++pass) {
 #pragma unroll 1
       for (uint32_t i = first; i < first + kEach; ++i) {
         const uint32_t sum = num[i];
         if (sum == 0) continue;
-        upper += double(sum) * (by_mass ? double(weight(bins.upper(i))) : 1.0);
-        lower += double(sum) * (by_mass ? double(weight(bins.lower(i))) : 1.0);
-        if (pass == 0) {
-          atomic_max(&c.last_bin, i);
-        } else {
-          if (upper >= goal) atomic_max(&c.first_upper, ~i);
-          if (lower >= goal) atomic_max(&c.first_lower, ~i);
-        }
+        upper += double(sum) * (by_mass ? double(weight(bins.upper(i))) * 0x1p40 : 1.0);
+        lower += double(sum) * (by_mass ? double(weight(bins.lower(i))) * 0x1p40 : 1.0);
+        last_bin = i;
+        if (pass == 1 && upper >= needed) first_upper = math::max(first_upper, ~i);
+        if (pass == 1 && lower >= needed) first_lower = math::max(first_lower, ~i);
       }
-      if (pass == 0) upper = above + team.scan(upper, total), lower = above + team.scan(lower, total);
+      if (pass == 0) upper = double(above) + team.scan(upper, total), lower = double(above) + team.scan(lower, total);
+    }
+    last_bin = max_warp(last_bin), first_upper = max_warp(first_upper), first_lower = max_warp(first_lower);
+    if (warp_lane() == 0) {
+      atomic_max(&c.last_bin, last_bin), atomic_max(&c.first_upper, first_upper);
+      atomic_max(&c.first_lower, first_lower);
     }
     sync_cta();
     const uint32_t last = math::min(~c.first_lower, c.last_bin), begin = math::min(~c.first_upper, last);
@@ -189,41 +224,38 @@ struct TokenSearch {
       if (i < begin) both += uint64_t(num[i]) << 32;
     }
     team.scan(both, sums);
-    if (!by_mass) above += double(sums >> 32);
+    if (!by_mass) above += sums >> 32;
     in_range = uint32_t(sums);
     return bins.keys(begin, last);
   }
 
-  // The range's n tokens, sorted by the leader.
-  __device__ __forceinline__ void cut_list(int32_t n, double above) {
-    const double goal = goal_of(by_mass);
+  // The leader finds the cut among the tokens of its list.
+  __device__ __forceinline__ void cut_list(Team& team) const {
     TokenControl& c = team.control();
     if (team.rank() == 0) {
-      const uint64_t* list = TokenList<Team>::entries();
-      const int32_t each = (n + K.threads - 1) / K.threads, first = int32_t(threadIdx.x) * each;
-      double sum = 0, total;
-#pragma unroll 1
-      for (int32_t pass = 0; pass < 2; ++pass) {
-#pragma unroll 1
-        for (int32_t i = first; i < math::min(n, first + each); ++i) {
-          const bool before = sum < goal || i == 0;
-          sum += by_mass ? mass_of(fixed(weight(float_of(key_of_entry(list[i]))))) : 1.0;
-          if (pass == 0 || !before || !(sum >= goal || i == n - 1)) continue;
-          team.tell_all(&c.key, key_of_entry(list[i]));
-          team.tell_all(&c.end, keep_ties ? kAllTies : place_of_entry(list[i]) + 1);
-        }
-        if (pass == 0) sum = above + team.scan(sum, total);
+      const int32_t n = int32_t(c.list_count);
+      uint64_t last = 0;
+      if (n > 0)
+        last = by_mass ? List::nth_of_mass(n, goal, weight) : List::nth(n, uint32_t(math::min(goal, uint64_t(n))));
+      if (threadIdx.x == 0 && n > 0) {
+        team.tell_all(&c.key, key_of_entry(last));
+        team.tell_all(&c.end, keep_ties ? kAllTies : place_of_entry(last) + 1);
       }
+      if (threadIdx.x == 0 && n == 0) team.tell_all(&c.key, cut.key), team.tell_all(&c.end, cut.end);
     }
     team.sync();
-    cut = {c.key, c.end};
+    clear_list(team);  // barriers follow before another push
+    set_cut({c.key, c.end});
   }
 
   // More equal tokens than the list holds: which of them is the last one kept.
-  __device__ __forceinline__ void cut_ties(uint32_t key, uint32_t num, double above) {
-    double needed = goal_of(by_mass) - above;
-    if (by_mass) needed = ceil(needed / double(weight(float_of(key))));
-    const uint32_t wanted = needed >= double(num) ? num : needed >= 1 ? uint32_t(needed) : 1;
+  __device__ __forceinline__ void cut_ties(Team& team, uint32_t key, uint32_t num, uint64_t above) const {
+    uint64_t needed = goal > above ? goal - above : 1;
+    if (by_mass) {
+      const uint64_t each = math::max(uint64_t(1), fixed(weight(float_of(key))));
+      needed = (needed + each - 1) / each;
+    }
+    const uint32_t wanted = needed >= num ? num : uint32_t(needed);
     const uint32_t nth = large_index ? num - wanted : wanted - 1;  // from the row's start
     uint64_t* blocks = Team::template shared<uint64_t>(TokenLayout::kBlocks);
     slice.for_blocks([&](int32_t b) {
@@ -232,21 +264,21 @@ struct TokenSearch {
 #pragma unroll
         for (int32_t j = 0; j < 4; ++j) ties += is_tie(key, v[j], i + j);
       });
-      team.tell_all_by_warp(blocks + slice.first_block + b, add_warp(ties));
+      team.tell_all_by_warp(blocks + slice.of_row(b), add_warp(ties));
     });
     team.sync();
     uint64_t before = 0;
     int32_t block = 0;
     for (; block < slice.row_blocks - 1 && before + blocks[block] <= nth; ++block) before += blocks[block];
-    block -= slice.first_block;
-    if (block >= 0 && block < slice.num_blocks && warp_index() == 0) find_tie(key, block, uint32_t(nth - before));
+    block = slice.of_slice(block);
+    if (block >= 0 && warp_index() == 0) find_tie(team, key, block, uint32_t(nth - before));
     team.sync();
-    cut = {key, keep_ties ? kAllTies : team.control().end};
+    set_cut({key, keep_ties ? kAllTies : team.control().end});
   }
   __device__ __forceinline__ bool is_tie(uint32_t key, float x, int32_t i) const {
     return key_of(x) == key && i < slice.n && cut.keeps(key, tie_place(i, slice.n, large_index));
   }
-  __device__ __forceinline__ void find_tie(uint32_t key, int32_t block, uint32_t nth) {
+  __device__ __forceinline__ void find_tie(const Team& team, uint32_t key, int32_t block, uint32_t nth) const {
     uint32_t before = 0;
     slice.template for_vectors<1>(block, [&](int32_t i, const float(&v)[4]) {
       uint32_t mine = 0, total;

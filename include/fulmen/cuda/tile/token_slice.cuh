@@ -24,15 +24,19 @@ struct TokenSlice {
   static constexpr bool kIsDifference = kMinus;
   const X* row;
   const X* minus;
-  X* kept;  // in shared memory
-  int32_t n, first_block, num_blocks, row_blocks;
+  X* kept;                                         // in shared memory
+  int32_t n, num_blocks, row_blocks, first, step;  // its blocks are first, first + step, …
 
   __device__ __forceinline__ TokenSlice(const Team& team, const X* r, int32_t length, const X* m = nullptr)
       : row(r), minus(m), kept(Team::template shared<X>(TokenLayout::row(length))), n(length) {
-    const int32_t each = TokenLayout::blocks_per_cta(n, int32_t(team.size()));
     row_blocks = TokenLayout::num_blocks(n);
-    first_block = math::min(int32_t(team.rank()) * each, row_blocks);
-    num_blocks = math::min(each, row_blocks - first_block);
+    first = int32_t(team.rank()), step = int32_t(team.size());
+    num_blocks = (row_blocks - first + step - 1) / step;
+  }
+  // The row's number of a block of the slice; the slice's number of one of the row, or -1.
+  __device__ __forceinline__ int32_t of_row(int32_t block) const { return first + block * step; }
+  __device__ __forceinline__ int32_t of_slice(int32_t row_block) const {
+    return row_block % step == first ? row_block / step : -1;
   }
   // f(block) for this warp's blocks, numbered from the slice's first.
   template <class F>
@@ -40,8 +44,8 @@ struct TokenSlice {
     for (int32_t b = warp_index(); b < num_blocks; b += kWarps) f(b);
   }
   // The place in the row of this lane's elements.
-  __device__ __forceinline__ int32_t at(int32_t block, int32_t step) const {
-    return (first_block + block) * kTokenBlock + step * 128 + warp_lane() * 4;
+  __device__ __forceinline__ int32_t at(int32_t block, int32_t s) const {
+    return of_row(block) * kTokenBlock + s * 128 + warp_lane() * 4;
   }
 
   // Starts bringing the slice to shared memory; arrive() waits for what the warp itself will read.
@@ -49,7 +53,7 @@ struct TokenSlice {
     if constexpr (!K.resident) return;
     for_blocks([&](int32_t b) {
       X* to = kept + b * kTokenBlock;
-      const int32_t from = (first_block + b) * kTokenBlock;
+      const int32_t from = of_row(b) * kTokenBlock;
       if constexpr (kMinus) {
         for (int32_t i = warp_lane(); i < kTokenBlock; i += 32) to[i] = difference(from + i);
       } else if (from + kTokenBlock <= n) {
@@ -79,14 +83,20 @@ struct TokenSlice {
     return narrow<X>(d < 0 ? 0.0f : d);
   }
 
-  __device__ __forceinline__ void fetch(int32_t block, int32_t step, float (&v)[4]) const {
+  __device__ __forceinline__ void fetch(int32_t block, int32_t s, float (&v)[4]) const {
     if constexpr (K.resident) {
-      const X* p = kept + block * kTokenBlock + step * 128 + warp_lane() * 4;
+      const X* p = kept + block * kTokenBlock + s * 128 + warp_lane() * 4;
       unpack<X, 4>(reinterpret_cast<const AlignedBits<4 * kSize>*>(p)->bits, v);
     } else {
-      const int32_t i = at(block, step);
-      if (!kMinus && K.vec >= 4 && i + 4 <= n) {
-        unpack<X, 4>(load_shared_by_rows<4 * kSize>(row + i), v);
+      const int32_t i = at(block, s);
+      if constexpr (!kMinus && K.vec >= 4) {  // what the vector holds beyond n belongs to the tensor's row
+#pragma unroll
+        for (int32_t j = 0; j < 4; ++j) v[j] = -kInfinity;
+        if (i < n) unpack<X, 4>(load_shared_by_rows<4 * kSize>(row + i), v);
+        if (i + 4 > n && i < n) {
+#pragma unroll
+          for (int32_t j = 1; j < 4; ++j) v[j] = i + j < n ? v[j] : -kInfinity;
+        }
       } else {
 #pragma unroll
         for (int32_t j = 0; j < 4; ++j) {
@@ -97,6 +107,31 @@ struct TokenSlice {
         }
       }
     }
+  }
+  // f(block, values) for this warp's blocks, all steps of a lane at once. From global memory the next block is on its
+  // way while f works on one.
+  template <class F>
+  __device__ __forceinline__ void for_values(F f) const {
+    float next[kTokenSteps][4];
+    if (!K.resident && warp_index() < num_blocks) fetch_block(warp_index(), next);
+#pragma unroll 1
+    for (int32_t b = warp_index(); b < num_blocks; b += kWarps) {
+      float v[kTokenSteps][4];
+      if constexpr (K.resident) {
+        fetch_block(b, v);
+      } else {
+#pragma unroll
+        for (int32_t s = 0; s < kTokenSteps; ++s)
+#pragma unroll
+          for (int32_t j = 0; j < 4; ++j) v[s][j] = next[s][j];
+        if (b + kWarps < num_blocks) fetch_block(b + kWarps, next);
+      }
+      f(b, v);
+    }
+  }
+  __device__ __forceinline__ void fetch_block(int32_t block, float (&v)[kTokenSteps][4]) const {
+#pragma unroll
+    for (int32_t s = 0; s < kTokenSteps; ++s) fetch(block, s, v[s]);
   }
   // f(i, values) for this lane's elements of a block, i the place in the row of the first of four. Unroll: of steps; 1
   // where f is long.

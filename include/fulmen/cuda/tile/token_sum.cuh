@@ -26,11 +26,11 @@ __device__ __forceinline__ void sum_blocks(Team& team, const Slice& slice, const
   uint64_t* blocks = Team::template shared<uint64_t>(TokenLayout::kBlocks);
   slice.for_blocks([&](int32_t b) {
     float sum = 0;
-    slice.template for_vectors<2>(b, [&](int32_t i, const float(&v)[4]) {
+    slice.template for_vectors<1>(b, [&](int32_t i, const float(&v)[4]) {
 #pragma unroll
       for (int32_t j = 0; j < 4; ++j) sum += weight(v[j], i + j);
     });
-    team.tell_all_by_warp(blocks + slice.first_block + b, add_warp(fixed(sum)));
+    team.tell_all_by_warp(blocks + slice.of_row(b), add_warp(fixed(sum)));
   });
   team.sync();
 }

@@ -9,6 +9,9 @@ namespace fulmen::cuda {
 
 struct TokenControl {
   uint64_t slots[2][kMaxTeam];              // one word from each CTA of the team, in turn
+  uint64_t entry;                           // an answer of one thread to all
+  int64_t row;                              // of the output
+  double u;                                 // the row's random number
   uint64_t total;                           // what the row, or what is kept of it, weighs
   uint32_t list_count, local_count;         // tokens pushed to the list
   uint32_t first_upper, first_lower;        // complements of bins, for atomic maxima
@@ -43,6 +46,7 @@ __device__ __forceinline__ T scan_warp(T x, T& total) {
 template <int32_t Threads, bool kCluster>
 struct TokenTeam {
   static constexpr int32_t kThreads = Threads, kWarps = Threads / 32;
+  static constexpr bool kClusters = kCluster;
   int32_t turn = 0, team_turn = 0;  // of the two halves of the scratch
 
   // Asked each time, as registers are short.
@@ -125,6 +129,18 @@ struct TokenTeam {
     sync_cta();
     return max_warp(warp_lane() < kWarps ? slots[warp_lane()] : 0);
   }
+  // The largest of each over the CTA; meanwhile: work to be done before the barrier in it.
+  template <class F>
+  __device__ __forceinline__ void max_of_both(uint32_t& x, uint32_t& y, const F& meanwhile) {
+    uint32_t* slots = shared<uint32_t>(TokenLayout::kScan + turn * 256);
+    turn ^= 1;
+    x = max_warp(x), y = max_warp(y);
+    if (warp_lane() == 0) slots[warp_index()] = x, slots[32 + warp_index()] = y;
+    meanwhile();
+    sync_cta();
+    x = max_warp(warp_lane() < kWarps ? slots[warp_lane()] : 0);
+    y = max_warp(warp_lane() < kWarps ? slots[32 + warp_lane()] : 0);
+  }
   // The sum over the team of what each CTA's threads hold. One team barrier.
   __device__ __forceinline__ uint64_t team_sum(uint64_t x) {
     const uint64_t mine = sum(x);
@@ -134,6 +150,16 @@ struct TokenTeam {
     if (warp_index() == 0) tell_all_by_warp(slots + rank(), mine);
     sync();
     return add_warp(uint32_t(warp_lane()) < size() ? slots[warp_lane()] : 0);
+  }
+  // The largest of the team. One team barrier.
+  __device__ __forceinline__ uint32_t team_max(uint32_t x) {
+    const uint32_t mine = max(x);
+    if constexpr (!kCluster) return mine;
+    uint64_t* slots = control().slots[team_turn];
+    team_turn ^= 1;
+    if (warp_index() == 0) tell_all_by_warp(slots + rank(), uint64_t(mine));
+    sync();
+    return max_warp(uint32_t(warp_lane()) < size() ? uint32_t(slots[warp_lane()]) : 0);
   }
 };
 

@@ -1,42 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
-// The largest value of a row, and a bound on its k-th largest one from the largest values of some 2000 chunks: so few
-// tokens reach it that the search for the k likeliest looks at them alone.
+// The largest value of a row; ranges of keys and their bins.
 #pragma once
 #include <fulmen/cuda/tile/token_slice.cuh>
 
 namespace fulmen::cuda {
 
 // Zeroes the bins; a barrier must follow.
-template <class Team>
+template <class Team, class Bin = uint32_t>
 __device__ __forceinline__ void clear_bins() {
   for (int32_t i = int32_t(threadIdx.x); i < kTokenBins; i += Team::kThreads)
-    Team::template shared<uint32_t>(TokenLayout::kBins)[i] = 0;
+    Team::template shared<Bin>(TokenLayout::kBins)[i] = 0;
 }
 
-// The bin in which the running count of the CTA's bins reaches `goal` >= 1 (the last one if none does), and the count
+// The bin in which the running sum of the CTA's bins reaches `goal` >= 1 (the last one if none does), and the sum
 // before it.
-template <class Team>
-__device__ __forceinline__ void find_bin(Team& team, uint32_t goal, uint32_t& bin, uint32_t& before) {
+template <class Team, class Bin>
+__device__ __forceinline__ void find_bin(Team& team, Bin goal, uint32_t& bin, Bin& before) {
   constexpr int32_t kEach = kTokenBins / Team::kThreads;
-  const uint32_t* bins = Team::template shared<uint32_t>(TokenLayout::kBins) + threadIdx.x * kEach;
-  uint32_t mine = 0, total;
+  const Bin* bins = Team::template shared<Bin>(TokenLayout::kBins) + threadIdx.x * kEach;
+  Bin mine = 0, total;
 #pragma unroll 4
   for (int32_t i = 0; i < kEach; ++i) mine += bins[i];
-  uint32_t sum = team.scan(mine, total);
+  Bin sum = team.scan(mine, total);
   TokenControl& c = team.control();
-  if (threadIdx.x == 0 && total < goal) c.bin = kTokenBins - 1, c.place = total;
+  if (threadIdx.x == 0 && total < goal) c.bin = kTokenBins - 1, c.entry = total;
   if (sum < goal && goal <= sum + mine) {
 #pragma unroll 1
     for (int32_t i = 0; i < kEach; ++i) {
       if (goal <= sum + bins[i]) {
-        c.bin = threadIdx.x * kEach + uint32_t(i), c.place = sum;
+        c.bin = threadIdx.x * kEach + uint32_t(i), c.entry = sum;
         break;
       }
       sum += bins[i];
     }
   }
   sync_cta();
-  bin = c.bin, before = c.place;
+  bin = c.bin, before = Bin(c.entry);
 }
 
 struct TokenRange {  // of keys, both ends included
@@ -52,15 +51,9 @@ template <TokenKey K>
 struct TokenTop {
   using Team = TokenTeam<K.threads, K.cluster>;
   uint32_t lane_key = kLeastKey;  // the largest of this lane's elements
-  uint32_t key = 0, low = 0;      // of the row; of the chunk whose largest value is least
-  int32_t num_chunks = 0;
+  uint32_t key = 0;               // of the row
 
-  // Lanes whose largest values share a chunk, so that a team has at most kTokenChunks of them.
-  __device__ __forceinline__ static int32_t group(const Team& team) {
-    return math::max(1, int32_t(team.size()) * K.threads / kTokenChunks);
-  }
-
-  // Reads the slice once. A team barrier inside, after which all CTAs know all chunks.
+  // Reads the slice once. A team barrier inside.
   template <class Slice>
   __device__ __forceinline__ void read(Team& team, const Slice& slice) {
     float top = -kInfinity;
@@ -72,43 +65,7 @@ struct TokenTop {
       });
     });
     lane_key = nan ? kNanKey : key_of(top);
-    const int32_t per = group(team);
-    uint32_t chunk = lane_key;
-    for (int32_t mask = 1; mask < per; mask *= 2) chunk = math::max(chunk, shuffle_xor(chunk, mask));
-    const int32_t thread = int32_t(team.rank()) * K.threads + int32_t(threadIdx.x);
-    uint32_t* chunks = Team::template shared<uint32_t>(TokenLayout::kTops);
-    const int32_t log_per = last_bit(uint32_t(per));  // a power of two
-    if ((thread & (per - 1)) == 0) team.tell_all(chunks + (thread >> log_per), chunk);
-    num_chunks = int32_t(team.size()) * K.threads >> log_per;
-    team.sync();
-    uint32_t not_low = 0;
-    for (int32_t i = int32_t(threadIdx.x); i < num_chunks; i += K.threads)
-      key = math::max(key, chunks[i]), not_low = math::max(not_low, ~chunks[i]);
-    key = team.max(key), low = ~team.max(not_low);
-  }
-
-  // A key that at least k tokens reach; 0 where chunks cannot tell. Every CTA of the team finds the same.
-  __device__ __forceinline__ uint32_t bound(Team& team, uint32_t k) {
-    if (k > uint32_t(num_chunks)) return 0;
-    const uint32_t* chunks = Team::template shared<uint32_t>(TokenLayout::kTops);
-    uint32_t* bins = Team::template shared<uint32_t>(TokenLayout::kBins);
-    TokenRange range{low, key};
-#pragma unroll 1
-    for (int32_t round = 0; round < 3; ++round) {
-      const int32_t shift = range.shift();
-      clear_bins<Team>();
-      sync_cta();
-      for (int32_t i = int32_t(threadIdx.x); i < num_chunks; i += K.threads)
-        if (chunks[i] >= range.low && chunks[i] <= range.high) atomic_add(&bins[(range.high - chunks[i]) >> shift], 1u);
-      sync_cta();
-      uint32_t bin, before;
-      find_bin(team, k, bin, before);
-      k -= before;
-      range.high -= bin << shift;
-      range.low = math::max(range.low, range.high - ((1u << shift) - 1));
-      if (shift <= 13) break;  // fine enough: within 2^-9 of the value
-    }
-    return range.low;
+    key = team.team_max(lane_key);
   }
 };
 

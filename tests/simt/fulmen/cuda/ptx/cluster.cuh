@@ -23,6 +23,9 @@ void store_remote(T* p, uint32_t rank, T x) {
   *remote(p, rank) = x;
 }
 inline uint32_t load_remote(const uint32_t* p, uint32_t rank) { return *remote(const_cast<uint32_t*>(p), rank); }
+inline void load_remote_4(const uint32_t* p, uint32_t rank, uint32_t (&x)[4]) {
+  std::memcpy(x, remote(const_cast<uint32_t*>(p), rank), sizeof x);
+}
 inline uint32_t atomic_add_remote(uint32_t* p, uint32_t rank, uint32_t x) {
   uint32_t* there = remote(p, rank);
   const uint32_t before = *there;

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+// Filters of which few tokens of a row can matter: a bound from a part of the row that is spread over it, one read of
+// the row for the tokens that reach it, and the leader's list of those. No CTA waits for another before the list.
+#pragma once
+#include <fulmen/cuda/tile/token_filter_row.cuh>
+
+namespace fulmen::cuda {
+
+// The least value that min_p may keep where some value is `top`, or a little less.
+template <bool kLogits>
+struct LeastValue {
+  float step;  // logits: from the top, else a factor
+  __device__ __forceinline__ LeastValue() : step(0) {}
+  __device__ __forceinline__ explicit LeastValue(const RowFilter& f) {
+    if constexpr (kLogits)
+      step = (math::log2(f.min_p) - 1e-3f) / (f.inv_temperature * 1.442695f);
+    else
+      step = f.min_p * (1 - 1e-6f);
+  }
+  __device__ __forceinline__ float operator()(float top) const {
+    if constexpr (kLogits) return top + step - 4e-7f * fabsf(top);
+    return top * step;
+  }
+};
+
+template <TokenKey K>
+struct TokenShort {
+  using Team = TokenTeam<K.threads, K.cluster>;
+  using Slice = TokenSlice<K>;
+  using List = TokenList<Team>;
+  static constexpr int32_t kChunks = Team::kThreads * kTokenSteps;  // of a CTA: a lane has one per step of its blocks
+  static constexpr int32_t kMostListed = 1500;                      // of k tokens, or of what each CTA's k adds up to
+  static_assert(kChunks <= kTokenList);
+  Team& team;
+  const Slice& slice;
+  bool large_index;
+
+  __device__ __forceinline__ static bool counts(const Team& team, int64_t top_k) {
+    return top_k <= int64_t(kMostListed / int32_t(team.size())) && top_k <= kChunks;
+  }
+  __device__ __forceinline__ static bool serves(const Team& team, const RowFilter& f, int32_t n) {
+    const bool mass_of_row = f.top_p < 1 && (f.joint || f.top_k == kAllTokens);
+    return !mass_of_row && (counts(team, f.top_k) || (f.min_p > 0 && !(f.top_p < 1)) || n <= kTokenList);
+  }
+
+  // False: the list cannot hold what reaches the bound, or holds fewer than needed. Else control().list_count says how
+  // many the leader's list has; every CTA of the team knows.
+  __device__ __forceinline__ bool run(int64_t top_k, int64_t needed, float least,
+                                      const LeastValue<K.logits>& least_value) {
+    TokenControl& c = team.control();
+    const bool follows = !counts(team, top_k);  // the bound rises with the largest value
+    float low = least;
+    if (slice.n > kTokenList) {
+      const float top = read_sample(follows, top_k);
+      if (follows) {
+        if (threadIdx.x == 0) c.key = key_of(top);
+        sync_cta();
+      } else {
+        low = fmaxf(low, float_of(List::bound(by_lane(top_k) ? Team::kThreads : kChunks, uint32_t(top_k))));
+      }
+    }
+    return gather(needed, low, least, follows && slice.n > kTokenList, least_value);
+  }
+
+  // The tokens that are not below `low` > -inf.
+  __device__ __forceinline__ bool gather(int64_t needed, float low, float least, bool follows,
+                                         const LeastValue<K.logits>& least_value) {
+    TokenControl& c = team.control();
+    slice.for_values([&](int32_t b, const float(&v)[kTokenSteps][4]) {
+      if (follows) low = fmaxf(least, least_value(float_of(load_again(&c.key))));
+      bool some = false;
+#pragma unroll
+      for (int32_t s = 0; s < kTokenSteps; ++s)
+#pragma unroll
+        for (int32_t j = 0; j < 4; ++j) some = some || !(v[s][j] < low);
+      if (!some) return;
+      float top = low;
+#pragma unroll
+      for (int32_t s = 0; s < kTokenSteps; ++s) {
+        uint32_t mine = 0;
+#pragma unroll
+        for (int32_t j = 0; j < 4; ++j) mine |= v[s][j] < low ? 0u : 1u << j, top = fmaxf(top, v[s][j]);
+        if (mine == 0) continue;
+        List::push(mine, v[s][0], v[s][1], v[s][2], v[s][3], tie_place(slice.at(b, s), slice.n, large_index),
+                   large_index);
+      }
+      if (follows && key_of(top) > load_again(&c.key)) atomic_max(&c.key, key_of(top));
+    });
+    List::deliver(team);
+    team.sync();
+    const uint32_t n = c.list_count;
+    if (n >= uint32_t(needed) && n <= uint32_t(kTokenList)) return true;
+    sync_cta();
+    clear_list(team);
+    return false;
+  }
+
+ private:
+  // For a small k one chunk per lane says enough.
+  __device__ __forceinline__ static bool by_lane(int64_t top_k) { return top_k <= Team::kThreads / 4; }
+  __device__ __forceinline__ static uint32_t load_again(const uint32_t* p) {
+    return *static_cast<const volatile uint32_t*>(p);
+  }
+
+  // Blocks spread over the slice, of which a chunk's largest value is an entry of the list. The largest of all.
+  __device__ __forceinline__ float read_sample(bool follows, int64_t top_k) {
+    int32_t num = slice.num_blocks;
+    if constexpr (!K.resident) {
+      const int64_t needed = follows ? 4 * Team::kWarps : top_k * slice.n / (1400 * kTokenBlock) + 2 * Team::kWarps;
+      num = int32_t(math::min(int64_t(num), needed));
+    }
+    float top[kTokenSteps];
+#pragma unroll
+    for (int32_t s = 0; s < kTokenSteps; ++s) top[s] = -kInfinity;
+    for (int32_t t = warp_index(); t < num; t += Team::kWarps) {
+      float v[kTokenSteps][4];
+      slice.fetch_block(t * slice.num_blocks / num, v);
+#pragma unroll
+      for (int32_t s = 0; s < kTokenSteps; ++s)
+        top[s] = fmaxf(fmaxf(fmaxf(v[s][0], v[s][1]), fmaxf(v[s][2], v[s][3])), top[s]);
+    }
+    const float all = fmaxf(fmaxf(top[0], top[1]), fmaxf(top[2], top[3]));
+    if (follows) return float_of(team.max(key_of(all)));
+    if (by_lane(top_k)) {
+      List::entries()[threadIdx.x] = entry_of(key_of(all), threadIdx.x);
+      return 0;
+    }
+#pragma unroll
+    for (int32_t s = 0; s < kTokenSteps; ++s) {
+      const int32_t i = s * Team::kThreads + int32_t(threadIdx.x);
+      List::entries()[i] = entry_of(key_of(top[s]), uint32_t(i));
+    }
+    return 0;
+  }
+};
+
+}  // namespace fulmen::cuda
