@@ -6,6 +6,10 @@
 namespace fulmen::cuda::token_filter {
 
 using Key = TokenKey;
+// Rows that are read again as logits need more registers than two CTAs have.
+FULMEN_FN constexpr int32_t min_ctas(const Key& k) {
+  return k.logits && !k.resident ? 1 : fulmen::cuda::min_ctas<0>(k);
+}
 struct Params {
   TokenMatrix input, out;
   TokenFilterNumbers filter;
