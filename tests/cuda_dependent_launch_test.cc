@@ -142,12 +142,9 @@ class Server {
     token_filter({.input = probs, .out = probs, .filter = {.top_p = 0.8f}}, context);
     sample({.input = probs, .out = other_tokens, .filter = {.top_p = 0.5f}, .random = {.seed = 9}}, context);
     top_k({.input = probs, .values = values, .indices = ids, .sorted = false}, context);
-    elementwise({.text = "return sinf(2.0f * a + 1000.0f * b + 0.3f);",
-                 .name = "next",
-                 .a = logits,
-                 .b = probs,
-                 .out = logits},
-                context);
+    elementwise(
+        {.text = "return sinf(2.0f * a + 1000.0f * b + 0.3f);", .name = "next", .a = logits, .b = probs, .out = logits},
+        context);
   }
 
   State s;
