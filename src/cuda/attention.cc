@@ -268,7 +268,7 @@ jit::Unit variant_unit(const Key& key, const attention::VariantCode& variant) {
 }
 
 void run_variant(const AttentionCall& call, const Key& key, char* workspace, const Device& device,
-                 driver::Stream stream) {
+                 const Context& context) {
   const attention::VariantCode& v = *call.variant;
   constexpr int64_t kMostBytes = 4000;  // what a kernel takes as parameters, less a little
   const int64_t at = batch_attention::variant_offset();
@@ -282,7 +282,7 @@ void run_variant(const AttentionCall& call, const Key& key, char* workspace, con
   Shape shape = shape_of(call, key);
   const Function& function = variant_function(variant_unit(key, v), device, shape);
   shape.grid = std::min(shape.grid, uint32_t(function.max_ctas));
-  cuda::launch(Attention::kName, function, shape, params, stream);
+  cuda::launch(Attention::kName, function, shape, params, context);
 }
 
 // Memory of the stream's own for a call that brings no workspace.
@@ -326,7 +326,7 @@ void Attention::launch(const Args& call, const Device& device, const Context& co
   else if (!call.resident)
     upload(call, key, workspace, stream);
   if (call.step != AttentionCall::kRun) return;
-  if (call.variant != nullptr) return run_variant(call, key, workspace, device, stream);
+  if (call.variant != nullptr) return run_variant(call, key, workspace, device, context);
   run(kName, work_of(call, key, workspace), device, context);
 }
 

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "src/jit/compiler_record.h"
 #include "src/jit/dynamic_library.h"
 #include "src/jit/embedded_headers.h"
 #include "src/jit/nvrtc.h"
@@ -115,20 +116,28 @@ Kernel Jit::find_or_compile(const Unit& unit, const std::vector<std::string>& ar
 
   Kernel wanted{.key = unit.key,
                 .arch = archs.front(),
-                .compiler = nvrtc().version,
+                .compiler = recorded_compiler(cache_.folder()),
                 .flags = std::string(compile_flags()),
                 .source = unit.source,
                 .headers = std::string(headers_digest())};
-  const std::string name = file_name(unit.key, wanted.arch, request_id(wanted), wanted.compiler);
-  if (std::optional<Kernel> k = cache_.load(name); k && entry_id(*k) == entry_id(wanted))
-    return *origin = Origin::kCache, std::move(*k);
+  const auto name = [&] { return file_name(unit.key, wanted.arch, request_id(wanted), wanted.compiler); };
+  bool looked = false;
+  for (bool on_record : {true, false}) {  // what is on record saves opening the compiler
+    if (on_record ? wanted.compiler.empty() : looked && wanted.compiler == nvrtc().version) continue;
+    if (!on_record) wanted.compiler = nvrtc().version;
+    looked = true;
+    if (std::optional<Kernel> k = cache_.load(name()); k && entry_id(*k) == entry_id(wanted)) {
+      if (!on_record) record_compiler(cache_.folder(), nvrtc());
+      return *origin = Origin::kCache, std::move(*k);
+    }
+  }
 
   if (!options_.may_compile)
     throw Error(Code::kUnsupported, unit.key + ": must be compiled for " + wanted.arch +
                                         ", but FULMEN_JIT=off and no pack holds it; add the line\n  " + unit.key +
                                         "\nto the keys of `fulmen_pack build`");
   options_.compiler.compile != nullptr ? options_.compiler.compile(&wanted) : compile(&wanted);
-  cache_.store(name, wanted);
+  if (cache_.store(name(), wanted)) record_compiler(cache_.folder(), nvrtc());
   *origin = Origin::kCompiled;
   return wanted;
 }
