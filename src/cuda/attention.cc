@@ -218,7 +218,7 @@ Common common_of(const AttentionCall& call, char* workspace) {
   set_rope(a.options, call.dims.head_dim_qk, p);
   if (const attention::PlanHeader& plan = call.plan->header; plan.on_device != 0) {
     p.record_heads = Divisor(plan.config.num_kv_heads);
-    p.slots_per_head = plan.num_slots, p.merges_per_head = plan.num_merges;
+    p.merges_per_head = plan.num_merges;
   }
   p.workspace = workspace;
   return p;

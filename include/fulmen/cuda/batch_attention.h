@@ -106,6 +106,7 @@ inline constexpr int64_t kRecords = 256;
 struct PlanOnDevice {
   int32_t num_items, num_workers;
   uint32_t next, finished;  // the queue: items taken beyond the first of each CTA; CTAs that are done
+  int32_t slot_rows, slots_per_head;  // rows that a slot holds; from the slots of one kv head to those of the next
   int64_t merges, merge_of_slot, arrivals, slot_states, slot_outputs, totals, total_states;
 };
 
@@ -121,10 +122,10 @@ struct Common {
   int64_t table_stride;                                      // > 0: page_ids is a table with so many per request
   int64_t num_pages;
   Divisor page_size, group;
-  // A record of a plan that was made on the device stands for an item of each kv head, whose slots and merges lie so
-  // far apart; a record of one that was uploaded is one item: 1, 0, 0.
+  // A record of a plan that was made on the device stands for an item of each kv head, whose merges lie so far apart; a
+  // record of one that was uploaded is one item: 1, 0.
   Divisor record_heads;
-  int32_t slots_per_head, merges_per_head;
+  int32_t merges_per_head;
   int32_t d_qk, d_vo;  // without padding
   DType out_dtype;
   bool out_in_fours, out_in_eights;  // so many elements of out are aligned

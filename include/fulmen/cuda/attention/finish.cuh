@@ -166,14 +166,17 @@ __device__ __forceinline__ void write_piece(const ParamsOf<Variant>& p, const It
     p.lse[to.token * p.lse_token + to.head * p.lse_head] = sum.state.lse_log2() * p.lse_scale;
 }
 
-// A slot holds the sums of a tile's rows.
+// A slot holds the sums of a tile's rows. index: among the slots of its kv head.
 template <Key K>
 struct Slot {
   float* o;
   RowState* states;
-  __device__ __forceinline__ Slot(char* workspace, int64_t outputs, int64_t row_states, int32_t index)
-      : o(reinterpret_cast<float*>(workspace + outputs) + int64_t(index) * tile_q(K) * K.d_vo),
-        states(reinterpret_cast<RowState*>(workspace + row_states) + int64_t(index) * tile_q(K)) {}
+  __device__ __forceinline__ Slot(char* workspace, int64_t outputs, int64_t row_states, int64_t first_row)
+      : o(reinterpret_cast<float*>(workspace + outputs) + first_row * K.d_vo),
+        states(reinterpret_cast<RowState*>(workspace + row_states) + first_row) {}
+  __device__ __forceinline__ Slot(char* workspace, const PlanOnDevice& plan, int32_t kv_head, int32_t index)
+      : Slot(workspace, plan.slot_outputs, plan.slot_states,
+             (int64_t(kv_head) * plan.slots_per_head + index) * plan.slot_rows) {}
   __device__ __forceinline__ float* piece(int32_t row, int32_t column) const { return o + row * K.d_vo + column; }
   __device__ __forceinline__ void put(int32_t row, int32_t column, const Piece& sum) const {
     store_stream<16>(piece(row, column), bits_of(sum.o));
@@ -187,7 +190,7 @@ template <Key K, class Variant>
 __device__ __forceinline__ void fold(const ParamsOf<Variant>& p, const PlanOnDevice& plan, const Item& item, bool first,
                                      bool last) {
   constexpr int32_t kPieces = K.d_vo / 4;
-  const Slot<K> total(p.workspace, plan.totals, 0, int32_t(blockIdx.x));
+  const Slot<K> total(p.workspace, plan.totals, 0, int64_t(blockIdx.x) * tile_q(K));
   RowState* states =
       reinterpret_cast<RowState*>(p.workspace + plan.total_states) + int64_t(blockIdx.x) * tile_q(K) * kPieces;
   for_pieces<K>(item.plan.num_rows, [&](int32_t row, int32_t column) {
@@ -227,7 +230,6 @@ __device__ __forceinline__ void merge_slots(const ParamsOf<Variant>& p, const Pl
   static_assert(kPieces <= kThreads && kRoom > 0);
   const uint32_t room = shared_address(dynamic_shared() + kShared.stages);
   const int32_t num_rows = item.plan.num_rows, num_slots = merge.num_slots;
-  const int32_t slot_begin = item.plan.kv_head * p.slots_per_head + merge.slot_begin;
   const int32_t fit = kRoom / num_slots < num_rows ? kRoom / num_slots : num_rows, step = fit > 0 ? fit : 1;
   const int32_t slot_step = fit > 0 ? num_slots : kRoom;
 #pragma unroll 1
@@ -241,7 +243,7 @@ __device__ __forceinline__ void merge_slots(const ParamsOf<Variant>& p, const Pl
       for (int32_t i = fresh_thread(); i < slots * rows * kPieces; i += kThreads) {
         const int32_t at = i / kPieces, piece = i % kPieces, k = int32_t(uint32_t(at) / uint32_t(rows));
         const int32_t of_tile = row + at - k * rows;
-        const Slot<K> slot(p.workspace, plan.slot_outputs, plan.slot_states, slot_begin + first + k);
+        const Slot<K> slot(p.workspace, plan, item.plan.kv_head, merge.slot_begin + first + k);
         const uint32_t to = room + uint32_t(at * kChunks * 16);
         copy_async_16(to + uint32_t(piece * 16), slot.piece(of_tile, piece * 4), true);
         if (piece == 0) store_shared<8>(to + kPieces * 16, load_coherent_8(slot.states + of_tile));
@@ -276,7 +278,7 @@ __device__ __forceinline__ void finish(const ParamsOf<Variant>& p, const PlanOnD
     return;
   }
   const int32_t kv_head = item.plan.kv_head;
-  const Slot<K> mine(p.workspace, plan.slot_outputs, plan.slot_states, kv_head * p.slots_per_head + item.plan.slot);
+  const Slot<K> mine(p.workspace, plan, kv_head, item.plan.slot);
   for_pieces<K>(item.plan.num_rows,
                 [&](int32_t row, int32_t column) { mine.put(row, column, shared_sum<K, Variant>(row, column)); });
   const attention::PlanMerge merge = control.merge;
