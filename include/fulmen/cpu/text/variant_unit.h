@@ -19,25 +19,47 @@ using attention::VariantTable;
 
 inline constexpr int32_t kBlock = 64, kWide = 16;
 
+// A variant's methods for one row. A variant that does better than asking itself for each key brings of_row().
+template <class V>
+struct OneRow {
+  V v;
+  Row row;
+  float logit(int32_t kv_idx, float x) const { return v.logit(row, kv_idx, x); }
+  float weight(int32_t kv_idx, float x) const { return v.weight(row, kv_idx, x); }
+  bool keep(int32_t kv_idx) const { return bool(v.keep(row, kv_idx)); }
+  float update(float& m, float& d) const { return v.update(row, m, d); }
+  float finish(float o, float m, float d, float scale) const { return v.finish(row, o, m, d, scale); }
+};
+template <class V>
+auto one_row(const V& v, const Row& row) {
+  if constexpr (requires { v.of_row(row); })
+    return v.of_row(row);
+  else
+    return OneRow<V>{v, row};
+}
+
 // s[0..n) of visible keys kv_idx.. become logits in log2 units, or weights where there is no softmax. What is not kept
 // becomes `other`.
 template <class V>
 __attribute__((flatten, noinline)) void transform(const V& given, const Row& of, int32_t kv_idx, float* s, int32_t n,
                                                   float other) {
   const V v = given;
-  const Row row = of;
+  auto row = one_row(v, of);
   float x[kBlock];
   for (int32_t i = 0; i < n; ++i) x[i] = s[i];
   if (v.changes_logits())
-    for (int32_t i = 0; i < n; ++i) x[i] = v.logit(row, kv_idx + i, x[i]);
+    for (int32_t i = 0; i < n; ++i) x[i] = row.logit(kv_idx + i, x[i]);
   if constexpr (V::kSoftmax) {
     const float scale = v.scale_log2();
     for (int32_t i = 0; i < n; ++i) x[i] *= scale;
   } else {
-    for (int32_t i = 0; i < n; ++i) x[i] = v.weight(row, kv_idx + i, x[i]);
+    for (int32_t i = 0; i < n; ++i) x[i] = row.weight(kv_idx + i, x[i]);
   }
-  if (v.has_mask())
-    for (int32_t i = 0; i < n; ++i) x[i] = bool(v.keep(row, kv_idx + i)) ? x[i] : other;
+  if (v.has_mask()) {
+    uint8_t kept[kBlock];
+    for (int32_t i = 0; i < n; ++i) kept[i] = row.keep(kv_idx + i);
+    for (int32_t i = 0; i < n; ++i) x[i] = kept[i] != 0 ? x[i] : other;
+  }
   for (int32_t i = 0; i < n; ++i) s[i] = x[i];
 }
 
@@ -91,6 +113,22 @@ float step(const void* variant, const Row& row, int32_t kv_idx, float* s, int32_
 }
 
 template <class V>
+__attribute__((flatten)) float finish(const void* variant, const Row& of, float* o, int32_t n, float v_scale,
+                                      State<float>& state) {
+  const V v = *static_cast<const V*>(variant);
+  if constexpr (!V::kFinishes) {
+    return attention::finish_row(v, of, o, n, v_scale, state);
+  } else {
+    auto row = one_row(v, of);
+    float m = V::kSoftmax ? state.m : 0, d = state.d;
+    const float scale = row.update(m, d);
+    for (int32_t i = 0; i < n; ++i) o[i] = row.finish(o[i], m, d, scale);
+    state = {m, d};
+    return v_scale;
+  }
+}
+
+template <class V>
 VariantTable table_of() {
   static_assert(std::is_trivially_copyable_v<V>, "a variant is copied as bytes: it must be trivially copyable");
   VariantTable t;
@@ -106,10 +144,7 @@ VariantTable table_of() {
   };
   t.visible = [](const void* variant, const Row& row) { return static_cast<const V*>(variant)->visible(row); };
   t.step = &step<V>;
-  t.finish = [](const void* variant, const Row& row, float* o, int32_t n, float v_scale, State<float>& state) {
-    const V v = *static_cast<const V*>(variant);
-    return attention::finish_row(v, row, o, n, v_scale, state);
-  };
+  t.finish = &finish<V>;
   return t;
 }
 
