@@ -269,11 +269,8 @@ jit::Unit variant_unit(const Key& key, const attention::VariantCode& variant) {
   jit::Unit unit = jit::unit_of(Attention::kName, key);
   unit.key += " variant=" + variant.name;
   const std::string params = "Params params";
-  size_t begin = 0;  // of what goes into the namespace: includes stand before it
-  while (variant.text.compare(begin, 8, "#include") == 0) begin = variant.text.find('\n', begin) + 1;
-  unit.source.insert(
-      unit.source.find("using namespace"),
-      variant.text.substr(0, begin) + "namespace fulmen::attention {\n" + variant.text.substr(begin) + "\n}\n");
+  unit.source.insert(unit.source.find("using namespace"),
+                     jit::in_namespace("fulmen::attention", variant.name, variant.text));
   unit.source.replace(unit.source.find(params), params.size(),
                       "ParamsOf<fulmen::attention::" + variant.name + "> params");
   return unit;
