@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from typing import Any, Sequence
 
-from ._arrays import Array, arg, cast, empty, empty_like, out_arg, takes_dlpack
+from . import _attention as core
+from ._arrays import Array, arg, cast, dtype_of, empty, empty_like, out_arg, takes_dlpack
+from ._cascade_flat import flat_tables
+from ._dtypes import dtype_name
 from ._ffi import lib
 from .decode import BatchDecodeWithPagedKVCacheWrapper
 from .prefill import BatchPrefillWithPagedKVCacheWrapper, single_prefill_with_kv_cache_return_lse
@@ -44,6 +47,8 @@ class MultiLevelCascadeAttentionWrapper:
     """Prefill attention where requests share prefixes: level 0 is shared by most, the last level is each one's own.
 
     Every level has its own qo_indptr, which groups the rows of q by who shares, and its own page table of one cache.
+    Levels leave float32 results, which are merged into q's dtype: rounded once. On a GPU, with tables in host memory,
+    plan() takes one pass over each request's pages of all levels where that is the same and predicted to be faster.
     """
 
     def __init__(
@@ -65,6 +70,8 @@ class MultiLevelCascadeAttentionWrapper:
         if use_cuda_graph:
             buffers = list(zip(*arrays))  # type: ignore[arg-type]
         self._use_cuda_graph, self._num_levels, self._kv_layout = use_cuda_graph, num_levels, kv_layout
+        self._flat = BatchPrefillWithPagedKVCacheWrapper(float_workspace_buffer, kv_layout)
+        self._is_flat = False
         self._batch_prefill_wrappers = [
             BatchPrefillWithPagedKVCacheWrapper(float_workspace_buffer, kv_layout, use_cuda_graph, *b) for b in buffers
         ]
@@ -78,6 +85,7 @@ class MultiLevelCascadeAttentionWrapper:
         """Another workspace; levels run one after the other and share it."""
         for wrapper, int_buffer in zip(self._batch_prefill_wrappers, int_workspace_buffers):
             wrapper.reset_workspace_buffer(float_workspace_buffer, int_buffer)
+        self._flat.reset_workspace_buffer(float_workspace_buffer)
 
     def plan(
         self,
@@ -101,26 +109,33 @@ class MultiLevelCascadeAttentionWrapper:
         kv_data_type: Any = None,
     ) -> None:
         """Plans every level; lists have one entry per level. causal holds at the last level only."""
-        levels = zip(
-            self._batch_prefill_wrappers,
-            qo_indptr_arr,
-            paged_kv_indptr_arr,
-            paged_kv_indices_arr,
-            paged_kv_last_page_len,
-        )
-        for i, (wrapper, *tables) in enumerate(levels):
-            wrapper.plan(
-                *tables, num_qo_heads, num_kv_heads, head_dim, page_size, causal=causal and i + 1 == self._num_levels,
-                pos_encoding_mode=pos_encoding_mode, use_fp16_qk_reduction=use_fp16_qk_reduction, sm_scale=sm_scale,
-                window_left=window_left, logits_soft_cap=logits_soft_cap, rope_scale=rope_scale, rope_theta=rope_theta,
-                q_data_type=q_data_type, kv_data_type=kv_data_type,
-            )  # fmt: skip
+        arrays = (qo_indptr_arr, paged_kv_indptr_arr, paged_kv_indices_arr, paged_kv_last_page_len)
+        shape = (num_qo_heads, num_kv_heads, head_dim, page_size)
+        options = dict(
+            pos_encoding_mode=pos_encoding_mode, use_fp16_qk_reduction=use_fp16_qk_reduction, sm_scale=sm_scale,
+            window_left=window_left, logits_soft_cap=logits_soft_cap, rope_scale=rope_scale, rope_theta=rope_theta,
+            q_data_type=q_data_type, kv_data_type=kv_data_type,
+        )  # fmt: skip
+        self._is_flat = False
+        if not self._use_cuda_graph and pos_encoding_mode == "NONE" and window_left < 0:
+            kv_size = core.numpy_size(dtype_name(q_data_type if kv_data_type is None else kv_data_type))
+            tables = flat_tables(self._flat._float_workspace_buffer, arrays, shape, causal, kv_size)
+            if tables is not None:
+                self._flat.plan(*tables, *shape, causal=causal, **options)
+                self._is_flat = True
+                return
+        if self._num_levels > 1:
+            options["o_data_type"] = "float32"
+        for i, (wrapper, *tables) in enumerate(zip(self._batch_prefill_wrappers, *arrays)):
+            wrapper.plan(*tables, *shape, causal=causal and i + 1 == self._num_levels, **options)
 
     begin_forward = plan
 
     def run(self, q: Array, paged_kv_cache: Array | tuple[Array, Array]) -> Array:
         """q: [total_q, num_qo_heads, head_dim]; paged_kv_cache as in BatchPrefillWithPagedKVCacheWrapper.run."""
-        return _merged(q, paged_kv_cache, self._batch_prefill_wrappers)
+        if self._is_flat or self._num_levels == 1:
+            return (self._flat if self._is_flat else self._batch_prefill_wrappers[0]).run(q, paged_kv_cache)
+        return _levels_run(q, paged_kv_cache, self._batch_prefill_wrappers)
 
     forward = run
 
@@ -129,10 +144,20 @@ class MultiLevelCascadeAttentionWrapper:
 
 
 @takes_dlpack
-def _merged(q: Array, paged_kv_cache: Any, wrappers: Sequence[BatchPrefillWithPagedKVCacheWrapper]) -> Array:
-    out, lse = wrappers[-1].run(q, paged_kv_cache, return_lse=True)
-    for wrapper in wrappers[:-1]:
-        merge_state_in_place(out, lse, *wrapper.run(q, paged_kv_cache, return_lse=True))
+def _levels_run(q: Array, paged_kv_cache: Any, wrappers: Sequence[BatchPrefillWithPagedKVCacheWrapper]) -> Array:
+    shape = (*q.shape[:-1], wrappers[0]._head_dim_vo)
+    v, s = (empty(q, (len(wrappers), *x), "float32") for x in (shape, shape[:-1]))
+    for i, wrapper in enumerate(wrappers):
+        wrapper.run(q, paged_kv_cache, out=v[i], lse=s[i], return_lse=True)
+    out, lse = core.outputs(q, shape, core.output_dtype(dtype_of(q)), None, None, True)
+    lib.merge_states(arg(v.swapaxes(0, 1)), arg(s.swapaxes(0, 1)), arg(out), arg(lse), "2")
+    return out
+
+
+def _merged(q: Array, prefix: tuple[Array, Array], own: tuple[Array, Array]) -> Array:
+    """The union of two float32 states, in the dtype of q's results."""
+    out, lse = core.outputs(q, own[0].shape, core.output_dtype(dtype_of(q)), None, None, True)
+    lib.merge_state(*map(arg, (*prefix, *own)), arg(out), arg(lse), None, "2")
     return out
 
 
@@ -161,16 +186,16 @@ class BatchDecodeWithSharedPrefixPagedKVCacheWrapper:
         """Plans the paged part; the table is that of the tokens behind the shared prefix."""
         self._wrapper.plan(
             unique_kv_indptr, unique_kv_indices, unique_kv_last_page_len, num_qo_heads, num_kv_heads, head_dim,
-            page_size,
-            data_type=data_type,
+            page_size, data_type=data_type, o_data_type="float32",
         )  # fmt: skip
 
     @takes_dlpack
     def forward(self, q: Array, k_shared: Array, v_shared: Array, unique_kv_cache: Any) -> Array:
         """q: [batch_size, num_qo_heads, head_dim]; k_shared, v_shared: [shared_len, num_kv_heads, head_dim] (NHD)."""
-        out, lse = single_prefill_with_kv_cache_return_lse(q, k_shared, v_shared, kv_layout=self._kv_layout)
-        merge_state_in_place(out, lse, *self._wrapper.run(q, unique_kv_cache, return_lse=True))
-        return out
+        prefix = single_prefill_with_kv_cache_return_lse(
+            q, k_shared, v_shared, o_dtype="float32", kv_layout=self._kv_layout
+        )
+        return _merged(q, prefix, self._wrapper.run(q, unique_kv_cache, return_lse=True))
 
     def end_forward(self) -> None:
         """Does nothing."""
@@ -221,18 +246,13 @@ class BatchPrefillWithSharedPrefixPagedKVCacheWrapper:
         self._wrapper.plan(
             *self._plan_arguments, causal=causal, use_fp16_qk_reduction=use_fp16_qk_reduction, sm_scale=sm_scale,
             rope_scale=rope_scale, rope_theta=rope_theta, q_data_type=q.dtype, kv_data_type=k_shared.dtype,
+            o_data_type="float32",
         )  # fmt: skip
-        out, lse = single_prefill_with_kv_cache_return_lse(
-            q,
-            k_shared,
-            v_shared,
-            kv_layout=self._kv_layout,
-            sm_scale=sm_scale,
-            rope_scale=rope_scale,
-            rope_theta=rope_theta,
-        )
-        merge_state_in_place(out, lse, *self._wrapper.run(q, unique_kv_cache, return_lse=True))
-        return out
+        prefix = single_prefill_with_kv_cache_return_lse(
+            q, k_shared, v_shared, o_dtype="float32", kv_layout=self._kv_layout, sm_scale=sm_scale,
+            rope_scale=rope_scale, rope_theta=rope_theta,
+        )  # fmt: skip
+        return _merged(q, prefix, self._wrapper.run(q, unique_kv_cache, return_lse=True))
 
     def end_forward(self) -> None:
         """Does nothing."""

@@ -124,8 +124,9 @@ std::vector<merge_states::Key> MergeStates::common_keys() {
   std::vector<Key> keys;
   for (DType t : {DType::kBF16, DType::kF16, DType::kF32})
     for (int64_t n : {64, 128, 256, 512})
-      for (DType out : {t, DType::kBF16})
+      for (DType out : {t, DType::kBF16, DType::kF16})
         for (bool two : {true, false}) {
+          if (out == DType::kF16 && t == DType::kBF16) continue;
           const RowShape s = shape_for(n, 16 / size_of(t), two);
           keys.push_back(
               {.v = t, .out = out, .vec = s.vec, .vecs = s.vecs, .lanes = s.lanes, .batch = batch_for(s, two)});

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fulmen/ops/merge_state.h>
+#include <fulmen/attention/cascade.h>
 
 #include "src/ffi/convert.h"
 
@@ -36,6 +36,27 @@ void merge_states_(Tensor v, Tensor s, Tensor out, Tensor lse, String lse_base) 
       context_of(values));
 }
 
+// lens, bounds, num_qo_heads, num_kv_heads, head_dim, kv_size
+void cascade_cost_(tvm::ffi::PackedArgs args, tvm::ffi::Any* result) {
+  if (args.size() != 6) TVM_FFI_THROW(TypeError) << "cascade_cost: got " << args.size() << " arguments, expected 6";
+  const TensorView lens = view(args[0].cast<Tensor>()), bounds = view(args[1].cast<Tensor>());
+  for (const TensorView* t : {&lens, &bounds})
+    if (t->dtype != DType::kI32 || t->device_type != DeviceType::kCpu || t->strides[t->rank - 1] != 1)
+      fail("cascade_cost", t == &lens ? "lens" : "bounds", "is no contiguous int32 tensor in host memory");
+  std::vector<attention::PlanRequest> requests;
+  for (int64_t i = 0; i < lens.shape[0]; ++i)
+    requests.push_back({0, lens.as<const int32_t>()[2 * i], lens.as<const int32_t>()[2 * i + 1]});
+  std::vector<std::span<const attention::PlanRequest>> levels;
+  for (int64_t i = 0; i + 1 < bounds.shape[0]; ++i) {
+    const int64_t begin = bounds.as<const int32_t>()[i], end = bounds.as<const int32_t>()[i + 1];
+    if (begin < 0 || end < begin || end > lens.shape[0]) fail("cascade_cost", "bounds", "leave lens");
+    levels.emplace_back(requests.data() + begin, size_t(end - begin));
+  }
+  const attention::CascadeShape shape{args[2].cast<int64_t>(), args[3].cast<int64_t>(), args[4].cast<int64_t>(),
+                                      args[5].cast<int64_t>()};
+  *result = attention::predicted_us(levels, shape);
+}
+
 }  // namespace fulmen::ffi
 
 FULMEN_FFI_EXPORT(
@@ -43,3 +64,7 @@ FULMEN_FFI_EXPORT(
     "attention over two disjoint sets of keys from the results over each; out and lse may be v_a and s_a");
 FULMEN_FFI_EXPORT(merge_states, "v, s, out, lse, lse_base",
                   "the same for many sets: v [num_tokens, num_states, heads, dim]");
+FULMEN_FFI_EXPORT_PACKED(
+    cascade_cost, "lens, bounds, num_qo_heads, num_kv_heads, head_dim, kv_size", 6,
+    "predicted microseconds of an H100; lens: int32 [n, 2], numbers of queries and of keys; bounds: "
+    "where each level's begin");

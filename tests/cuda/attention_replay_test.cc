@@ -7,6 +7,7 @@
 
 #include "src/cuda/launch.h"
 #include "tests/support/attention_on_gpu.h"
+#include "tests/support/capture.h"
 #include "tests/support/gpu_case.h"
 
 namespace fulmen::testing {
@@ -134,34 +135,6 @@ TEST_F(CudaAttentionReplay, PlansShareAWorkspace) {
     EXPECT_TRUE(a.agrees() && b.agrees()) << layer;
   }
 }
-
-class Capture {
- public:
-  Capture() { cuda::check(cu().stream_create(&stream, 1), "cuStreamCreate"); }
-  ~Capture() {
-    if (exec_ != nullptr) cu().graph_exec_destroy(exec_), cu().graph_destroy(graph_);
-    cu().stream_destroy(stream);
-  }
-  Capture(const Capture&) = delete;
-  Capture& operator=(const Capture&) = delete;
-  template <class F>
-  void record(F f) {
-    cuda::check(cu().stream_begin_capture(stream, driver::kCaptureGlobal), "begin");
-    f();
-    cuda::check(cu().stream_end_capture(stream, &graph_), "end");
-    cuda::check(cu().graph_instantiate(&exec_, graph_, 0), "instantiate");
-  }
-  void replay() {
-    cuda::check(cu().graph_launch(exec_, stream), "launch");
-    cuda::check(cu().stream_synchronize(stream), "synchronize");
-  }
-  driver::Stream stream = nullptr;
-
- private:
-  static const driver::Api& cu() { return driver::api(); }
-  driver::Graph graph_ = nullptr;
-  driver::GraphExec exec_ = nullptr;
-};
 
 TEST_F(CudaAttentionReplay, AGraphFollowsItsTables) {
   if (emulated()) GTEST_SKIP() << "the emulator captures nothing";

@@ -18,7 +18,6 @@ struct Batch {
   int64_t num_qo_heads = 32, num_kv_heads = 8, head_dim = 128, page_size = 16;  // page_size 0: ragged
   bool causal = false;
   int32_t window_left = -1;
-  int32_t shared_pages = 0;  // of each request, that all have in common
   DType kv = DType::kBF16;
 };
 
@@ -62,17 +61,14 @@ std::shared_ptr<Planned> planned(const Batch& b) {
   const int64_t total_q = qo.back(), total = kv.back(), heads = b.num_kv_heads, d = b.head_dim;
   a.q = p->pool.random(DType::kBF16, {total_q, b.num_qo_heads, d});
   a.out = p->pool.tensor(DType::kBF16, {total_q, b.num_qo_heads, d});
-  const int64_t num_pages = total - b.shared_pages * int64_t(b.lens.size() - 1);
   const std::vector<int64_t> shape =
-      b.page_size > 0 ? std::vector<int64_t>{num_pages, b.page_size, heads, d} : std::vector<int64_t>{total, heads, d};
+      b.page_size > 0 ? std::vector<int64_t>{total, b.page_size, heads, d} : std::vector<int64_t>{total, heads, d};
   a.k = p->pool.random(b.kv, shape), a.v = p->pool.random(b.kv, shape);
   a.qo_indptr = p->pool.ids(qo), a.kv_indptr = p->pool.ids(kv);
   if (b.page_size > 0) {
     std::vector<int32_t> pages, last;
-    for (int32_t i = 0; i < num_pages; ++i) pages.push_back(i);
+    for (int32_t i = 0; i < total; ++i) pages.push_back(i);
     std::shuffle(pages.begin(), pages.end(), std::mt19937(2));
-    const std::vector<int32_t> shared(pages.begin(), pages.begin() + b.shared_pages);
-    for (size_t r = 1; r < b.lens.size(); ++r) pages.insert(pages.begin() + kv[r], shared.begin(), shared.end());
     for (const auto& [qo_len, kv_len] : b.lens) last.push_back(int32_t((kv_len - 1) % b.page_size + 1));
     a.kv_indices = p->pool.ids(pages), a.last_page_len = p->pool.ids(last);
   }
@@ -87,8 +83,7 @@ std::shared_ptr<Planned> planned(const Batch& b) {
 
 Problem problem(const Batch& b) {
   std::vector<std::shared_ptr<Planned>> sets = {planned(b)};
-  Cost c = cost(sets[0]->args);
-  c.bytes -= double(b.lens.size() - 1) * b.shared_pages * double(b.page_size * b.num_kv_heads * b.head_dim * 4);
+  const Cost c = cost(sets[0]->args);
   while (double(sets.size()) * c.bytes < 200e6 && sets.size() < 24) sets.push_back(planned(b));
   return {.num_sets = int32_t(sets.size()),
           .bytes = c.bytes,
@@ -160,8 +155,6 @@ std::vector<Row> attention_suite() {
       row("P15", "prefill window 128 64/8 D64 B4 S8k",
           {.lens = many(4, 8192, 8192), .num_qo_heads = 64, .head_dim = 64, .causal = true, .window_left = 127}),
       row("P16", "prefill skew 1x32k + 31x512 32/8 D128 causal", long_and_short({32768, 32768}, 31, 512, 512)),
-      row("C1f", "shared prefix 32k, B256, suffix 256, 32/32 D128, flat",
-          {.lens = many(256, 1, 32768 + 256), .num_kv_heads = 32, .shared_pages = 2048}),
       row("C2", "mixed prefill 1x8k + decode 128x4k 32/8 D128", long_and_short({8192, 8192}, 128, 1, 4096)),
   };
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// fulmen_gpu_bench OUT.json [PREFIX | attention [IDS] | plan | jit FOLDER]: times the standard rows on device 0 (those
-// whose ids start so, or attention's, or its planning), writes JSON, prints a table. A row's floor is its bytes at the
-// copy bandwidth measured in the same run, or its flops at 800 TFLOP/s, what bf16 matrix products of random data reach
-// on an H100. jit: how fast the kernels of a pack or cache are found.
+// fulmen_gpu_bench OUT.json [PREFIX | attention [IDS] | cascade [PREFIX] | plan | jit FOLDER]: times the standard rows
+// on device 0 (those whose ids start so, or attention's, or its planning), writes JSON, prints a table. cascade: levels
+// and flat for many sizes. A row's floor is its bytes at the copy bandwidth measured in the same run, or its flops at
+// 800 TFLOP/s, what bf16 matrix products of random data reach on an H100. jit: how fast the kernels of a pack or cache
+// are found.
 #include <fulmen/core/error.h>
 
 #include <algorithm>
@@ -130,16 +131,20 @@ bool is_wanted(const std::string& id, const std::string& ids) {
 // Attention's rows, or every other row of the standard table whose id starts with `prefix`.
 std::vector<Row> rows(const std::string& prefix, const std::string& ids) {
   if (prefix == "plan") return plan_suite();
+  if (prefix == "cascade") {
+    std::vector<Row> all = cascade_suite(true);
+    std::erase_if(all, [&](const Row& row) { return !row.id.starts_with(ids); });
+    return all;
+  }
   const bool attention = prefix == "attention";
   std::vector<Row> all = attention ? attention_suite() : suite();
-  if (!attention)
-    for (Row& row : sampling_suite()) all.push_back(std::move(row));
+  for (Row& row : attention ? cascade_suite(false) : sampling_suite()) all.push_back(std::move(row));
   std::erase_if(all, [&](const Row& row) { return attention ? !is_wanted(row.id, ids) : !row.id.starts_with(prefix); });
   return all;
 }
 
 int run(const std::string& path, const std::string& prefix, const std::string& ids) {
-  const bool attention = prefix == "attention";
+  const bool attention = prefix == "attention" || prefix == "cascade";
   const cuda::Device& device = cuda::device(0);
   const cuda::CurrentContext current(device.primary);
   Timer timer;

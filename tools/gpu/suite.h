@@ -26,8 +26,9 @@ struct Row {
 
 std::vector<Row> suite();
 std::vector<Row> attention_suite();
-std::vector<Row> plan_suite();      // what attention's planning costs
-std::vector<Row> sampling_suite();  // S1 to S8
+std::vector<Row> cascade_suite(bool sweep);  // C1; or prefix lengths, batch sizes and heads
+std::vector<Row> plan_suite();               // what attention's planning costs
+std::vector<Row> sampling_suite();           // S1 to S8
 
 // Writes and prints how fast the kernels of a pack or cache folder are found. Not 0: one was not. Needs no GPU.
 int measure_jit(const std::string& path, const std::string& folder);
