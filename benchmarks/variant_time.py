@@ -124,7 +124,8 @@ def texts_on_cpu() -> list[dict]:
     for what, rows_of_q, keys in (("decode", 1, 8192), ("prefill", 512, 1024)):
         q, k, v = (rng.normal(size=(n, h, 128)).astype(np.float32) for n, h in ((rows_of_q, 32), (keys, 8), (keys, 8)))
         text = fulmen.prefill.single_prefill_with_kv_cache_with_jit_module
-        plain, capped = module(PLAIN, ["sm_scale"]).build_and_load(), module(CAPPED, ["sm_scale", "cap"]).build_and_load()
+        plain = module(PLAIN, ["sm_scale"]).build_and_load()
+        capped = module(CAPPED, ["sm_scale", "cap"]).build_and_load()
         calls = {
             ("plain", "option"): lambda: fulmen.single_prefill_with_kv_cache(q, k, v, sm_scale=0.1),
             ("plain", "text"): lambda: text(plain, q, k, v, 0.1),
