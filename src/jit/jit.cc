@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "src/jit/compiler_record.h"
 #include "src/jit/dynamic_library.h"
 #include "src/jit/embedded_headers.h"
 #include "src/jit/host_compiler.h"
@@ -118,10 +119,10 @@ std::optional<Kernel> Jit::find_in_packs(const Unit& unit, const std::vector<std
   return {};
 }
 
-Kernel Jit::wanted_for(const Unit& unit, const std::string& arch) const {
+Kernel Jit::wanted_for(const Unit& unit, const std::string& arch, std::string compiler) const {
   return {.key = unit.key,
           .arch = arch,
-          .compiler = compiler_name(),
+          .compiler = std::move(compiler),
           .flags = std::string(flags()),
           .source = unit.source,
           .headers = std::string(headers_digest())};
@@ -149,20 +150,28 @@ void Jit::compile_and_store(Kernel* kernel) const {
             (is_of_text(kernel->key) ? "copy its file from a cache folder into a pack"
                                      : "add the line\n  " + kernel->key + "\nto the keys of `fulmen_pack build`"));
   options_.compiler.compile != nullptr ? options_.compiler.compile(kernel) : compile(kernel);
-  cache_.store(file_name(kernel->key, kernel->arch, request_id(*kernel), kernel->compiler), *kernel);
+  const std::string name = file_name(kernel->key, kernel->arch, request_id(*kernel), kernel->compiler);
+  if (cache_.store(name, *kernel) && options_.compiler.compile == nullptr) record_compiler(cache_.folder(), nvrtc());
 }
 
 Kernel Jit::find_or_compile(const Unit& unit, const std::vector<std::string>& archs, Origin* origin) {
   if (std::optional<Kernel> k = find_in_packs(unit, archs)) return *origin = Origin::kPack, std::move(*k);
-  Kernel wanted = wanted_for(unit, archs.front());
-  if (std::optional<Kernel> k = find_in_cache(wanted)) return *origin = Origin::kCache, std::move(*k);
+  if (options_.compiler.compile == nullptr)  // what is on record saves opening the compiler
+    if (const std::string compiler = recorded_compiler(cache_.folder()); !compiler.empty())
+      if (std::optional<Kernel> k = find_in_cache(wanted_for(unit, archs.front(), compiler)))
+        return *origin = Origin::kCache, std::move(*k);
+  Kernel wanted = wanted_for(unit, archs.front(), compiler_name());
+  if (std::optional<Kernel> k = find_in_cache(wanted)) {
+    if (options_.compiler.compile == nullptr) record_compiler(cache_.folder(), nvrtc());
+    return *origin = Origin::kCache, std::move(*k);
+  }
   compile_and_store(&wanted);
   *origin = Origin::kCompiled;
   return wanted;
 }
 
 Jit::KernelPtr Jit::compile_again(const Unit& unit, const std::string& arch) {
-  Kernel kernel = wanted_for(unit, arch);
+  Kernel kernel = wanted_for(unit, arch, compiler_name());
   compile_and_store(&kernel);
   const std::lock_guard lock(mutex_);
   return kernels_[request_of(unit, arch)] = std::make_shared<const Kernel>(std::move(kernel));

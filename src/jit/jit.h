@@ -68,7 +68,7 @@ class Jit {
   std::string compiler_name() const;
   std::string_view flags() const;
   std::optional<Kernel> find_in_cache(const Kernel& wanted) const;
-  Kernel wanted_for(const Unit& unit, const std::string& arch) const;
+  Kernel wanted_for(const Unit& unit, const std::string& arch, std::string compiler) const;
   void compile_and_store(Kernel* kernel) const;
   Kernel find_or_compile(const Unit& unit, const std::vector<std::string>& archs, Origin* origin);
 
