@@ -142,6 +142,9 @@ TEST(HostSource, HoldsEachHeaderOnceAndKeepsLines) {
   EXPECT_EQ(text.find("namespace fulmen::math {"), text.rfind("namespace fulmen::math {"));
   EXPECT_NE(text.find("#include <no/such.h>\n#line 1 \"mine\"\nint x;\n"), text.npos);
   EXPECT_NE(text.find("#line 3 \"mine\"\nint y;"), text.npos);
+  EXPECT_NE(flattened(" # include  \"fulmen/core/math.h\" // mine\n").find("namespace fulmen::math {"), text.npos);
+  EXPECT_EQ(flattened("#include\n#\n\n#include <fulmen/no/such.h>\n#include <"),
+            "#include\n#\n\n#include <fulmen/no/such.h>\n#include <\n");
   EXPECT_EQ(text.find("#include <fulmen"), text.npos);
 }
 
@@ -208,6 +211,16 @@ TEST(HostTextProcesses, NeedNoHomeAndNoCache) {
   if (host_compiler().command.empty()) GTEST_SKIP() << host_compiler().problem;
   EXPECT_TRUE(succeeds(spawn_worker("computes", "/proc/no/such/folder")));
   EXPECT_TRUE(succeeds(spawn_worker("computes", "", {"HOME=/proc/none", "TMPDIR=/proc/none"})));
+}
+
+TEST(HostTextThreads, GetOneAnswer) {
+  if (host_compiler().command.empty()) GTEST_SKIP() << host_compiler().problem;
+  setenv("FULMEN_CACHE_DIR", "", 1);
+  std::vector<std::string> values(8);
+  std::vector<std::thread> threads;
+  for (std::string& value : values) threads.emplace_back([&] { value = value_of(40, 2); });
+  for (std::thread& t : threads) t.join();
+  for (const std::string& value : values) EXPECT_EQ(value, "44");
 }
 
 // A library that does not load here is made again.
