@@ -232,6 +232,7 @@ template <Key K, class Variant>
 __device__ __forceinline__ void run(const ParamsOf<Variant>& p) {
   PlanOnDevice& plan = *reinterpret_cast<PlanOnDevice*>(p.workspace);
   Control& control = *reinterpret_cast<Control*>(dynamic_shared());
+  if (ctas_per_worker<K>() > 1) start_rank_sums();
   wait_for_predecessor();
   allow_successor();
   if (fresh_thread() == 0) {
@@ -242,7 +243,6 @@ __device__ __forceinline__ void run(const ParamsOf<Variant>& p) {
     control.item.index = index < num_items ? index : -1;
   }
   const int32_t thread = fresh_thread();
-  if (K.warps_q == 1 && thread < p.num_id_lines) prefetch_to_l2(static_cast<const char*>(p.page_ids.data) + thread * 128);
   if (thread >= 32 && thread - 32 < p.num_bases) control.bases[thread - 32] = p.kv_begin[thread - 32];
   sync_cta();
   while (control.item.index >= 0) {
