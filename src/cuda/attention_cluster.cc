@@ -49,7 +49,8 @@ void share_tiles(const AttentionCall& call, const Device& device, PlanConfig& c)
   const int32_t size = size_for(call, c, num_tiles, device);
   if (size == 1) return;
   const PlanConfig shared = with_clusters(c, size, device);
-  const attention::PlanHeader mine = make_plan(shared, call.requests).header, other = make_plan(c, call.requests).header;
+  const attention::PlanHeader mine = make_plan(shared, call.requests).header,
+                              other = make_plan(c, call.requests).header;
   // In keys of one SM. Half of the SMs read as fast as all of them (docs/kernels/batch_attention_cuda.md).
   const int64_t least = 2 * mine.total_cost / device.num_sms, per_sm = std::max(1, c.num_workers / device.num_sms);
   if (std::max(least, mine.makespan / size) <= std::max(least, other.makespan * per_sm) * 17 / 16) c = shared;

@@ -2,10 +2,10 @@
 // What the attention kernel and the code that launches it share; fulmen/ops/attention.h says what it computes,
 // fulmen/attention/plan.h how its work is cut.
 //
-// A worker of the plan is a CTA, or a cluster, whose CTAs share the keys of an item and merge their sums in each other's
-// shared memory. A CTA has four warps. Decode shapes (warps_q 1): all warps hold the same 16 or 32 packed rows, each walks every
-// fourth tile of keys on its own, with its own copies in flight; their results merge at the end. Prefill shapes
-// (warps_q 4): each warp holds its own 16 or 32 rows, and all share every tile of keys; rows so few that
+// A worker of the plan is a CTA, or a cluster, whose CTAs share the keys of an item and add their sums up in each
+// other's shared memory. A CTA has four warps. Decode shapes (warps_q 1): all warps hold the same 16 or 32 packed rows,
+// each walks every fourth tile of keys on its own, with its own copies in flight; their results merge at the end.
+// Prefill shapes (warps_q 4): each warp holds its own 16 or 32 rows, and all share every tile of keys; rows so few that
 // one warp holds them are given to all, and each walks some blocks of every tile.
 #pragma once
 #include <fulmen/attention/plan_records.h>
@@ -114,7 +114,7 @@ FULMEN_FN constexpr int32_t shared_bytes(const Key& k, int32_t cluster) {
 inline constexpr int64_t kRecords = 256;
 struct PlanOnDevice {
   int32_t num_items, num_workers;
-  uint32_t next, finished;  // the queue: items taken beyond the first of each CTA; CTAs that are done
+  uint32_t next, finished;            // the queue: items taken beyond the first of each CTA; CTAs that are done
   int32_t slot_rows, slots_per_head;  // rows that a slot holds; from the slots of one kv head to those of the next
   int64_t merges, merge_of_slot, arrivals, slot_states, slot_outputs, totals, total_states;
 };
@@ -130,7 +130,7 @@ struct Common {
   IdVector page_ids, kv_begin;                               // page_ids.data null: ragged; kv_begin.data null: 0
   int64_t table_stride;                                      // > 0: page_ids is a table with so many per request
   int64_t num_pages;
-  int32_t num_bases;                                         // of kv_begin, up to kBases
+  int32_t num_bases;  // of kv_begin, up to kBases
   Divisor page_size, group;
   // A record of a plan that was made on the device stands for an item of each kv head, whose merges lie so far apart; a
   // record of one that was uploaded is one item: 1, 0.

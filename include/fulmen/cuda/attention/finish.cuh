@@ -127,7 +127,7 @@ __device__ __forceinline__ bool arrives_last(uint32_t* arrivals, int32_t expecte
   return *flag != 0;
 }
 
-// Piece i of the rows that lie at `room`, of all slots. Decode tiles never fold, so that theirs need not be the same bits.
+// Piece i of the rows that lie at `room`, of all slots. Decode tiles never fold: theirs need not have the same bits.
 template <Key K, class Variant>
 __device__ __forceinline__ void add_slots(Piece& sum, uint32_t room, int32_t i, int32_t rows, int32_t slots) {
   constexpr int32_t kPieces = K.d_vo / 4;
@@ -191,10 +191,11 @@ __device__ __forceinline__ void merge_slots(const ParamsOf<Variant>& p, const Pl
       }
       commit_copies();
 #pragma unroll 1
-      for (int32_t i = fresh_thread(); i < slots * rows; i += kThreads) {  // a thread each: all are on their way at once
+      for (int32_t i = fresh_thread(); i < slots * rows; i += kThreads) {  // a thread each: all are on their way
         const int32_t k = int32_t(uint32_t(i) / uint32_t(rows));
         const Slot<K> slot(p.workspace, plan, item.plan.kv_head, merge.slot_begin + first + k);
-        store_shared<8>(room + uint32_t((i * kChunks + kPieces) * 16), load_coherent_8(slot.states + row + i - k * rows));
+        const Bits<8> state = load_coherent_8(slot.states + row + i - k * rows);
+        store_shared<8>(room + uint32_t((i * kChunks + kPieces) * 16), state);
       }
       wait_copies<0>();
       sync_cta();
@@ -223,9 +224,8 @@ template <Key K, class Variant>
 __device__ __forceinline__ void finish(const ParamsOf<Variant>& p, const PlanOnDevice& plan, const Control& control,
                                        const Item& item) {
   if (item.plan.slot < 0)
-    return for_sums<K, Variant>(item.plan.num_rows, [&](int32_t row, int32_t column, Piece& sum) {
-      write_piece(p, item, row, column, sum);
-    });
+    return for_sums<K, Variant>(
+        item.plan.num_rows, [&](int32_t row, int32_t column, Piece& sum) { write_piece(p, item, row, column, sum); });
   const int32_t kv_head = item.plan.kv_head;
   const Slot<K> mine(p.workspace, plan, kv_head, item.plan.slot);
   for_sums<K, Variant>(item.plan.num_rows,

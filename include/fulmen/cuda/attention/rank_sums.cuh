@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sums of the CTAs of a cluster that share an item's keys, each of its part of them. Each CTA adds up a share of the rows'
-// pieces: the others write theirs into its shared memory, beside the stages, which it may still be reading.
+// Sums of the CTAs of a cluster that share an item's keys, each of its part of them. Each CTA adds up a share of the
+// rows' pieces: the others write theirs into its shared memory, beside the stages, which it may still be reading.
 #pragma once
 #include <fulmen/cuda/attention/sums.cuh>
 
