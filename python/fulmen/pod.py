@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._arrays import Array
+from ._launch import asks_pdl
 from ._options import only
 from .decode import BatchDecodeWithPagedKVCacheWrapper
 from .prefill import BatchPrefillWithPagedKVCacheWrapper, single_prefill_with_kv_cache
@@ -66,6 +67,7 @@ class PODWithPagedKVCacheWrapper:
 
     begin_forward = plan
 
+    @asks_pdl
     def run(
         self,
         q_p: Array,
@@ -170,6 +172,7 @@ class BatchPODWithPagedKVCacheWrapper:
 
     begin_forward = plan
 
+    @asks_pdl
     def run(
         self,
         q_p: Array,

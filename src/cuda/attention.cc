@@ -265,18 +265,15 @@ jit::Unit variant_unit(const Key& key, const attention::VariantCode& variant) {
   jit::Unit unit = jit::unit_of(Attention::kName, key);
   unit.key += " variant=" + variant.name;
   const std::string params = "Params params";
-  size_t begin = 0;  // of what goes into the namespace: includes stand before it
-  while (variant.text.compare(begin, 8, "#include") == 0) begin = variant.text.find('\n', begin) + 1;
-  unit.source.insert(
-      unit.source.find("using namespace"),
-      variant.text.substr(0, begin) + "namespace fulmen::attention {\n" + variant.text.substr(begin) + "\n}\n");
+  unit.source.insert(unit.source.find("using namespace"),
+                     jit::in_namespace("fulmen::attention", variant.name, variant.text));
   unit.source.replace(unit.source.find(params), params.size(),
                       "ParamsOf<fulmen::attention::" + variant.name + "> params");
   return unit;
 }
 
 void run_variant(const AttentionCall& call, const Key& key, char* workspace, const Device& device,
-                 driver::Stream stream) {
+                 const Context& context) {
   const attention::VariantCode& v = *call.variant;
   constexpr int64_t kMostBytes = 4000;  // what a kernel takes as parameters, less a little
   const int64_t at = batch_attention::variant_offset();
@@ -290,7 +287,7 @@ void run_variant(const AttentionCall& call, const Key& key, char* workspace, con
   Shape shape = shape_of(call, key, device);
   const Function& function = variant_function(variant_unit(key, v), device, shape);
   if (shape.cluster == 1) shape.grid = std::min(shape.grid, uint32_t(function.max_ctas));
-  cuda::launch(Attention::kName, function, shape, params, stream);
+  cuda::launch(Attention::kName, function, shape, params, context);
 }
 
 // Memory of the stream's own for a call that brings no workspace.
@@ -334,7 +331,7 @@ void Attention::launch(const Args& call, const Device& device, const Context& co
   else if (!call.resident)
     upload(call, key, workspace, stream);
   if (call.step != AttentionCall::kRun) return;
-  if (call.variant != nullptr) return run_variant(call, key, workspace, device, stream);
+  if (call.variant != nullptr) return run_variant(call, key, workspace, device, context);
   run(kName, work_of(call, key, workspace, device), device, context);
 }
 
