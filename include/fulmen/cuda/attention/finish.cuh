@@ -222,7 +222,8 @@ template <Key K, class Variant>
 __device__ __forceinline__ void merge_slots(const ParamsOf<Variant>& p, const PlanOnDevice& plan, const Item& item,
                                             const attention::PlanMerge& merge) {
   constexpr SharedLayout kShared(K);
-  constexpr int32_t kPieces = K.d_vo / 4, kChunks = kPieces + 1;  // of 16 bytes; the last is the state
+  constexpr int32_t kPieces = K.d_vo / 4,
+                    kChunks = kPieces + 1;  // of 16 bytes; the last: states of two rows, one its own
   constexpr int32_t kRoom = (kShared.bytes - kShared.stages) / (kChunks * 16), kThreads = kWarps * 32;
   static_assert(kPieces <= kThreads && kRoom > 0);
   const uint32_t room = shared_address(dynamic_shared() + kShared.stages);
@@ -237,14 +238,19 @@ __device__ __forceinline__ void merge_slots(const ParamsOf<Variant>& p, const Pl
 #pragma unroll 1
     for (int32_t first = 0; first < num_slots; first += slot_step) {
       const int32_t slots = num_slots - first < slot_step ? num_slots - first : slot_step;
+      // A slot's rows follow one another. Few pieces: each warp, or each half of the CTA, has slots of its own.
+      const int32_t pieces = rows * kPieces, groups = pieces <= 32 ? 4 : pieces <= 64 ? 2 : 1, size = kThreads / groups;
 #pragma unroll 1
-      for (int32_t i = fresh_thread(); i < slots * rows * kPieces; i += kThreads) {
-        const int32_t at = i / kPieces, piece = i % kPieces, k = int32_t(uint32_t(at) / uint32_t(rows));
-        const int32_t of_tile = row + at - k * rows;
+      for (int32_t k = fresh_thread() / size; k < slots; k += groups) {
         const Slot<K> slot(p.workspace, plan.slot_outputs, plan.slot_states, slot_begin + first + k);
-        const uint32_t to = room + uint32_t(at * kChunks * 16);
-        copy_async_16(to + uint32_t(piece * 16), slot.piece(of_tile, piece * 4), true);
-        if (piece == 0) store_shared<8>(to + kPieces * 16, load_coherent_8(slot.states + of_tile));
+        const char* from = reinterpret_cast<const char*>(slot.piece(row, 0));
+#pragma unroll 2
+        for (int32_t i = fresh_thread() % size; i < pieces; i += size) {
+          const int32_t of_tile = row + i / kPieces;
+          const uint32_t to = room + uint32_t((k * rows + i / kPieces) * kChunks * 16);
+          copy_async_16(to + uint32_t(i % kPieces * 16), from + i * 16, true);
+          if (i % kPieces == 0) copy_async_16(to + kPieces * 16, slot.states + (of_tile & ~1), true);
+        }
       }
       commit_copies();
       wait_copies<0>();
@@ -252,10 +258,11 @@ __device__ __forceinline__ void merge_slots(const ParamsOf<Variant>& p, const Pl
 #pragma unroll 1
       for (int32_t i = fresh_thread(); i < rows * kPieces; i += kThreads) {
         if (first == 0) sum = {};  // else there is one row, and this thread's only piece of it
+        const uint32_t own = uint32_t((row + i / kPieces) % 2) * 8;
 #pragma unroll 4
         for (int32_t k = 0; k < slots; ++k) {
           const uint32_t from = room + uint32_t((k * rows + i / kPieces) * kChunks * 16);
-          const RowState state = bit_cast<RowState>(load_shared<8>(from + kPieces * 16));
+          const RowState state = bit_cast<RowState>(load_shared<8>(from + kPieces * 16 + own));
           add<Variant>(sum, piece_of(state, load_shared<16>(from + uint32_t(i % kPieces * 16))));
         }
         if (first + slots == num_slots) write_piece(p, item, row + i / kPieces, i % kPieces * 4, sum);
