@@ -12,6 +12,7 @@
 
 #include "src/cuda/pack.h"
 #include "src/cuda/table.h"
+#include "src/jit/compiler_record.h"
 #include "src/jit/jit.h"
 #include "src/jit/nvrtc.h"
 #include "src/jit/sha256.h"
@@ -127,6 +128,25 @@ TEST(Cache, KeepsKernelsAndForgetsTheLeastRecentlyUsed) {
   EXPECT_FALSE(fs::exists(cache.folder() + "/.tmp-1-2-3"));
   EXPECT_TRUE(fs::exists(cache.folder() + "/.tmp-4-5-6"));
   EXPECT_EQ(cache.clear(), 2);
+}
+
+TEST(Cache, RemembersItsCompilerWhileThatIsTheSame) {
+  const ScratchFolder folder;
+  const std::string library = folder.path() + "/libnvrtc.so";
+  const Nvrtc compiler{.version = "nvrtc 99.1", .problem = "", .path = "libnvrtc.so", .file = library};
+  record_compiler(folder.path(), compiler);
+  EXPECT_EQ(recorded_compiler(folder.path()), "");  // there is no such library
+  write(library, "first");
+  record_compiler(folder.path(), compiler);
+  EXPECT_EQ(recorded_compiler(folder.path()), "nvrtc 99.1");
+  EXPECT_TRUE(Cache(folder.path()).names().empty());
+  write(library, "the second");
+  EXPECT_EQ(recorded_compiler(folder.path()), "");
+  record_compiler(folder.path(), compiler);
+  write(folder.path() + "/compiler", "nvrtc 99.1\n");
+  EXPECT_EQ(recorded_compiler(folder.path()), "");
+  EXPECT_EQ(recorded_compiler(""), "");
+  record_compiler("/proc/nowhere", compiler);
 }
 
 TEST(Cache, AnUnusableFolderIsAnEmptyOne) {

@@ -117,7 +117,7 @@ def set_num_threads(n: int) -> None:
 
 def dependent_launch() -> bool:
     """Whether CUDA kernels use programmatic dependent launch: they start while the stream's previous kernel ends, and
-    wait for its memory. First value: whether FULMEN_PDL is 1. It decides alone; enable_pdl of a call does not.
+    wait for its memory. First value: whether FULMEN_PDL is not 0. A call's enable_pdl, unless None, decides for it.
     """
     from ._ffi import lib
 

@@ -59,6 +59,7 @@ def show_config(as_json: bool) -> int:
     kernels, devices, cuda = facts.pop("kernels"), facts.pop("devices"), facts.pop("cuda")
     facts["cuda driver"] = cuda["driver_problem"] or "found"
     facts["compiler"] = f"{cuda['compiler']} {cuda['compiler_path']}" if cuda["compiler"] else cuda["compiler_problem"]
+    facts["compiler for the CPU"] = cuda["host_compiler"] or cuda["host_compiler_problem"]
     facts["compiles"] = "yes" if cuda["may_compile"] else "no: FULMEN_JIT=off"
     facts["cache"] = cuda["cache_folder"] or "memory alone"
     facts["packs"] = ", ".join(cuda["pack_folders"]) or "none"

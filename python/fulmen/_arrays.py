@@ -19,6 +19,7 @@ import numpy as np
 
 from ._dtypes import FP8, ML_DTYPES, dtype_name, numpy_dtype, torch_dtype
 from ._ffi import dispatched_types, is_compiling, lib
+from ._launch import asks_pdl, default_of_pdl, place_of_pdl
 
 Array = Any  # np.ndarray, torch.Tensor, or anything with __dlpack__
 
@@ -243,19 +244,24 @@ def _adopt(x: Any, seen: list[Any]) -> Any:
 def takes_dlpack(function: Callable[..., Any]) -> Callable[..., Any]:
     """Lets a function written for NumPy and PyTorch arrays take any DLPack array and answer in its framework.
 
-    The result stays NumPy where the foreign array has no __array_namespace__ with from_dlpack.
+    The result stays NumPy where the foreign array has no __array_namespace__ with from_dlpack. An argument enable_pdl
+    decides about the function's launches.
     """
 
+    asking = asks_pdl(function)
+    place = place_of_pdl(function)
+    # as many positional arguments alone ask for nothing
+    silent = 1 << 30 if place is None else place if default_of_pdl(function) is None else -1
     position = 1 if function.__code__.co_varnames[:1] == ("self",) else 0  # of the first array
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         if len(args) > position and (type(args[position]) in _native_types or is_native(args[position])):
-            return function(*args, **kwargs)
+            return (asking if kwargs or len(args) > silent else function)(*args, **kwargs)
         seen: list[Any] = []
         args = tuple(_adopt(x, seen) for x in args)
         kwargs = {name: _adopt(x, seen) for name, x in kwargs.items()}
-        result = function(*args, **kwargs)
+        result = asking(*args, **kwargs)
         if not seen:
             return result
         namespace = getattr(seen[0], "__array_namespace__", lambda: None)()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`fulmen jit …` and `fulmen pack …`: compiled kernels of the CUDA backend. The work is done in the library."""
+"""`fulmen jit …` and `fulmen pack …`: kernels compiled at run time or ahead of it. The work is done in the library."""
 
 from __future__ import annotations
 
@@ -66,8 +66,10 @@ def list_kernels(folder: str, as_json: bool) -> int:
             print(f"damaged, will be rebuilt: {k['file']}")
             continue
         resources = f"{k['registers']:3d} registers {k['spill_bytes']:4d} spilled {k['shared_bytes']:6d} shared"
+        if not k["arch"].startswith(("sm_", "compute_")):
+            resources = f"{'a text, for the CPU':<41}"
         made = f"{k['image_bytes'] / 1024:6.1f} KB {k['compile_ms']:6.0f} ms  {k['compiler']}"
-        print(f"{k['arch']:<10} {resources} {made}  {k['key']}")
+        print(f"{k['arch']:<13} {resources} {made}  {k['key']}")
     where = folder or json.loads(lib.jit_config())["cache_folder"] or "memory alone: there is no cache folder"
     print(f"{len(kernels)} kernels, {sum(k.get('image_bytes', 0) for k in kernels) / 2**20:.1f} MB in {where}")
     return 0

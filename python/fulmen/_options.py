@@ -2,7 +2,7 @@
 """Keywords of FlashInfer's signatures that mean nothing here, or nothing yet.
 
 Nothing is dropped silently: an option that would change a result and has no implementation raises NotImplementedError
-unless it has its no-op value. Hints about how a GPU does its work change no result and are accepted: enable_pdl,
+unless it has its no-op value. Hints about how a GPU does its work change no result and are accepted:
 use_tensor_cores, non_blocking, deterministic (everything here is), use_cuda_graph (a CPU call captures nothing).
 """
 

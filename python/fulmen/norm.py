@@ -17,7 +17,8 @@ def rmsnorm(
 
     input: [num_tokens, hidden_size] or [num_tokens, num_heads, hidden_size], last axis contiguous.
     weight: [hidden_size], input's dtype or float32. out: like input, may be input. Returns out.
-    enable_pdl is a hint for GPUs. Raises ValueError on a shape, dtype or eps that does not fit.
+    enable_pdl: whether the kernel may start while the stream's previous one ends; None: fulmen.dependent_launch().
+    Raises ValueError on a shape, dtype or eps that does not fit.
     """
     if out is None:
         out = empty_like(input)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._arrays import Array
+from ._launch import asks_pdl
 from ._options import only
 from .decode import BatchDecodeWithPagedKVCacheWrapper
 from .jit import Variant, gen_customize_batch_decode_module, gen_customize_pod_module
@@ -88,6 +89,7 @@ class PODWithPagedKVCacheWrapper:
 
     begin_forward = plan
 
+    @asks_pdl
     def run(
         self,
         q_p: Array,
@@ -202,6 +204,7 @@ class BatchPODWithPagedKVCacheWrapper:
 
     begin_forward = plan
 
+    @asks_pdl
     def run(
         self,
         q_p: Array,

@@ -8,6 +8,7 @@ from typing import Any
 from . import _attention as core
 from ._arrays import Array, arg, joined, out_arg, takes_dlpack
 from ._ffi import lib
+from ._launch import asks_pdl
 from ._options import only
 
 
@@ -71,6 +72,7 @@ def xqa_mla(*args: Any, **kwargs: Any) -> None:
     )
 
 
+@asks_pdl
 def xqa_batch_decode_with_kv_cache(
     query: Array,
     kv_cache: Array | tuple[Array, Array],

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <map>
 
+#include "src/cuda/attention_cluster.h"
 #include "src/cuda/attention_plan.h"
 #include "src/cuda/attention_prepare.h"
 #include "src/cuda/ids.h"
@@ -75,20 +76,21 @@ void configure(const AttentionCall& call, const Device& device) {
   PlanConfig& c = *call.config;
   set_costs(key, c);
   c.num_workers = device.num_sms * ctas_per_sm(key, device.max_shared_bytes);
-  if (key.warps_q == 4 || c.num_workers == device.num_sms || call.requests.size() > kFewRequests) return;
+  if (key.warps_q == 4 || call.requests.size() > kFewRequests) return;
   // Two CTAs share an SM's bandwidth; few long tiles may go into half as many, twice as fast workers with less waste.
   PlanConfig alone = c;
   alone.num_workers = device.num_sms;
   if (make_plan(alone, call.requests).header.makespan < 2 * make_plan(c, call.requests).header.makespan) c = alone;
+  share_tiles(call, device, c);
 }
 
 Key planned_key(const AttentionCall& call, const Device& device) {
-  const int32_t tile = call.plan->header.config.tile_q;
-  const bool alone = call.plan->header.config.num_workers == device.num_sms;
-  const std::optional<Key> key = key_of(call, tile, device.info(), alone);
+  const PlanConfig& config = call.plan->header.config;
+  const bool alone = config.num_workers == device.num_sms || cluster_size(config, device) > 1;
+  const std::optional<Key> key = key_of(call, config.tile_q, device.info(), alone);
   if (!key)
     fail("batch_attention", "plan",
-         "has tiles of " + std::to_string(tile) +
+         "has tiles of " + std::to_string(config.tile_q) +
              " rows, which no CUDA kernel has; plan on "
              "the device that runs");
   return *key;
@@ -181,11 +183,17 @@ void set_caches(const AttentionArgs& a, const AttentionDims& d, Common& p) {
   p.k_token = bytes(a.k, a.k.rank - 3), p.v_token = bytes(a.v, a.v.rank - 3);
   p.k_head = bytes(a.k, a.k.rank - 2), p.v_head = bytes(a.v, a.v.rank - 2);
   p.kv_begin = ids_of(a.kv_indptr);
+  if (a.kv_indptr.defined())
+    p.num_bases = int32_t(std::min<int64_t>(a.kv_indptr.shape[0] - 1, batch_attention::kBases));
   if (!d.paged()) return;
   p.k_page = bytes(a.k, 0), p.v_page = bytes(a.v, 0);
   p.page_ids = ids_of(a.block_tables.defined() ? a.block_tables : a.kv_indices);
   p.table_stride = a.block_tables.defined() ? std::max<int64_t>(1, a.block_tables.strides[0]) : 0;
   p.num_pages = a.k.shape[0];
+  if (p.table_stride == 0) {
+    const int64_t lines = math::ceil_div(a.kv_indices.num_elements() * size_of(a.kv_indices.dtype), int64_t(128));
+    p.num_id_lines = lines <= batch_attention::kIdLines ? int32_t(lines) : 0;
+  }
   p.page_size = Divisor(int32_t(d.page_size));
 }
 
@@ -218,7 +226,7 @@ Common common_of(const AttentionCall& call, char* workspace) {
   set_rope(a.options, call.dims.head_dim_qk, p);
   if (const attention::PlanHeader& plan = call.plan->header; plan.on_device != 0) {
     p.record_heads = Divisor(plan.config.num_kv_heads);
-    p.slots_per_head = plan.num_slots, p.merges_per_head = plan.num_merges;
+    p.merges_per_head = plan.num_merges;
   }
   p.workspace = workspace;
   return p;
@@ -230,14 +238,18 @@ void upload(const AttentionCall& call, const Key& key, char* workspace, driver::
         "cuMemcpyAsync of a plan");
 }
 
-Shape shape_of(const AttentionCall& call, const Key& key) {
-  return {.grid = uint32_t(call.plan->header.config.num_workers),
+Shape shape_of(const AttentionCall& call, const Key& key, const Device& device) {
+  const PlanConfig& c = call.plan->header.config;
+  const int32_t cluster = cluster_size(c, device);
+  return {.grid = uint32_t(c.num_workers * cluster),
           .num_threads = uint32_t(num_threads(key)),
-          .shared_bytes = uint32_t(SharedLayout(key).bytes)};
+          .shared_bytes = uint32_t(SharedLayout(key).bytes),
+          .cluster = uint32_t(cluster)};
 }
 
-Work<Key, Params> work_of(const AttentionCall& call, const Key& key, char* workspace) {
-  Work<Key, Params> work{.key = key, .params = {}, .shape = shape_of(call, key), .persistent = true};
+Work<Key, Params> work_of(const AttentionCall& call, const Key& key, char* workspace, const Device& device) {
+  const Shape shape = shape_of(call, key, device);
+  Work<Key, Params> work{.key = key, .params = {}, .shape = shape, .persistent = shape.cluster == 1};
   static_cast<Common&>(work.params) = common_of(call, workspace);
   work.params.variant = attention::standard_variant(*call.args);
   return work;
@@ -257,18 +269,15 @@ jit::Unit variant_unit(const Key& key, const attention::VariantCode& variant) {
   jit::Unit unit = jit::unit_of(Attention::kName, key);
   unit.key += " variant=" + variant.name;
   const std::string params = "Params params";
-  size_t begin = 0;  // of what goes into the namespace: includes stand before it
-  while (variant.text.compare(begin, 8, "#include") == 0) begin = variant.text.find('\n', begin) + 1;
-  unit.source.insert(
-      unit.source.find("using namespace"),
-      variant.text.substr(0, begin) + "namespace fulmen::attention {\n" + variant.text.substr(begin) + "\n}\n");
+  unit.source.insert(unit.source.find("using namespace"),
+                     jit::in_namespace("fulmen::attention", variant.name, variant.text));
   unit.source.replace(unit.source.find(params), params.size(),
                       "ParamsOf<fulmen::attention::" + variant.name + "> params");
   return unit;
 }
 
 void run_variant(const AttentionCall& call, const Key& key, char* workspace, const Device& device,
-                 driver::Stream stream) {
+                 const Context& context) {
   const attention::VariantCode& v = *call.variant;
   constexpr int64_t kMostBytes = 4000;  // what a kernel takes as parameters, less a little
   const int64_t at = batch_attention::variant_offset();
@@ -279,10 +288,10 @@ void run_variant(const AttentionCall& call, const Key& key, char* workspace, con
   const Common common = common_of(call, workspace);
   std::memcpy(params, &common, sizeof common);
   if (v.num_bytes > 0) std::memcpy(params + at, v.fields, size_t(v.num_bytes));
-  Shape shape = shape_of(call, key);
+  Shape shape = shape_of(call, key, device);
   const Function& function = variant_function(variant_unit(key, v), device, shape);
-  shape.grid = std::min(shape.grid, uint32_t(function.max_ctas));
-  cuda::launch(Attention::kName, function, shape, params, stream);
+  if (shape.cluster == 1) shape.grid = std::min(shape.grid, uint32_t(function.max_ctas));
+  cuda::launch(Attention::kName, function, shape, params, context);
 }
 
 // Memory of the stream's own for a call that brings no workspace.
@@ -326,14 +335,14 @@ void Attention::launch(const Args& call, const Device& device, const Context& co
   else if (!call.resident)
     upload(call, key, workspace, stream);
   if (call.step != AttentionCall::kRun) return;
-  if (call.variant != nullptr) return run_variant(call, key, workspace, device, stream);
-  run(kName, work_of(call, key, workspace), device, context);
+  if (call.variant != nullptr) return run_variant(call, key, workspace, device, context);
+  run(kName, work_of(call, key, workspace, device), device, context);
 }
 
 void Attention::prepare(const Args& call, const Device& device) {
   if (call.plan == nullptr) return;
   const Key key = planned_key(call, device);
-  cuda::prepare(kName, work_of(call, key, nullptr), device);
+  cuda::prepare(kName, work_of(call, key, nullptr, device), device);
   if (call.plan->header.on_device != 0) prepare_planner(call, key, device);
 }
 

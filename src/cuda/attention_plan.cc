@@ -22,6 +22,7 @@ AttentionWorkspace::AttentionWorkspace(const attention::PlanHeader& plan, const 
   take(batch_attention::kRecords);
   take(std::max(plan.num_items, plan.config.num_workers) * int64_t(sizeof(Record)));
   head.num_items = plan.num_items, head.num_workers = plan.config.num_workers;
+  head.slot_rows = tile_q(key);
   head.merges = take(plan.num_merges * int64_t(sizeof(PlanMerge)));
   head.merge_of_slot = take(plan.num_slots * int64_t(sizeof(int32_t)));
   head.arrivals = take(plan.num_merges * heads * int64_t(sizeof(uint32_t)));
@@ -31,8 +32,10 @@ AttentionWorkspace::AttentionWorkspace(const attention::PlanHeader& plan, const 
   plan_bytes = at;
   const int64_t rows = tile_q(key), row_bytes = key.d_vo * int64_t(sizeof(float));
   const int64_t totals = plan.config.fixed_split_len > 0 ? plan.config.num_workers : 0;
-  head.slot_states = take(plan.num_slots * heads * rows * int64_t(sizeof(RowState)));
-  head.slot_outputs = take(plan.num_slots * heads * rows * row_bytes);
+  const int64_t slots = plan.on_device != 0 ? plan.on_device * heads : plan.num_slots * rows;
+  const int64_t slot_rows = plan.num_slots == 0 ? 0 : slots;
+  head.slot_states = take(slot_rows * int64_t(sizeof(RowState)));
+  head.slot_outputs = take(slot_rows * row_bytes);
   head.totals = take(totals * rows * row_bytes);
   head.total_states = take(totals * rows * key.d_vo / 4 * int64_t(sizeof(RowState)));
   bytes = at + kWorkspaceAlign;

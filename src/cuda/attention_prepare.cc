@@ -7,6 +7,7 @@
 #include <bit>
 
 #include "src/cuda/attention.h"
+#include "src/cuda/attention_cluster.h"
 #include "src/cuda/attention_plan.h"
 #include "src/cuda/ids.h"
 
@@ -27,12 +28,17 @@ int64_t most_tiles(const AttentionCall& call, int64_t tile) {
   return total_q * group / tile + std::min(batch, total_q);
 }
 
-int32_t most_slots(const PlanHeader& h, const AttentionKey& key, const TensorView& workspace) {
-  const int64_t heads = h.config.num_kv_heads, slot_bytes = tile_q(key) * (int64_t(key.d_vo) * 4 + 8);
+// Slots for as many pieces as the workers may want, of as many rows as there is memory for: tiles of few rows need less
+// than the kernel's tiles have.
+void set_slots(const AttentionKey& key, const TensorView& workspace, PlanHeader& h) {
+  constexpr int64_t kTables = int64_t(1) << 19, kLeastRows = 16;
+  const int64_t heads = h.config.num_kv_heads, row_bytes = int64_t(key.d_vo) * 4 + 8;
   const int64_t given = workspace.defined() ? std::min(workspace.num_elements(), kDeviceWorkspace) : kDeviceWorkspace;
-  const int64_t room = given - AttentionWorkspace(h, key).bytes - (int64_t(1) << 18);  // tables of slots
-  const int64_t most = std::min<int64_t>(attention::max_slots(h.config.num_workers), room / slot_bytes) / heads;
-  return h.config.disable_split != 0 || most < 2 ? 0 : int32_t(std::min<int64_t>(most, 65535));
+  const int64_t rows = (given - AttentionWorkspace(h, key).bytes - kTables) / row_bytes / heads;
+  int64_t most = std::min<int64_t>(attention::max_slots(h.config.num_workers) / heads, rows / kLeastRows);
+  most = h.config.disable_split != 0 || rows / tile_q(key) < 2 || most < 2 ? 0 : std::min<int64_t>(most, 65535);
+  h.num_slots = int32_t(most), h.num_merges = h.num_slots / 2;
+  h.on_device = int32_t(std::clamp<int64_t>(rows, 1, std::max<int64_t>(1, most * tile_q(key))));
 }
 
 }  // namespace
@@ -60,9 +66,9 @@ void shape_plan(const AttentionCall& call, const Device& device) {
   const int64_t whole = tiles * c.num_kv_heads;
   const bool alone = key.warps_q == 1 && whole <= device.num_sms && 8 * whole >= 7 * device.num_sms;
   c.num_workers = device.num_sms * (alone ? 1 : ctas_per_sm(key, device.max_shared_bytes));
+  if (key.warps_q == 1 && h.batch_size == 1) share_tiles(whole, device, c);
   h.num_items = int32_t(tiles);
-  h.num_slots = most_slots(h, key, call.args->workspace);
-  h.num_merges = h.num_slots / 2;
+  set_slots(key, call.args->workspace, h);
   h.num_items += h.num_slots;
 }
 
@@ -98,6 +104,7 @@ Work<attention_prepare::Key, Params> work_of(const AttentionCall& call, const At
   p.num_kv_heads = c.num_kv_heads, p.num_workers = c.num_workers;
   p.max_records = h.num_items, p.max_slots = h.num_slots, p.max_merges = h.num_merges;
   p.max_tiles = h.num_items - h.num_slots;
+  p.slot_room = h.on_device;
   return {.key = {},
           .params = p,
           .shape = {.grid = 1,

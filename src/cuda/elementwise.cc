@@ -84,7 +84,7 @@ runtime::Refusal Elementwise::refuses(const Args& a) {
 void Elementwise::launch(const Args& a, const Device& device, const Context& context) {
   const auto w = work_of(a);
   const CurrentContext current(device.primary);
-  cuda::launch(kName, function_for(a, w.key, device), w.shape, &w.params, static_cast<driver::Stream>(context.stream));
+  cuda::launch(kName, function_for(a, w.key, device), w.shape, &w.params, context);
 }
 
 void Elementwise::prepare(const Args& a, const Device& device) {

@@ -4,6 +4,8 @@
 #include <fulmen/core/error.h>
 #include <fulmen/runtime/dependent_launch.h>
 
+#include <cstdlib>
+
 namespace fulmen::cuda {
 namespace {
 
@@ -18,6 +20,22 @@ class RelaxedCapture {
  private:
   int32_t mode_ = driver::kCaptureRelaxed;
 };
+
+// Kernels for sm_90 and up wait by themselves before they touch memory; others would not. A driver that cannot record
+// such launches in graphs (before 12.3) gets none.
+bool can_depend(const std::string& arch) {
+  static const bool records = [] {
+    int32_t version = 0;
+    return driver::api().version(&version) == 0 && version >= 12030;
+  }();
+  const size_t digits = arch.find_first_of("0123456789");
+  return records && digits != arch.npos && std::atoi(arch.c_str() + digits) >= 90;
+}
+
+bool wants_dependence(const Context& context) {
+  if (context.dependent_launch == DependentLaunch::kAsSet) return runtime::dependent_launch();
+  return context.dependent_launch == DependentLaunch::kOn;
+}
 
 driver::LaunchConfig config_of(const Shape& s, driver::Stream stream, driver::LaunchAttribute (&attributes)[2],
                                bool dependent) {
@@ -36,7 +54,7 @@ driver::LaunchConfig config_of(const Shape& s, driver::Stream stream, driver::La
     a.id = driver::kAttributeCluster;
     a.value.cluster = {s.cluster, 1, 1};
   }
-  if (dependent) {  // right for every kernel: they wait before they touch memory (ptx/dependent_launch.cuh)
+  if (dependent) {
     driver::LaunchAttribute& a = attributes[c.num_attributes++];
     a.id = driver::kAttributeDependentLaunch;
     a.value.flag = 1;
@@ -57,6 +75,7 @@ Function load(const jit::Unit& unit, const Device& device, const Shape& shape) {
   must(cu.module_load(&module, kernel->image.c_str(), 0, nullptr, nullptr), "cuModuleLoadData");
   Function f;
   f.resources = kernel->resources;
+  f.can_depend = can_depend(kernel->arch);
   must(cu.module_function(&f.handle, module, jit::kEntryName), "cuModuleGetFunction");
   // As much as any later shape of the same key may ask for.
   if (shape.shared_bytes > 0)
@@ -86,9 +105,10 @@ uint64_t capture_of(driver::Stream stream) {
   return result == 0 && status == 1 ? id + 1 : 0;
 }
 
-void launch(const char* op, const Function& function, const Shape& shape, const void* params, driver::Stream stream) {
-  driver::LaunchAttribute attributes[2] = {};
-  const driver::LaunchConfig config = config_of(shape, stream, attributes, runtime::dependent_launch());
+void launch(const char* op, const Function& function, const Shape& shape, const void* params, const Context& context) {
+  driver::LaunchAttribute attributes[2];
+  const driver::LaunchConfig config = config_of(shape, static_cast<driver::Stream>(context.stream), attributes,
+                                                function.can_depend && wants_dependence(context));
   void* arguments[1] = {const_cast<void*>(params)};
   const driver::Result result = driver::api().launch(&config, function.handle, arguments, nullptr);
   if (result != 0) check(result, (std::string(op) + ": cuLaunchKernelEx, grid " + std::to_string(shape.grid)).c_str());

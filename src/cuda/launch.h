@@ -24,14 +24,15 @@ struct Shape {
 
 struct Function {
   driver::Function handle = nullptr;
-  int32_t max_ctas = 1;  // on the device at once, in the shape it was loaded for
+  int32_t max_ctas = 1;     // on the device at once, in the shape it was loaded for
+  bool can_depend = false;  // waits for its predecessor's memory by itself
   jit::Resources resources;
 };
 
 // Loads the unit into the device's primary context. Safe during stream capture. Throws Error.
 Function load(const jit::Unit& unit, const Device& device, const Shape& shape);
 // params: one struct by value. Throws Error{kInternal} naming the op if the launch fails.
-void launch(const char* op, const Function& function, const Shape& shape, const void* params, driver::Stream stream);
+void launch(const char* op, const Function& function, const Shape& shape, const void* params, const Context& context);
 
 // Of the capture that the stream is in; 0: none.
 uint64_t capture_of(driver::Stream stream);
@@ -88,7 +89,7 @@ void run(const char* op, Work<Key, Params> work, const Device& device, const Con
   const CurrentContext current(device.primary);
   const Function& function = function_of(op, work, device);
   if (work.persistent) work.shape.grid = std::min(work.shape.grid, uint32_t(function.max_ctas));
-  launch(op, function, work.shape, &work.params, static_cast<driver::Stream>(context.stream));
+  launch(op, function, work.shape, &work.params, context);
 }
 
 template <class Key, class Params>

@@ -43,4 +43,4 @@ void elementwise_(String text, String name, Tensor a, MaybeTensor b, MaybeTensor
 FULMEN_FFI_EXPORT(act_and_mul, "input, out, activation",
                   "out = act(gate) * up, input = [gate | up]; activation: silu, gelu or gelu_tanh");
 FULMEN_FFI_EXPORT(elementwise, "text, name, a, b, c, d, out, numbers",
-                  "out = text(a, b, c, d, s) per element, compiled for the GPU; numbers: what the text calls s");
+                  "out = text(a, b, c, d, s) per element, compiled for the device; numbers: what the text calls s");

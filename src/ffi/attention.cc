@@ -4,6 +4,7 @@
 // from.
 #include <fulmen/attention/flashinfer_code.h>
 
+#include <memory>
 #include <sstream>
 
 #include "src/ffi/convert.h"
@@ -141,6 +142,33 @@ std::vector<attention::FlashInferVariant::Extra> extras(const String& list) {
   return all;
 }
 
+struct ElementType {
+  const char* name;
+  DType dtype, or_dtype;
+};
+constexpr ElementType kElementTypes[] = {
+    {"float", DType::kF32, DType::kF32},         {"double", DType::kF64, DType::kF64},
+    {"half", DType::kF16, DType::kF16},          {"__half", DType::kF16, DType::kF16},
+    {"nv_bfloat16", DType::kBF16, DType::kBF16}, {"__nv_bfloat16", DType::kBF16, DType::kBF16},
+    {"int", DType::kI32, DType::kU32},           {"int32_t", DType::kI32, DType::kU32},
+    {"uint32_t", DType::kU32, DType::kI32},      {"int64_t", DType::kI64, DType::kU64},
+    {"uint64_t", DType::kU64, DType::kI64},      {"int8_t", DType::kI8, DType::kI8},
+    {"uint8_t", DType::kU8, DType::kBool},       {"bool", DType::kBool, DType::kU8}};
+
+// A text reads an extra tensor as an array of what it was declared to hold.
+void check_extra(const attention::FlashInferVariant::Extra& extra, const TensorView& x, const TensorView& q) {
+  if (!x.defined()) return;
+  for (const ElementType& t : kElementTypes)
+    if (extra.type == t.name && x.dtype != t.dtype && x.dtype != t.or_dtype)
+      fail("attention", extra.name,
+           "has dtype " + std::string(name_of(x.dtype)) + ", its type in the variant is " + t.name);
+  if (x.device_type != q.device_type || x.device_id != q.device_id)
+    fail("attention", extra.name, "is on another device than q");
+  int64_t stride = 1;
+  for (int32_t i = x.rank - 1; i >= 0; stride *= x.shape[i--])
+    if (x.shape[i] > 1 && x.strides[i] != stride) fail("attention", extra.name, "is not contiguous");
+}
+
 }  // namespace
 
 // entry, then kArguments.
@@ -208,7 +236,11 @@ void attention_run_variant_(PackedArgs args, tvm::ffi::Any*) {
   a.lse = tensor(args[6]), a.workspace = tensor(args[7]);
   std::vector<const void*> tensors;
   std::vector<double> scalars;
-  for (size_t i = 0; i < v.tensors.size(); ++i) tensors.push_back(tensor(args[kFirst + int32_t(i)]).data);
+  for (size_t i = 0; i < v.tensors.size(); ++i) {
+    const TensorView extra = tensor(args[kFirst + int32_t(i)]);
+    check_extra(v.tensors[i], extra, a.q);
+    tensors.push_back(extra.data);
+  }
   for (size_t i = 0; i < v.scalars.size(); ++i)
     scalars.push_back(args[kFirst + int32_t(v.tensors.size() + i)].cast<double>());
   const attention::PlanConfig& c = plan->batch.plan().header.config;
@@ -217,6 +249,12 @@ void attention_run_variant_(PackedArgs args, tvm::ffi::Any*) {
   attention::VariantCode code = variant->code;
   code.fields = fields.data(), code.num_bytes = int64_t(fields.size());
   plan->batch.use(context_of(a.q));
+  std::unique_ptr<uint8_t[]> own;
+  if (a.q.device_type == DeviceType::kCpu && !a.workspace.defined()) {
+    const int64_t num_bytes = plan->batch.workspace_bytes();
+    own.reset(new uint8_t[size_t(num_bytes)]);
+    a.workspace = view_of(own.get(), {num_bytes});
+  }
   plan->batch.run(a, &code);
 }
 
@@ -248,4 +286,4 @@ FULMEN_FFI_EXPORT(
     "as 'name type, ...' with C++ types");
 FULMEN_FFI_EXPORT_PACKED(attention_run_variant, "plan, variant, q, k, v, out, lse, workspace, extras", 9,
                          "runs a plan with a variant; extras: its tensors, None for one that is not given, then its "
-                         "scalars, each an argument; workspace None: of the stream's memory");
+                         "scalars, each an argument; workspace None: of the stream's memory, or the call's own");

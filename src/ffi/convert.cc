@@ -47,9 +47,15 @@ TensorView view(const Tensor& tensor) {
   return v;
 }
 
+DependentLaunch& dependent_launch_of_calls() {
+  thread_local DependentLaunch asked = DependentLaunch::kAsSet;
+  return asked;
+}
+
 Context context_of(const TensorView& tensor) {
   if (tensor.device_type == DeviceType::kCpu) return {};
-  return {.stream = TVMFFIEnvGetStream(int32_t(tensor.device_type), tensor.device_id)};
+  return {.stream = TVMFFIEnvGetStream(int32_t(tensor.device_type), tensor.device_id),
+          .dependent_launch = dependent_launch_of_calls()};
 }
 
 void throw_ffi_error(const Error& error) {

@@ -26,6 +26,9 @@ using String = tvm::ffi::String;
 TensorView view(const Tensor& tensor);
 inline TensorView view(const MaybeTensor& tensor) { return tensor.has_value() ? view(*tensor) : TensorView{}; }
 
+// What calls of this thread ask of dependent launch.
+DependentLaunch& dependent_launch_of_calls();
+
 // The stream that the caller's framework set for the tensor's device; CPU calls need none.
 Context context_of(const TensorView& tensor);
 

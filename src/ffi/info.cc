@@ -111,6 +111,14 @@ String detected_cpu_level_() { return runtime::name_of(runtime::detected_cpu_lev
 int64_t num_threads_() { return runtime::num_threads(); }
 bool dependent_launch_() { return runtime::dependent_launch(); }
 void set_dependent_launch_(bool on) { runtime::set_dependent_launch(on); }
+// For the thread's calls: true, false, or None for what the process has set. What it was before.
+tvm::ffi::Optional<bool> ask_dependent_launch_(tvm::ffi::Optional<bool> on) {
+  DependentLaunch& asked = dependent_launch_of_calls();
+  const DependentLaunch before = asked;
+  asked = !on.has_value() ? DependentLaunch::kAsSet : *on ? DependentLaunch::kOn : DependentLaunch::kOff;
+  if (before == DependentLaunch::kAsSet) return {};
+  return before == DependentLaunch::kOn;
+}
 void set_num_threads_(int64_t n) { runtime::set_num_threads(to_i32("set_num_threads", "n", n)); }
 
 // Empty: some kernel of the op runs on the device. Else one line per kernel that refuses it.
@@ -173,6 +181,8 @@ FULMEN_FFI_EXPORT(detected_cpu_level, "", "the instruction set that the machine 
 FULMEN_FFI_EXPORT(num_threads, "", "threads of the CPU backend's pool");
 FULMEN_FFI_EXPORT(set_num_threads, "n", "sets the threads of the CPU backend's pool");
 FULMEN_FFI_EXPORT(dependent_launch, "", "whether CUDA kernels start while the stream's previous one ends");
-FULMEN_FFI_EXPORT(set_dependent_launch, "on", "sets it for all later launches; the first value is FULMEN_PDL");
+FULMEN_FFI_EXPORT(set_dependent_launch, "on", "sets it for all later launches; first: whether FULMEN_PDL is not 0");
+FULMEN_FFI_EXPORT(ask_dependent_launch, "on",
+                  "sets it for the later calls of this thread, None: as all have it; what it was before");
 FULMEN_FFI_EXPORT(why_not, "op, device_type, device_id",
                   "empty where a kernel of the op runs on the device, else every refusal");

@@ -2,6 +2,7 @@
 // What the command `fulmen` does with compiled kernels: looks into packs and the cache, builds packs, explains lookups.
 #include <tvm/ffi/function.h>
 
+#include <set>
 #include <sstream>
 
 #include "src/cuda/pack.h"
@@ -9,6 +10,7 @@
 #include "src/ffi/convert.h"
 #include "src/ffi/json.h"
 #include "src/jit/dynamic_library.h"
+#include "src/jit/host_compiler.h"
 #include "src/jit/nvrtc.h"
 
 namespace fulmen::ffi {
@@ -40,6 +42,33 @@ Object kernel(const jit::Kernel& k) {
                        .json("compile_ms", std::to_string(r.compile_ms)));
 }
 
+std::string host_command() {
+  std::string words;
+  for (const std::string& word : jit::host_compiler().command) words += (words.empty() ? "" : " ") + word;
+  return words;
+}
+
+// A user's text is not in its key. What is stored under the key has it: would a call with that text find it?
+std::string explain_texts(const std::string& key, const std::string& arch) {
+  if (key.find(" variant=") == key.npos && key.find(" name=") == key.npos) return {};
+  std::string all;
+  const jit::Options& options = jit::default_jit().options();
+  std::vector<std::string> folders = options.pack_folders;
+  if (!options.cache_folder.empty()) folders.push_back(options.cache_folder);
+  std::set<std::string> explained;
+  for (const std::string& folder : folders) {
+    const jit::Cache files(folder);
+    for (const std::string& name : files.names()) {
+      const std::optional<jit::Kernel> k = files.load(name);
+      if (!k || k->key != key || (!arch.empty() && k->arch != arch)) continue;
+      const bool is_cuda = k->arch.starts_with("sm_") || k->arch.starts_with("compute_");
+      if (explained.insert(k->arch + k->source).second)
+        all += (is_cuda ? jit::default_jit() : jit::host_jit()).explain({k->key, k->source}, k->arch);
+    }
+  }
+  return all.empty() ? key + "\n  miss: no folder has a text of this name; its first call compiles it\n" : all;
+}
+
 std::string cuda_devices() {
   std::vector<std::string> all;
   for (int32_t i = 0; i < cuda::num_devices(); ++i) {
@@ -69,6 +98,8 @@ String jit_config_() {
       .text("compiler", jit::nvrtc().version)
       .text("compiler_path", jit::nvrtc().path)
       .text("compiler_problem", jit::nvrtc().problem)
+      .text("host_compiler", host_command())
+      .text("host_compiler_problem", jit::host_compiler().problem)
       .text("driver_problem", cuda::driver::problem())
       .json("devices", cuda_devices())
       .end();
@@ -86,6 +117,7 @@ String jit_list_(String folder) {
 }
 
 String jit_explain_(String key, String arch) {
+  if (std::string texts = explain_texts(text(key), text(arch)); !texts.empty()) return texts;
   const std::optional<jit::Unit> unit = cuda::unit_from(text(key));
   if (!unit) fail("jit_explain", "key", "no kernel has the key \"" + text(key) + "\"");
   const std::string target = arch.size() == 0 ? cuda::device(0).targets.front() : text(arch);

@@ -31,6 +31,17 @@ int32_t number_after(std::string_view log, std::string_view phrase) {
   return most;
 }
 
+// Line `number` of the part of a source that stands behind `#line 1 "file"`.
+std::string_view line_of_text(std::string_view source, std::string_view file, int32_t number) {
+  const std::string mark = "#line 1 \"" + std::string(file) + "\"\n";
+  const size_t at = source.rfind(mark);
+  if (at == source.npos || number < 1) return {};
+  source.remove_prefix(at + mark.size());
+  for (; number > 1 && !source.empty(); --number)
+    source.remove_prefix(std::min(source.find('\n'), source.size() - 1) + 1);
+  return source.substr(0, source.find('\n'));
+}
+
 }  // namespace
 
 Resources resources_of(std::string_view log) {
@@ -42,7 +53,7 @@ Resources resources_of(std::string_view log) {
 
 std::string_view own_file_of(std::string_view source) {
   constexpr std::string_view kMark = "#line 1 \"";
-  const size_t at = source.find(kMark);
+  const size_t at = source.rfind(kMark);
   if (at == source.npos) return {};
   source.remove_prefix(at + kMark.size());
   return source.substr(0, source.find('"'));
@@ -65,6 +76,23 @@ std::string first_errors(std::string_view log, std::string_view file) {
   std::string_view rest = log.substr(line == log.npos ? 0 : line + 1);
   constexpr size_t kMost = 4000;  // a template's error can go on for pages
   return std::string(rest.substr(0, std::min(rest.size(), kMost)));
+}
+
+std::string first_host_errors(std::string_view log, std::string_view source, std::string_view file) {
+  const std::string begin = std::string(file) + ":";
+  std::string errors;
+  for (size_t at = 0; !file.empty() && at < log.size();) {
+    const size_t end = std::min(log.find('\n', at), log.size());
+    const std::string_view line = log.substr(at, end - at);
+    const size_t error = line.find("error: ");
+    at = end + 1;
+    if (!line.starts_with(begin) || error == line.npos || errors.size() > 2000) continue;
+    int32_t number = 0;
+    std::from_chars(line.data() + begin.size(), line.data() + line.size(), number);
+    errors.append(errors.empty() ? "" : "\n").append(file).append("(").append(std::to_string(number)).append("): ");
+    errors.append(line.substr(error)).append("\n  ").append(line_of_text(source, file, number));
+  }
+  return errors.empty() ? first_errors(log, "") : errors;
 }
 
 }  // namespace fulmen::jit

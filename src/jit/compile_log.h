@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reading what NVRTC and ptxas print.
+// Reading what NVRTC, ptxas and the host's compiler print.
 #pragma once
 #include <string>
 #include <string_view>
@@ -14,5 +14,8 @@ Resources resources_of(std::string_view log);
 std::string_view own_file_of(std::string_view source);
 // The log from its first error on, with that error's context; of the named file, if it has one.
 std::string first_errors(std::string_view log, std::string_view file = {});
+// The same of the host's compiler, in NVRTC's form: "name(2): error: …" and that line of the source; without errors of
+// the named file, as first_errors.
+std::string first_host_errors(std::string_view log, std::string_view source, std::string_view file);
 
 }  // namespace fulmen::jit

@@ -8,18 +8,19 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "src/jit/compiler_record.h"
 #include "src/jit/dynamic_library.h"
 #include "src/jit/embedded_headers.h"
+#include "src/jit/host_compiler.h"
 #include "src/jit/nvrtc.h"
 
 namespace fulmen::jit {
 namespace {
 
-std::string request_of(const Unit& unit, std::string_view arch) {
-  return request_id(unit.key, unit.source, headers_digest(), compile_flags(), arch);
-}
-
 std::string without_compiler(const std::string& file_name) { return file_name.substr(0, file_name.rfind('-')); }
+
+// A user's text is not in a key: packs cannot be built from a list of such keys.
+bool is_of_text(std::string_view key) { return key.find(" variant=") != key.npos || key.find(" name=") != key.npos; }
 
 std::vector<std::string> split(std::string_view text, char separator) {
   std::vector<std::string> parts;
@@ -58,6 +59,14 @@ Jit::Jit(Options options) : options_(std::move(options)), cache_(options_.cache_
     for (const std::string& name : pack.files.names()) pack.names.emplace(without_compiler(name), name);
     packs_.push_back(std::move(pack));
   }
+}
+
+std::string_view Jit::flags() const {
+  return options_.compiler.flags.empty() ? compile_flags() : std::string_view(options_.compiler.flags);
+}
+
+std::string Jit::request_of(const Unit& unit, std::string_view arch) const {
+  return request_id(unit.key, unit.source, headers_digest(), flags(), arch);
 }
 
 std::string Jit::compiler_name() const {
@@ -110,27 +119,62 @@ std::optional<Kernel> Jit::find_in_packs(const Unit& unit, const std::vector<std
   return {};
 }
 
+Kernel Jit::wanted_for(const Unit& unit, const std::string& arch, std::string compiler) const {
+  return {.key = unit.key,
+          .arch = arch,
+          .compiler = std::move(compiler),
+          .flags = std::string(flags()),
+          .source = unit.source,
+          .headers = std::string(headers_digest())};
+}
+
+// Where there is no compiler, any compiler's will do.
+std::optional<Kernel> Jit::find_in_cache(const Kernel& wanted) const {
+  const std::string request = request_id(wanted), name = file_name(wanted.key, wanted.arch, request, wanted.compiler);
+  if (!wanted.compiler.empty()) {
+    std::optional<Kernel> k = cache_.load(name);
+    if (k && entry_id(*k) != entry_id(wanted)) k.reset();
+    return k;
+  }
+  for (const std::string& candidate : cache_.names())
+    if (without_compiler(candidate) == without_compiler(name))
+      if (std::optional<Kernel> k = cache_.load(candidate); k && request_id(*k) == request) return k;
+  return {};
+}
+
+void Jit::compile_and_store(Kernel* kernel) const {
+  if (!options_.may_compile)
+    throw Error(
+        Code::kUnsupported,
+        kernel->key + ": must be compiled for " + kernel->arch + ", but FULMEN_JIT=off and no pack holds it; " +
+            (is_of_text(kernel->key) ? "copy its file from a cache folder into a pack"
+                                     : "add the line\n  " + kernel->key + "\nto the keys of `fulmen_pack build`"));
+  options_.compiler.compile != nullptr ? options_.compiler.compile(kernel) : compile(kernel);
+  const std::string name = file_name(kernel->key, kernel->arch, request_id(*kernel), kernel->compiler);
+  if (cache_.store(name, *kernel) && options_.compiler.compile == nullptr) record_compiler(cache_.folder(), nvrtc());
+}
+
 Kernel Jit::find_or_compile(const Unit& unit, const std::vector<std::string>& archs, Origin* origin) {
   if (std::optional<Kernel> k = find_in_packs(unit, archs)) return *origin = Origin::kPack, std::move(*k);
-
-  Kernel wanted{.key = unit.key,
-                .arch = archs.front(),
-                .compiler = nvrtc().version,
-                .flags = std::string(compile_flags()),
-                .source = unit.source,
-                .headers = std::string(headers_digest())};
-  const std::string name = file_name(unit.key, wanted.arch, request_id(wanted), wanted.compiler);
-  if (std::optional<Kernel> k = cache_.load(name); k && entry_id(*k) == entry_id(wanted))
+  if (options_.compiler.compile == nullptr)  // what is on record saves opening the compiler
+    if (const std::string compiler = recorded_compiler(cache_.folder()); !compiler.empty())
+      if (std::optional<Kernel> k = find_in_cache(wanted_for(unit, archs.front(), compiler)))
+        return *origin = Origin::kCache, std::move(*k);
+  Kernel wanted = wanted_for(unit, archs.front(), compiler_name());
+  if (std::optional<Kernel> k = find_in_cache(wanted)) {
+    if (options_.compiler.compile == nullptr) record_compiler(cache_.folder(), nvrtc());
     return *origin = Origin::kCache, std::move(*k);
-
-  if (!options_.may_compile)
-    throw Error(Code::kUnsupported, unit.key + ": must be compiled for " + wanted.arch +
-                                        ", but FULMEN_JIT=off and no pack holds it; add the line\n  " + unit.key +
-                                        "\nto the keys of `fulmen_pack build`");
-  options_.compiler.compile != nullptr ? options_.compiler.compile(&wanted) : compile(&wanted);
-  cache_.store(name, wanted);
+  }
+  compile_and_store(&wanted);
   *origin = Origin::kCompiled;
   return wanted;
+}
+
+Jit::KernelPtr Jit::compile_again(const Unit& unit, const std::string& arch) {
+  Kernel kernel = wanted_for(unit, arch, compiler_name());
+  compile_and_store(&kernel);
+  const std::lock_guard lock(mutex_);
+  return kernels_[request_of(unit, arch)] = std::make_shared<const Kernel>(std::move(kernel));
 }
 
 std::string Jit::explain(const Unit& unit, const std::string& arch) const {
@@ -156,7 +200,7 @@ std::string Jit::explain(const Unit& unit, const std::string& arch) const {
                        : "a kernel made from other";
       if (k->source != unit.source) difference += " source";
       if (k->headers != headers_digest()) difference += " headers";
-      if (k->flags != compile_flags()) difference += " flags (" + k->flags + ")";
+      if (k->flags != flags()) difference += " flags (" + k->flags + ")";
       if (!any_compiler && k->compiler != compiler_name()) difference += " compiler (" + k->compiler + ")";
       if (difference.empty()) return text + "  hit: " + folder->folder() + "/" + candidate + "\n";
     }
@@ -181,6 +225,15 @@ Jit& default_jit() {
   Jit* jit = the_jit.load();
   if (jit == nullptr) configure_default_jit(options_from_environment());
   return *the_jit.load();
+}
+
+Jit& host_jit() {
+  static Jit* jit = [] {
+    Options options = options_from_environment();
+    options.compiler = {host_compiler().name, [](Kernel* k) { compile_on_host(k); }, std::string(host_flags())};
+    return new Jit(options);  // never destroyed, as above
+  }();
+  return *jit;
 }
 
 }  // namespace fulmen::jit

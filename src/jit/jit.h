@@ -16,11 +16,12 @@
 
 namespace fulmen::jit {
 
-// Another compiler than NVRTC, as the tests' emulator has. name enters the hash; compile fills image, log and
-// resources.
+// Another compiler than NVRTC: the host's, or the tests' emulator. name and flags enter the hash; compile fills image,
+// log and resources. An empty name: there is none, and compile says so.
 struct Compiler {
   std::string name;
   void (*compile)(Kernel* kernel) = nullptr;
+  std::string flags = {};  // empty: NVRTC's
 };
 
 struct Options {
@@ -49,6 +50,9 @@ class Jit {
     return get(unit, std::vector<std::string>{arch}, origin);
   }
 
+  // Compiles whatever is stored, and stores it: for an image that does not load.
+  KernelPtr compile_again(const Unit& unit, const std::string& arch);
+
   // Where the kernel would come from, or what differs between it and the nearest kernels that are stored.
   std::string explain(const Unit& unit, const std::string& arch) const;
 
@@ -60,7 +64,12 @@ class Jit {
     std::map<std::string, std::string> names;  // file name without the compiler's part → file name
   };
   std::optional<Kernel> find_in_packs(const Unit& unit, const std::vector<std::string>& archs) const;
+  std::string request_of(const Unit& unit, std::string_view arch) const;
   std::string compiler_name() const;
+  std::string_view flags() const;
+  std::optional<Kernel> find_in_cache(const Kernel& wanted) const;
+  Kernel wanted_for(const Unit& unit, const std::string& arch, std::string compiler) const;
+  void compile_and_store(Kernel* kernel) const;
   Kernel find_or_compile(const Unit& unit, const std::vector<std::string>& archs, Origin* origin);
 
   Options options_;
@@ -75,5 +84,7 @@ class Jit {
 Jit& default_jit();
 // False: it was made already.
 bool configure_default_jit(const Options& options);
+// The same for texts that run on the CPU: the host's compiler, the same folders.
+Jit& host_jit();
 
 }  // namespace fulmen::jit

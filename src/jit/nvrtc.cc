@@ -3,6 +3,8 @@
 
 #include <fulmen/core/error.h>
 
+#include <dlfcn.h>
+
 #include <cstdlib>
 #include <ctime>
 #include <sstream>
@@ -62,6 +64,9 @@ Loaded open() {
   } else {
     loaded.info.version = "nvrtc " + std::to_string(major) + "." + std::to_string(minor);
     loaded.info.path = lib.path();
+    Dl_info found{};
+    if (dladdr(reinterpret_cast<const void*>(loaded.api.version), &found) != 0 && found.dli_fname != nullptr)
+      loaded.info.file = found.dli_fname;
     loaded.has_own_cache = major > 12 || (major == 12 && minor >= 9);
   }
   return loaded;

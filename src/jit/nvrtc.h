@@ -12,7 +12,8 @@ namespace fulmen::jit {
 struct Nvrtc {
   std::string version;  // "nvrtc 13.0"; empty: there is none
   std::string problem;  // then: what was tried and what to install
-  std::string path;
+  std::string path;     // as it was asked for
+  std::string file;     // where the loader found it
 };
 
 // Opened once, at the first call. FULMEN_NVRTC names a library to try before all others.

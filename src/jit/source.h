@@ -7,6 +7,7 @@
 #pragma once
 #include <fulmen/core/dtype.h>
 
+#include <algorithm>
 #include <charconv>
 #include <optional>
 #include <string>
@@ -66,6 +67,21 @@ std::optional<Key> key_from(std::string_view line) {
   bool good = true;
   Key::for_fields(key, [&](const char* name, auto& value) { good = good && parse(word_of(line, name), &value); });
   return good ? std::optional<Key>(key) : std::nullopt;
+}
+
+// A text of a user's inside a namespace, its lines counted from 1 in the file `name` of the compiler's messages. Lines
+// of #include that it begins with stand before.
+inline std::string in_namespace(std::string_view space, std::string_view name, std::string_view text) {
+  std::string includes, body;
+  while (text.starts_with("#include")) {
+    const size_t end = std::min(text.find('\n'), text.size());
+    includes.append(text.substr(0, end)).append("\n");
+    body.append("\n");
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  std::string all = std::move(includes);
+  all.append("namespace ").append(space).append(" {\n#line 1 \"").append(name).append("\"\n");
+  return all.append(body).append(text).append("\n#line 1000 \"unit\"\n}\n");
 }
 
 // The unit of a kernel in the house's form: fulmen/cuda/<op>.cuh has a namespace fulmen::cuda::<op> with a Key, a

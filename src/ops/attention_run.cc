@@ -3,6 +3,8 @@
 #include <fulmen/attention/call.h>
 #include <fulmen/runtime/registry.h>
 
+#include <algorithm>
+#include <cctype>
 #include <memory>
 
 #include "src/ops/host_lengths.h"
@@ -118,6 +120,15 @@ void check_lengths(const PlanView& plan, std::span<const PlanRequest> requests) 
   }
 }
 
+// A backend prints the name into C++.
+void check_name(const VariantCode* variant) {
+  if (variant == nullptr) return;
+  const std::string& name = variant->name;
+  const auto good = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == ':'; };
+  if (name.empty() || !std::all_of(name.begin(), name.end(), good))
+    fail("batch_attention", "variant", "is named \"" + name + "\", expected a C++ name");
+}
+
 }  // namespace
 
 void BatchAttention::plan(const AttentionArgs& args, AttentionEntry entry) { adopt(args, entry, nullptr); }
@@ -181,6 +192,7 @@ void run_planned(const PlanView& plan, const AttentionArgs& args, AttentionEntry
                  const PlannedRun& how) {
   AttentionArgs a = args;
   AttentionCall call;
+  check_name(how.variant);
   call.dims = checked(a, entry);
   call.args = &a;
   call.variant = how.variant;
@@ -241,6 +253,7 @@ void run_attention(const AttentionArgs& args, AttentionEntry entry, const Contex
 }
 
 void attention::run_variant(const AttentionArgs& args, const VariantCode& variant, const Context& context) {
+  check_name(&variant);
   plan_and_run(args, AttentionEntry::kBatchAttention, &variant, context);
 }
 

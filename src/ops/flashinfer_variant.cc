@@ -53,8 +53,9 @@ VariantCode code_of(const FlashInferVariant& v) {
     check_name(s.name, "a scalar's name"), scalar_type(s.type);
     text += "  " + s.type + " " + s.name + ";\n";
   }
-  text += "};\n" + v.text + "\n}\nstruct Adapted_" + v.name + " : flashinfer::Adapted<flashinfer::" + v.name +
-          ", flashinfer::Additional> {};\n";
+  text += "};\n#line 1 \"" + v.name + "\"\n" + v.text + "\n#line 1000 \"unit\"\n}\n";
+  text +=
+      "struct Adapted_" + v.name + " : flashinfer::Adapted<flashinfer::" + v.name + ", flashinfer::Additional> {};\n";
   return {.name = "Adapted_" + v.name, .text = std::move(text)};
 }
 

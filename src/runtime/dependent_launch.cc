@@ -11,7 +11,7 @@ namespace {
 std::atomic<bool>& setting() {
   static std::atomic<bool> on = [] {
     const char* text = std::getenv("FULMEN_PDL");
-    return text != nullptr && std::string_view(text) == "1";
+    return text == nullptr || std::string_view(text) != "0";
   }();
   return on;
 }

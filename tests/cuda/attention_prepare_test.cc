@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <queue>
 #include <random>
 
@@ -224,13 +225,17 @@ Lengths random_lengths(uint64_t seed) {
 TEST_F(CudaAttentionPrepare, MakesPlansThatCoverEverythingOnce) {
   double worst = 0, sum = 0;
   const int32_t count = emulated() ? 60 : 2000;
-  for (int32_t seed = 0; seed < count; ++seed) {
+  std::vector<int32_t> seeds(size_t(count), 0);
+  std::iota(seeds.begin(), seeds.end(), 0);
+  // Too few slots for all tiles of a cost, or for what slots of the kernel's own tiles would need.
+  if (emulated()) seeds.insert(seeds.end(), {415, 726, 988, 1298, 1521});
+  for (int32_t seed : seeds) {
     SCOPED_TRACE(seed);
     const double ratio = check(random_lengths(uint64_t(seed)));
     worst = std::max(worst, ratio), sum += ratio;
     EXPECT_LE(ratio, 1.6);
   }
-  std::printf("finish over the host plan's: mean %.3f, worst %.3f\n", sum / count, worst);
+  std::printf("finish over the host plan's: mean %.3f, worst %.3f\n", sum / double(seeds.size()), worst);
 }
 
 TEST_F(CudaAttentionPrepare, BalancesUsualBatchesLikeTheHost) {

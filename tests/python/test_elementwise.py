@@ -197,15 +197,3 @@ def test_fp8_quantization(xp, rng, fp8, largest):
     assert (f64(major) == f64(scales)).all()
     with pytest.raises(NotImplementedError):
         fulmen.quantization.per_token_group_quant_8bit(x, 64, dst_dtype="int8")
-
-
-def test_own_operator_is_refused_on_the_cpu(xp, rng):
-    if xp.name == "torch_cuda":
-        pytest.skip("about CPU tensors")
-    x = xp.array(rng.normal(size=(3, 8)), "float32")
-    with pytest.raises(NotImplementedError, match="elementwise: no kernel serves this call"):
-        fulmen.activation.elementwise("return a * s[0];", x, numbers=[2], name="twice")
-    with pytest.raises(ValueError, match="expected a C identifier"):
-        fulmen.activation.elementwise("return a;", x, name="not a name")
-    with pytest.raises(ValueError, match="8 at most"):
-        fulmen.activation.elementwise("return a;", x, numbers=range(9))

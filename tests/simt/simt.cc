@@ -245,6 +245,7 @@ driver::Api make_api() {
   driver::Api a{};
   static char device_context;
   a.init = [](uint32_t) { return 0; };
+  a.version = [](int32_t* version) { return *version = 13000, 0; };
   a.device_count = [](int32_t* n) { return *n = 1, 0; };
   a.device_get = [](driver::DeviceId* d, int32_t) { return *d = 0, 0; };
   a.device_name = [](char* name, int32_t size, driver::DeviceId) {

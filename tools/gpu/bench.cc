@@ -15,6 +15,7 @@
 
 #include "src/cuda/quantization.h"
 #include "src/cuda/table.h"
+#include "src/jit/dynamic_library.h"
 #include "tools/gpu/suite.h"
 #include "tools/gpu/timing.h"
 
@@ -45,8 +46,12 @@ double host_ns(Timer& timer, const Problem& p) {
   return best;
 }
 
-// The same for the driver's part alone: one more launch of a kernel that is loaded.
-double launch_ns(Timer& timer) {
+// The same for the driver's part alone, one more launch of a kernel that is loaded: by cuLaunchKernelEx without
+// attributes and with dependent launch, and by cuLaunchKernel.
+struct LaunchCost {
+  double plain = 0, dependent = 0, old = 0;
+};
+LaunchCost launch_cost(Timer& timer) {
   const cuda::Device& device = cuda::device(0);
   const std::optional<jit::Unit> unit =
       cuda::unit_from("per_tensor_quant_fp8 x=bfloat16 out=float8_e4m3fn step=scale vec=1");
@@ -55,8 +60,21 @@ double launch_ns(Timer& timer) {
   cuda::per_tensor_quant_fp8::Params params{};
   params.scale = reinterpret_cast<float*>(scale.data());
   const cuda::Shape shape{.grid = 1, .num_threads = 32};
-  const Problem p{.launch = [&](int32_t, const Context&) { cuda::launch("scale", f, shape, &params, timer.stream()); }};
-  return host_ns(timer, p);
+  const auto ns = [&](DependentLaunch how) {
+    return host_ns(timer, {.launch = [&](int32_t, const Context&) {
+                     cuda::launch("scale", f, shape, &params, {.stream = timer.stream(), .dependent_launch = how});
+                   }});
+  };
+  driver::Result (*launch)(driver::Function, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t,
+                           driver::Stream, void**, void**) = nullptr;
+  const jit::DynamicLibrary lib({"libcuda.so.1"}, {});
+  LaunchCost cost{.plain = ns(DependentLaunch::kOff), .dependent = ns(DependentLaunch::kOn)};
+  if (!lib.get("cuLaunchKernel", &launch)) return cost;
+  void* arguments[1] = {&params};
+  cost.old = host_ns(timer, {.launch = [&](int32_t, const Context&) {
+                       launch(f.handle, 1, 1, 1, 32, 1, 1, 0, timer.stream(), arguments, nullptr);
+                     }});
+  return cost;
 }
 
 Result measure(Timer& timer, const Row& row) {
@@ -75,7 +93,8 @@ Result measure(Timer& timer, const Row& row) {
 }
 
 struct Ceilings {
-  double copy = 0, event_us = 0, host_ns = 0, launch_ns = 0;
+  double copy = 0, event_us = 0, host_ns = 0;
+  LaunchCost launch;
 };
 
 void write_json(const std::string& path, const std::string& name, const std::vector<Result>& results,
@@ -87,7 +106,9 @@ void write_json(const std::string& path, const std::string& name, const std::vec
       << version % 1000 / 10 << "\", \"commit\": \"" << commit() << "\", \"date\": \"" << today() << "\", \"suite\": \""
       << name << "\",\n"
       << " \"ceilings\": {\"copy_bytes_per_second\": " << c.copy << ", \"event_us\": " << c.event_us
-      << ", \"host_ns_per_call\": " << c.host_ns << ", \"launch_ns\": " << c.launch_ns << "},\n \"rows\": [\n";
+      << ", \"host_ns_per_call\": " << c.host_ns << ", \"launch_ns\": " << c.launch.plain
+      << ", \"dependent_launch_ns\": " << c.launch.dependent << ", \"old_launch_ns\": " << c.launch.old
+      << "},\n \"rows\": [\n";
   for (size_t i = 0; i < results.size(); ++i) {
     const Result& r = results[i];
     out << "  {\"id\": \"" << r.id << "\", \"shape\": \"" << r.shape << "\"";
@@ -133,11 +154,14 @@ int run(const std::string& path, const std::string& prefix, const std::string& i
     results.push_back(measure(timer, row));
     std::fprintf(stderr, "%s %.1f us %s\n", row.id.c_str(), results.back().timing.us, results.back().problem.c_str());
   }
-  if (!attention) ceilings.host_ns = host_ns(timer, suite().front().make()), ceilings.launch_ns = launch_ns(timer);
+  if (!attention) ceilings.host_ns = host_ns(timer, suite().front().make()), ceilings.launch = launch_cost(timer);
   write_json(path, attention ? "gpu-attention" : prefix == "plan" ? "gpu-plan" : "gpu-memory", results, ceilings);
 
-  std::printf("%s: copy %.2f TB/s, events alone %.1f us, host %.0f ns per call of N1, %.0f ns of it cuLaunchKernelEx\n",
-              device.name.c_str(), ceilings.copy / 1e12, ceilings.event_us, ceilings.host_ns, ceilings.launch_ns);
+  std::printf(
+      "%s: copy %.2f TB/s, events alone %.1f us, host %.0f ns per call of N1, %.0f ns of it cuLaunchKernelEx "
+      "(%.0f with dependent launch; cuLaunchKernel %.0f)\n",
+      device.name.c_str(), ceilings.copy / 1e12, ceilings.event_us, ceilings.host_ns, ceilings.launch.plain,
+      ceilings.launch.dependent, ceilings.launch.old);
   std::printf("%-30s %9s %9s %9s %8s %8s  %s\n", "id", "us", "graph us", "floor us", "% floor", "% graph", "shape");
   int32_t failed = 0;
   for (const Result& r : results) {

@@ -42,7 +42,7 @@ inline Standard standard_variant(const AttentionArgs& args) {
   return s;
 }
 
-// A variant of the user's as text, for backends that compile at run time: C++ that defines a struct called `name`,
+// A variant of the user's as text, compiled at run time for the call's device: C++ that defines a struct called `name`,
 // derived from attention::Defaults (attention/variant.h is included before it), trivially copyable; it may begin with
 // lines of #include <fulmen/attention/...>, all else is put into namespace fulmen::attention. fields: the
 // struct's bytes; pointers in it are the device's. The plan knows nothing of it: options.causal and window_left may say

@@ -223,6 +223,37 @@ struct Adapted : Defaults {
     return d > 0 ? o * scale / d : 0;
   }
 
+  // The same for one row, whose params and struct are made once: for loops over its keys (cpu/text).
+  struct OfRow {
+    Params p;
+    Theirs theirs;
+    Row row;
+    FULMEN_FN float logit(int32_t kv_idx, float x) {
+      return theirs.LogitsTransform(p, x, uint32_t(row.batch_idx), uint32_t(row.qo_idx), uint32_t(kv_idx),
+                                    uint32_t(row.qo_head), uint32_t(row.kv_head));
+    }
+    FULMEN_FN float weight(int32_t kv_idx, float x) { return logit(kv_idx, x); }
+    FULMEN_FN bool keep(int32_t kv_idx) {
+      return theirs.LogitsMask(p, uint32_t(row.batch_idx), uint32_t(row.qo_idx), uint32_t(kv_idx),
+                               uint32_t(row.qo_head), uint32_t(row.kv_head));
+    }
+    FULMEN_FN float update(float& m, float& d) {
+      float scale = 1;
+      theirs.update_m_d(p, 0, uint32_t(row.qo_head), m, d, scale);
+      return scale;
+    }
+    FULMEN_FN float finish(float o, float m, float d, float scale) {
+      if constexpr (Theirs::kTransformsOutput)
+        return theirs.OutputTransform(p, o, uint32_t(row.batch_idx), uint32_t(row.qo_idx), uint32_t(row.qo_head), m, d,
+                                      scale);
+      return d > 0 ? o * scale / d : 0;
+    }
+  };
+  FULMEN_FN OfRow of_row(Row row) const {
+    const Params p = params(row);
+    return {p, theirs(p, row), row};
+  }
+
  private:
   // A scalar function of numbers, or of each lane of a SIMD register (whose type brings for_lanes).
   template <class F, class I, class Function>

@@ -43,7 +43,7 @@ struct PlanHeader {
   int32_t magic = kMagic, version = kVersion;
   PlanConfig config;
   int32_t batch_size = 0, total_q = 0, num_items = 0, num_merges = 0, num_slots = 0;
-  int32_t on_device = 0;  // 1: counts are upper bounds per kv head, and there are no lists: the device makes them
+  int32_t on_device = 0;  // > 0: the device makes the lists; counts are upper bounds per kv head, this of rows in slots
   int64_t total_cost = 0, makespan = 0;  // cost units; makespan as if workers took items in order
 };
 

@@ -8,8 +8,11 @@
 //   w_j = exp2(scale_log2() * z_j)  (kSoftmax; else w_j = weight(row, j, z_j), not normalised)
 //   out = Σ w_j v_j / (Σ w_j + exp(sink(row)))      lse = ln(Σ w_j + exp(sink(row)))
 //
+// A text (attention/call.h) is called with F = float and needs no templates.
+//
 // A variant with kFinishes has the last word instead of that division: scale = update(row, m, d) may change the state
-// (Σ w_j = d exp2(m)), and out = finish(row, Σ w_j v_j exp2(-m), m, d, scale).
+// (Σ w_j = d exp2(m); without softmax m = 0, and d = 1 or, for a row without keys, 0), and
+// out = finish(row, Σ w_j v_j exp2(-m), m, d, scale) for each element; lse = m + log2(d). Its sink() is not asked.
 #pragma once
 #include <fulmen/core/math.h>
 

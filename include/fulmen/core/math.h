@@ -2,7 +2,7 @@
 // Scalar functions that variants and kernels share on host and device. SIMD types bring their own by argument-dependent
 // lookup, so a variant writes `using math::tanh; tanh(x)` and serves double, float, F32 and device float alike.
 #pragma once
-#include <fulmen/core/portable.h>
+#include <fulmen/core/loop_math.h>
 
 #if !defined(__CUDACC_RTC__)
 #include <cmath>
@@ -25,6 +25,8 @@ FULMEN_FN float log2(float x) {
   return y;
 }
 FULMEN_FN float tanh(float x) { return ::tanhf(x); }
+#elif defined(FULMEN_HOST_TEXT)  // a user's text, in loops
+using loop::exp2, loop::log2, loop::tanh;
 #elif !defined(__CUDACC_RTC__)
 inline float exp2(float x) { return std::exp2(x); }
 inline double exp2(double x) { return std::exp2(x); }

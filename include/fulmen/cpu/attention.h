@@ -6,10 +6,11 @@
 //
 // Header-only users bring their own variant:
 //   fulmen::cpu::FULMEN_CPU_NS::attention(args, dims, plan, variant, workspace, bytes, executor);
-// Called by src/cpu/levels/attention.cc with attention::Standard.
+// Called by src/cpu/levels/attention.cc with AnyVariant: attention::Standard, or what a user gave as text.
 #pragma once
 #include <fulmen/attention/call.h>
 #include <fulmen/core/carver.h>
+#include <fulmen/cpu/attention/any_variant.h>
 #include <fulmen/cpu/attention/block.h>
 #include <fulmen/cpu/for_dtype.h>
 #include <fulmen/cpu/simd.h>
@@ -265,18 +266,14 @@ class AttentionRun {
     for (int32_t m = 0; m < num_rows; ++m) {
       float* o = total.o + m * memory_.o_stride;
       const float* add = part.o + m * memory_.o_stride;
-      State::Factors f{1, 1};
-      if constexpr (Variant::kSoftmax)
-        f = total.state[m].merge(part.state[m]);
-      else
-        total.state[m].d = std::max(total.state[m].d, part.state[m].d);
+      const State::Factors f = attention::join_states(is_softmax(variant_), total.state[m], part.state[m]);
       const F32 keep = splat(f.keep), scale = splat(f.add);
       for (int64_t i = 0; i < memory_.o_stride; i += kLanes)
         store(o + i, fma(load(o + i), keep, load(add + i) * scale));
     }
   }
 
-  // Normalises, adds the sink, writes out and lse.
+  // Normalises, adds the sink, or what else the variant does; writes out and lse.
   template <class Work>
   void finish(const Work& work, const Row* rows, const Partial& total) const {
     const int64_t first = plan_.requests()[size_t(work.request_idx)].qo_begin;
@@ -284,11 +281,8 @@ class AttentionRun {
     for (int32_t m = 0; m < rows_of(work); ++m) {
       const int64_t row = first + rows[m].qo_idx, head = rows[m].qo_head;
       State s = total.state[m];
-      float scale = args_.options.v_scale;
-      if constexpr (Variant::kSoftmax) {
-        if (variant_.has_sink()) scale *= s.merge({variant_.sink(rows[m]) * math::kLog2e, 1}).keep;
-        scale = s.d > 0 ? scale / s.d : 0;
-      }
+      const float scale = finish_row(variant_, rows[m], total.o + m * memory_.o_stride, int32_t(dims_.head_dim_vo),
+                                     args_.options.v_scale, s);
       for_dtype<float, f16, bf16, e4m3, e5m2>(args_.out.dtype, [&]<class T>(T) {
         write_row(total.o + m * memory_.o_stride, scale,
                   args_.out.as<T>() + row * args_.out.strides[0] + head * args_.out.strides[1], dims_.head_dim_vo);

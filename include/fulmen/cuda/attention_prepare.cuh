@@ -14,15 +14,17 @@ namespace fulmen::cuda::attention_prepare {
 using attention::PlanItem, attention::PlanMerge, attention::PlanRequest;
 
 // Counts slots, and records by the cost of a tile's longest piece. only: the split of a thread's only tile.
-__device__ __forceinline__ void count_pieces(const Params& p, const Tiles& tiles, float limit, Split& only) {
+__device__ __forceinline__ void count_pieces(const Params& p, const Tiles& tiles, const Choice& choice, Split& only) {
   clear_buckets();
-  uint32_t slots = 0;
+  uint32_t slots = 0, taken = 0;
   for (int32_t first = 0; first < tiles.count; first += kThreads) {
     int32_t bucket = -1;
     uint32_t n = 0;
-    if (tiles.is_mine(first)) {
-      const Tile t = tiles.get(first);
-      const Split split = split_of(p, t, limit);
+    Tile t{};
+    const bool mine = tiles.is_mine(first);
+    if (mine) t = tiles.get(first);
+    const Split split = split_by(p, t, mine, choice, taken);
+    if (mine) {
       if (tiles.count <= kThreads) only = split;
       n = uint32_t(split.num_pieces);
       slots += n > 1 ? n : 0;
@@ -97,7 +99,7 @@ struct SplitTile {
 __device__ __forceinline__ void write_pieces(const Params& p, const SplitTile& s, int32_t lane, int32_t num_lanes) {
   const Tile& t = s.tile;
   const Split& split = s.split;
-  if (s.slot + split.num_pieces > p.max_slots || s.merge >= p.max_merges) return;  // count_pieces made sure
+  if (s.slot + split.num_pieces > shared().max_slots || s.merge >= p.max_merges) return;  // count_pieces made sure
   if (lane == 0)
     reinterpret_cast<PlanMerge*>(p.workspace + p.head.merges)[s.merge] = {
         t.request_idx, 0, 1, t.row_begin, t.num_rows, s.slot, split.num_pieces};
@@ -123,17 +125,21 @@ __device__ __forceinline__ T of_lane(const T& x, int32_t lane) {
   return bit_cast<T>(words);
 }
 
-__device__ __forceinline__ void write_records(const Params& p, const Tiles& tiles, float limit, const Split& only) {
+__device__ __forceinline__ void write_records(const Params& p, const Tiles& tiles, const Choice& choice,
+                                              const Split& only) {
   Shared& s = shared();
+  uint32_t taken = 0;
   for (int32_t first = 0; first < tiles.count; first += kThreads) {
     const bool mine = tiles.is_mine(first);
     SplitTile own{};
     own.split.num_pieces = 1;
     uint32_t* bucket = nullptr;
-    if (mine) {
-      own.tile = tiles.get(first), own.split = tiles.count <= kThreads ? only : split_of(p, own.tile, limit);
-      bucket = &s.count[bucket_of(float(cost_of(p, own.tile.num_rows, own.split.longest)))];
-    }
+    if (mine) own.tile = tiles.get(first);
+    if (tiles.count > kThreads)
+      own.split = split_by(p, own.tile, mine, choice, taken);
+    else if (mine)
+      own.split = only;
+    if (mine) bucket = &s.count[bucket_of(float(cost_of(p, own.tile.num_rows, own.split.longest)))];
     const uint32_t n = uint32_t(own.split.num_pieces);
     own.at = int32_t(take(bucket, n));
     if (mine && n == 1) write_whole(p, own.tile, uint32_t(own.at));
@@ -156,21 +162,21 @@ __device__ __forceinline__ void run(const Params& p) {
   uint32_t* arrivals = reinterpret_cast<uint32_t*>(p.workspace + p.head.arrivals);
   for (int32_t i = int32_t(threadIdx.x); i < p.max_merges * p.num_kv_heads; i += kThreads) arrivals[i] = 0;
   const Tiles tiles(p, p.batch_size > 0 ? read_requests(p) : 0);
-  float limit = choose_limit(p, collect_costs(p, tiles));
+  Choice choice{choose_limit(p, collect_costs(p, tiles))};
   Split only{0, 1, 0};
-  for (;;) {  // estimates may have been short of slots
-    count_pieces(p, tiles, limit, only);
-    if (shared().num_slots <= uint32_t(p.max_slots) || limit >= kNoLimit) break;
-    limit = limit < 1e30f ? limit * 2 : kNoLimit;
-    sync_cta();
+  count_pieces(p, tiles, choice, only);
+  if (shared().num_slots > uint32_t(shared().max_slots)) {
+    choice = ration_slots(p, tiles, choice.limit);
+    count_pieces(p, tiles, choice, only);
   }
   place_buckets();
-  write_records(p, tiles, limit, only);
+  write_records(p, tiles, choice, only);
   if (threadIdx.x != 0) return;
   batch_attention::PlanOnDevice head = p.head;
   head.num_items = int32_t(math::min(shared().num_records, uint32_t(p.max_records))) * p.num_kv_heads;
   head.num_workers = p.num_workers;
   head.next = head.finished = 0;
+  head.slot_rows = shared().slot_rows, head.slots_per_head = shared().max_slots;
   *reinterpret_cast<batch_attention::PlanOnDevice*>(p.workspace) = head;
 }
 

@@ -37,6 +37,9 @@ struct Shared {
   uint64_t warp_totals[kThreads / 32];
   float estimates[kThreads / 32], limits[kThreads / 32];  // of each warp's candidate
   uint32_t max_rows, num_slots, num_records;
+  int32_t slot_rows, max_slots;  // of the tile with the most rows, and how many such slots there are
+  int32_t last_bucket;  // that is split, in part, where slots do not suffice
+  uint32_t last_slots;  // left for it
 };
 
 struct Params {
@@ -57,6 +60,7 @@ struct Params {
   bool causal, disable_split;
   int32_t num_kv_heads, num_workers;
   int32_t max_tiles, max_records, max_slots, max_merges;  // what the workspace holds, for each kv head
+  int32_t slot_room;                                      // rows of all slots
 };
 
 }  // namespace fulmen::cuda::attention_prepare

@@ -146,26 +146,44 @@ __device__ __forceinline__ bool attend(const ParamsOf<Variant>& p, const Item& i
   return false;
 }
 
-template <class Variant>
+// Of the keys that the CTAs of a cluster share.
+template <Key K>
+__device__ __forceinline__ void take_share(attention::PlanItem& item) {
+  constexpr uint32_t kStep = K.tile_kv * num_groups(K);
+  const uint32_t size = ctas_per_worker<K>(), num_keys = uint32_t(item.kv_end - item.kv_begin);
+  if (size == 1) return;
+  const uint32_t share = ((num_keys + kStep * size - 1) >> (last_bit(size) + last_bit(kStep))) * kStep;
+  const int64_t begin = item.kv_begin + int64_t(cluster_rank()) * share, end = begin + share;
+  item.kv_begin = begin < item.kv_end ? int32_t(begin) : item.kv_end;
+  item.kv_end = end < item.kv_end ? int32_t(end) : item.kv_end;
+}
+
+template <Key K, class Variant>
 __device__ __forceinline__ void load_item(const ParamsOf<Variant>& p, int32_t index, Item& item) {
   const int32_t record = p.record_heads.quotient(index);
   static_cast<Record&>(item) = reinterpret_cast<const Record*>(p.workspace + kRecords)[record];
   item.plan.kv_head += index - record * p.record_heads.divisor;
+  take_share<K>(item.plan);
 }
 
 // While the first keys are on their way: what comes after this item, and the merge that it belongs to.
-template <class Variant>
+template <Key K, class Variant>
 __device__ __forceinline__ void look_ahead(const ParamsOf<Variant>& p, PlanOnDevice& plan, Control& control,
-                                           const Item& item, Item& next) {
+                                           const Item& item, Item& next, int32_t merge_index) {
   if (fresh_thread() == 0) {
-    next.index = -1;
-    if (control.num_items > int32_t(gridDim.x)) {
-      const int32_t index = int32_t(fetch_add(&plan.next, 1) + gridDim.x);
-      if (index < control.num_items) load_item(p, index, next), next.index = index;
-    }
+    const int32_t workers = int32_t(gridDim.x / ctas_per_worker<K>());
+    int32_t index = control.num_items;
+    if (ctas_per_worker<K>() > 1)
+      index = item.index + workers;
+    else if (control.num_items > workers)
+      index = int32_t(fetch_add(&plan.next, 1)) + workers;
+    next.index = index < control.num_items ? index : -1;
+    if (next.index >= 0) load_item<K>(p, index, next);
   }
-  if (fresh_thread() == 32 && item.plan.slot >= 0)
-    control.merge = reinterpret_cast<const attention::PlanMerge*>(p.workspace + plan.merges)[control.merge_index];
+  if (fresh_thread() == 32 && item.plan.slot >= 0) {
+    control.merge_index = merge_index;
+    control.merge = reinterpret_cast<const attention::PlanMerge*>(p.workspace + plan.merges)[merge_index];
+  }
 }
 
 // Of the range of keys that starts at `begin`.
@@ -179,8 +197,9 @@ template <Key K, class Variant>
 __device__ __forceinline__ void run_item(const ParamsOf<Variant>& p, PlanOnDevice& plan, Control& control) {
   const Item& item = control.item;
   start_queries<K>(p, item);
+  int32_t merge_index = 0;  // its load is not waited for until look_ahead
   if (fresh_thread() == 32 && item.plan.slot >= 0)
-    control.merge_index = reinterpret_cast<const int32_t*>(p.workspace + plan.merge_of_slot)[item.plan.slot];
+    merge_index = reinterpret_cast<const int32_t*>(p.workspace + plan.merge_of_slot)[item.plan.slot];
   int32_t begin = item.plan.kv_begin;
   bool more;
   do {
@@ -190,7 +209,7 @@ __device__ __forceinline__ void run_item(const ParamsOf<Variant>& p, PlanOnDevic
     sync_cta();
     loader.start();
     if (begin == item.plan.kv_begin) {
-      look_ahead(p, plan, control, item, control.next);
+      look_ahead<K>(p, plan, control, item, control.next, merge_index);
       load_rows<K>(p, item, control);
       wait_copies<K.stages - 1>();  // all but keys and values
       sync_cta();
@@ -216,18 +235,23 @@ __device__ __forceinline__ void run(const ParamsOf<Variant>& p) {
   wait_for_predecessor();
   allow_successor();
   if (fresh_thread() == 0) {
-    const int32_t index = int32_t(blockIdx.x);
-    load_item(p, index, control.item);
-    control.num_items = plan.num_items;
-    control.item.index = index < control.num_items ? index : -1;
+    const int32_t index = int32_t(blockIdx.x / ctas_per_worker<K>());
+    const int32_t num_items = plan.num_items;
+    load_item<K>(p, index, control.item);
+    control.num_items = num_items;
+    control.item.index = index < num_items ? index : -1;
   }
+  const int32_t thread = fresh_thread();
+  if (K.warps_q == 1 && thread < p.num_id_lines)
+    prefetch_to_l2(static_cast<const char*>(p.page_ids.data) + thread * 128);
+  if (thread >= 32 && thread - 32 < p.num_bases) control.bases[thread - 32] = p.kv_begin[thread - 32];
   sync_cta();
   while (control.item.index >= 0) {
     run_item<K>(p, plan, control);
     if (fresh_thread() == 0) control.item = control.next;
     sync_cta();
   }
-  if (fresh_thread() != 0 || control.num_items <= int32_t(gridDim.x)) return;
+  if (ctas_per_worker<K>() > 1 || fresh_thread() != 0 || control.num_items <= int32_t(gridDim.x)) return;
   if (fetch_add(&plan.finished, 1) + 1 == gridDim.x) plan.next = plan.finished = 0;  // for the next launch
 }
 

@@ -2,9 +2,10 @@
 // What the attention kernel and the code that launches it share; fulmen/ops/attention.h says what it computes,
 // fulmen/attention/plan.h how its work is cut.
 //
-// A CTA has four warps. Decode shapes (warps_q 1): all warps hold the same 16 or 32 packed rows, each walks every
-// fourth tile of keys on its own, with its own copies in flight; their results merge at the end. Prefill shapes
-// (warps_q 4): each warp holds its own 16 or 32 rows, and all share every tile of keys; rows so few that
+// A worker of the plan is a CTA, or a cluster, whose CTAs share the keys of an item and merge their sums in each
+// other's shared memory. A CTA has four warps. Decode shapes (warps_q 1): all warps hold the same 16 or 32 packed rows,
+// each walks every fourth tile of keys on its own, with its own copies in flight; their results merge at the end.
+// Prefill shapes (warps_q 4): each warp holds its own 16 or 32 rows, and all share every tile of keys; rows so few that
 // one warp holds them are given to all, and each walks some blocks of every tile.
 #pragma once
 #include <fulmen/attention/plan_records.h>
@@ -16,6 +17,8 @@
 namespace fulmen::cuda::batch_attention {
 
 inline constexpr int32_t kWarps = 4, kMaxHeadDim = 256;
+inline constexpr int32_t kBases = kWarps * 32 - 32;  // numbers of kv_begin that a CTA reads before it knows its item
+inline constexpr int32_t kIdLines = kWarps * 32;     // of 128 bytes, the same of page_ids
 
 struct Key {
   DType q = DType::kBF16, kv = DType::kBF16;
@@ -69,6 +72,7 @@ struct Control {
   int32_t num_items;
   int32_t merge_index;  // of the item's slot, if it has one
   attention::PlanMerge merge;
+  int64_t bases[kBases];  // p.kv_begin of the first requests
 };
 // Where a key and its value lie, bytes from the first of the head.
 struct Place {
@@ -80,7 +84,7 @@ struct RowState {
 
 // Slices of shared memory, bytes. Outputs take the place of the stages once all keys are done.
 struct SharedLayout {
-  int32_t control, rows, states, places, q, stages, bytes;
+  int32_t control, rows, states, places, q, stages, sums, bytes;
   int32_t stage_bytes, output_pitch;  // pitch: floats per row, so that a warp's rows fall into different banks
 
   FULMEN_FN constexpr explicit SharedLayout(const Key& k)
@@ -90,11 +94,13 @@ struct SharedLayout {
         places(states + num_groups(k) * tile_q(k) * int32_t(sizeof(RowState))),
         q(places + num_groups(k) * 2 * k.tile_kv * int32_t(sizeof(Place))),
         stages(q + tile_q(k) * k.d_qk * 2),
+        sums(stages + num_groups(k) * tile_q(k) * (k.d_vo + 8) * 4),
         bytes(0),
         stage_bytes(k.tile_kv * (k.d_qk + k.d_vo) * size_of(k.kv)),
         output_pitch(k.d_vo + 8) {
     const int32_t ring = num_groups(k) * k.stages * stage_bytes;
-    const int32_t output = num_groups(k) * tile_q(k) * output_pitch * 4;
+    const int32_t total = k.warps_q == 1 ? tile_q(k) * (k.d_vo * 4 + int32_t(sizeof(RowState))) : 0;
+    const int32_t output = sums - stages + total;
     bytes = stages + (ring > output ? ring : output);
   }
 };
@@ -105,7 +111,8 @@ struct SharedLayout {
 inline constexpr int64_t kRecords = 256;
 struct PlanOnDevice {
   int32_t num_items, num_workers;
-  uint32_t next, finished;  // the queue: items taken beyond the first of each CTA; CTAs that are done
+  uint32_t next, finished;            // the queue: items taken beyond the first of each CTA; CTAs that are done
+  int32_t slot_rows, slots_per_head;  // rows that a slot holds; from the slots of one kv head to those of the next
   int64_t merges, merge_of_slot, arrivals, slot_states, slot_outputs, totals, total_states;
 };
 
@@ -120,11 +127,12 @@ struct Common {
   IdVector page_ids, kv_begin;                               // page_ids.data null: ragged; kv_begin.data null: 0
   int64_t table_stride;                                      // > 0: page_ids is a table with so many per request
   int64_t num_pages;
+  int32_t num_bases, num_id_lines;  // of kv_begin, up to kBases; of page_ids, if they are few
   Divisor page_size, group;
-  // A record of a plan that was made on the device stands for an item of each kv head, whose slots and merges lie so
-  // far apart; a record of one that was uploaded is one item: 1, 0, 0.
+  // A record of a plan that was made on the device stands for an item of each kv head, whose merges lie so far apart; a
+  // record of one that was uploaded is one item: 1, 0.
   Divisor record_heads;
-  int32_t slots_per_head, merges_per_head;
+  int32_t merges_per_head;
   int32_t d_qk, d_vo;  // without padding
   DType out_dtype;
   bool out_in_fours, out_in_eights;  // so many elements of out are aligned

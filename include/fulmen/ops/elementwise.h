@@ -2,8 +2,8 @@
 // elementwise: an operator of your own, given as the text of a function body, compiled when it is first called.
 //   out[i] = narrow(text(a[i], b[i], c[i], d[i], s))
 // a, b, c, d are the elements as float, s the numbers; the text returns a float and may call what CUDA's math library
-// has (expf, rsqrtf, …). An FP8 out saturates. A row that is the same for all tokens is a view with stride 0. GPU only:
-// docs/your_own_operator.md.
+// has (expf, rsqrtf, …). An FP8 out saturates. A row that is the same for all tokens is a view with stride 0. Compiled
+// by NVRTC for a GPU, by the host's C++ compiler for the CPU: docs/your_own_operator.md.
 #pragma once
 #include <fulmen/core/context.h>
 #include <fulmen/core/cost.h>

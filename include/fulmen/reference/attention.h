@@ -15,11 +15,15 @@
 //   lse      Σ_j p_j E_j + A + u (2 ln d + 4 |lse|)
 // A variant without softmax sums w_j v_j as they are: out_c errs by Σ_j e_j |v_jc| + (A + R) Σ_j |w_j v_jc|, e_j: what
 // the logit's error makes of the weight, and 8 roundings of the variant's own; lse is 0, or -inf where no key is seen.
+// The last word of a variant with kFinishes is a function of (Σ w_j v_j, m, d): its bound is how far it moves where
+// each of them moves by its own error, and 32 roundings of its own.
 #pragma once
 #include <fulmen/attention/variant.h>
 #include <fulmen/ops/attention.h>
+#include <fulmen/reference/attention_tables.h>
 #include <fulmen/reference/bounded.h>
 
+#include <optional>
 #include <type_traits>
 
 namespace fulmen::reference {
@@ -37,65 +41,21 @@ struct AttentionValues {
 namespace detail {
 
 inline constexpr double kLog2e = 1.4426950408889634074, kLn2 = 0.69314718055994530942;
-inline int64_t id(const TensorView& t, int64_t i) { return int64_t(element(t, i)); }
 
 struct Softmax {};
+struct Division {};
 
 // What a variant is to the oracle: z(row, j, x) in natural-log units, the rounding that f32 adds to it, and visibility;
-// weight(row, j, z) where there is no softmax.
-template <class Sees, class Logit, class Rounding, class Weight = Softmax>
+// weight(row, j, z) where there is no softmax; finish(row, sum), if it has the last word.
+template <class Sees, class Logit, class Rounding, class Weight = Softmax, class Finish = Division>
 struct Model {
   Sees sees;
   Logit logit;
   Rounding rounding;
   Weight weight = {};
+  Finish finish = {};
   static constexpr bool kSoftmax = std::is_same_v<Weight, Softmax>;
-};
-
-struct Problem {
-  const AttentionArgs& a;
-  bool paged, hnd, single_row;
-  int64_t batch_size, num_qo_heads, num_kv_heads, d_qk, d_vo, total_q, page_size;
-
-  explicit Problem(const AttentionArgs& args) : a(args) {
-    paged = a.k.rank == 4;
-    hnd = a.options.kv_layout == KvLayout::kHND;
-    single_row = a.q.rank == 2;
-    d_qk = a.k.shape[a.k.rank - 1];
-    d_vo = a.v.shape[a.v.rank - 1];
-    num_kv_heads = a.k.shape[a.k.rank - (hnd ? 3 : 2)];
-    num_qo_heads = a.q.shape[single_row ? 0 : 1];
-    total_q = single_row ? 1 : a.q.shape[0];
-    page_size = paged ? a.k.shape[hnd ? 2 : 1] : 1;
-    batch_size = a.block_tables.defined() ? a.block_tables.shape[0]
-                 : a.kv_indptr.defined()  ? a.kv_indptr.shape[0] - 1
-                                          : 1;
-  }
-  int64_t qo_begin(int64_t b) const { return a.qo_indptr.defined() ? id(a.qo_indptr, b) : b * (total_q / batch_size); }
-  int64_t qo_len(int64_t b) const {
-    return a.qo_indptr.defined() ? id(a.qo_indptr, b + 1) - id(a.qo_indptr, b) : total_q / batch_size;
-  }
-  int64_t kv_len(int64_t b) const {
-    if (a.seq_lens.defined()) return id(a.seq_lens, b);
-    if (!a.kv_indptr.defined()) return a.k.shape[hnd ? 1 : 0];
-    const int64_t count = id(a.kv_indptr, b + 1) - id(a.kv_indptr, b);
-    return !paged || count == 0 ? count : (count - 1) * page_size + id(a.last_page_len, b);
-  }
-  // Element c of token t's key or value.
-  double kv(const TensorView& x, int64_t b, int64_t t, int64_t head, int64_t c) const {
-    const int64_t heads = num_kv_heads, dim = x.shape[x.rank - 1];
-    if (!paged) {
-      const int64_t token = (a.kv_indptr.defined() ? id(a.kv_indptr, b) : 0) + t;
-      return element(x, (hnd ? head * x.shape[1] + token : token * heads + head) * dim + c);
-    }
-    const int64_t page = a.block_tables.defined() ? id(a.block_tables, b * a.block_tables.shape[1] + t / page_size)
-                                                  : id(a.kv_indices, id(a.kv_indptr, b) + t / page_size);
-    const int64_t slot = t % page_size;
-    return element(
-        x, ((hnd ? page * heads + head : page * page_size + slot) * (hnd ? page_size : heads) + (hnd ? slot : head)) *
-                   dim +
-               c);
-  }
+  static constexpr bool kFinishes = !std::is_same_v<Finish, Division>;
 };
 
 struct Vectors {  // [n][d] doubles and, beside them, absolute errors
@@ -187,6 +147,58 @@ inline void finish_sum(const AttentionArgs& a, const std::vector<Term>& terms, c
   *lse = terms.empty() ? Bounded{-INFINITY, 0} : Bounded{0, 0};
 }
 
+// A row's sums: Σ w_j v_jc = o exp2(m), Σ w_j = d exp2(m). Without softmax m = 0, and d says whether there is a key.
+struct Sums {
+  double o, m, d;
+};
+
+// The variant's last word on one row, and its bound.
+template <class M>
+void finish_by(const AttentionArgs& a, const M& model, const fulmen::attention::Row& row, std::vector<Term>& terms,
+               const Vectors& v, int64_t d_vo, Products products, Bounded* out, Bounded* lse) {
+  constexpr double u = kUnit;
+  const double n = double(terms.size()), out_scale = double(a.options.v_scale);
+  const double sums = sum_error(n) * (products == Products::kHalf ? 2 : 1), R = weight_rounding(a, products);
+  const double subnormal = products == Products::kHalf && a.q.dtype == DType::kF16 ? 0x1p-25 : 0x1p-126;
+  Sums is{0, M::kSoftmax ? -INFINITY : 0, terms.empty() ? 0.0 : 1.0}, error{0, 0, 0};
+  if constexpr (M::kSoftmax) {
+    is.d = 0;
+    for (const Term& t : terms) is.m = std::max(is.m, t.s);
+    for (Term& t : terms) {
+      is.d += t.weight = std::exp2(t.s - is.m);
+      t.error = std::expm1(kLn2 * (t.error + u * (is.m - t.s)) + 2 * u + 3 * sum_error(n / 16 + 64)) * t.weight;
+      error.d += t.error;
+    }
+    error.d += sums * is.d;
+    error.m = terms.empty() ? 0 : 4 * u * (1 + std::abs(is.m));
+  }
+  const double scale = a.options.lse_base == LogBase::k2 ? 1 : kLn2;
+  const auto moved = [&](const Sums& at, const Sums& value) {
+    const Sums other = model.finish(row, at);
+    return Sums{std::abs(other.o - value.o), 0, at.d > 0 ? std::abs(other.m + std::log2(other.d) - value.m) : 0};
+  };
+  for (int64_t c = 0; c < d_vo; ++c) {
+    is.o = error.o = 0;
+    for (const Term& t : terms) {
+      const double x = v.x[size_t(t.j * d_vo + c)];
+      is.o += t.weight * x;
+      error.o += (t.error + (sums + R + 4 * u) * std::abs(t.weight) + subnormal) * std::abs(x);
+    }
+    const Sums got = model.finish(row, is);
+    const Sums value{got.o, got.m + std::log2(got.d), 0};  // m: the logarithm
+    double bound = 32 * u * std::abs(got.o) + 0x1p-126, lse_bound = 8 * u * (1 + std::abs(value.m));
+    for (double sign : {-1.0, 1.0}) {
+      for (const Sums& at : {Sums{is.o + sign * error.o, is.m, is.d}, Sums{is.o, is.m + sign * error.m, is.d},
+                             Sums{is.o, is.m, is.d + sign * error.d}}) {
+        const Sums by = moved(at, {value.o, value.m, 0});
+        bound += by.o, lse_bound += by.d;
+      }
+    }
+    out[c] = rounded_to({got.o * out_scale, bound * std::abs(out_scale)}, a.out.dtype);
+    *lse = got.d > 0 ? rounded_to({value.m * scale, lse_bound * scale}, DType::kF32) : Bounded{-INFINITY, 0};
+  }
+}
+
 // What key j, row j of k, contributes to a row with query q.
 template <class M>
 Term term_of(const AttentionArgs& a, const M& model, const fulmen::attention::Row& row, int64_t j, const Vectors& q,
@@ -214,8 +226,8 @@ Term term_of(const AttentionArgs& a, const M& model, const fulmen::attention::Ro
   }
 }
 
-template <class M>
-AttentionValues attention(const AttentionArgs& a, const M& model, bool add_sinks, Products products) {
+template <class M, class SinkOf>
+AttentionValues attention(const AttentionArgs& a, const M& model, const SinkOf& sink_of, Products products) {
   const Problem p(a);
   AttentionValues r;
   r.out.assign(size_t(p.total_q * p.num_qo_heads * p.d_vo), {NAN, 0});
@@ -251,12 +263,15 @@ AttentionValues attention(const AttentionArgs& a, const M& model, bool add_sinks
           terms.clear();
           for (int64_t j = 0; j < kv_len; ++j)
             if (model.sees(row, j)) terms.push_back(term_of(a, model, row, j, q, k, products));
-          if constexpr (!M::kSoftmax) {
+          if constexpr (M::kFinishes) {
+            finish_by(a, model, row, terms, v, p.d_vo, products, &r.out[size_t(at * p.d_vo)], &r.lse[size_t(at)]);
+            continue;
+          } else if constexpr (!M::kSoftmax) {
             finish_sum(a, terms, v, p.d_vo, products, &r.out[size_t(at * p.d_vo)], &r.lse[size_t(at)]);
             continue;
           }
-          const double sink = add_sinks ? element(a.sinks, h) : 0;
-          finish_row(a, terms, v, p.d_vo, add_sinks ? &sink : nullptr, products, &r.out[size_t(at * p.d_vo)],
+          const std::optional<double> sink = sink_of(row);
+          finish_row(a, terms, v, p.d_vo, sink ? &*sink : nullptr, products, &r.out[size_t(at * p.d_vo)],
                      &r.lse[size_t(at)]);
         }
       }
@@ -269,6 +284,8 @@ template <class Sees, class Logit, class Rounding>
 Model(Sees, Logit, Rounding) -> Model<Sees, Logit, Rounding>;
 template <class Sees, class Logit, class Rounding, class Weight>
 Model(Sees, Logit, Rounding, Weight) -> Model<Sees, Logit, Rounding, Weight>;
+template <class Sees, class Logit, class Rounding, class Weight, class Finish>
+Model(Sees, Logit, Rounding, Weight, Finish) -> Model<Sees, Logit, Rounding, Weight, Finish>;
 
 }  // namespace detail
 
@@ -299,10 +316,14 @@ inline AttentionValues attention(const AttentionArgs& a, Products products = Pro
   const auto rounding = [&](const Row& r, int64_t j, double x, double z) {
     return kUnit * (5 * std::abs(x * scale) + (cap > 0 ? 3 * cap : 0) + 2 * std::abs(bias(r, j)) + 2 * std::abs(z));
   };
-  return detail::attention(a, detail::Model{sees, logit, rounding}, a.sinks.defined(), products);
+  const auto sink_of = [&](const Row& r) {
+    return a.sinks.defined() ? std::optional<double>(element(a.sinks, r.qo_head)) : std::nullopt;
+  };
+  return detail::attention(a, detail::Model{sees, logit, rounding}, sink_of, products);
 }
 
-// The same for a variant of the user's, evaluated at F = double. Its own f32 arithmetic may round 8 times.
+// The same for a variant of the user's, evaluated at F = double (update and finish at float, where they are no
+// templates). Its own f32 arithmetic may round 8 times.
 template <class V>
 AttentionValues attention(const AttentionArgs& a, const V& variant, Products products = Products::kF32) {
   using fulmen::attention::Row;
@@ -316,11 +337,26 @@ AttentionValues attention(const AttentionArgs& a, const V& variant, Products pro
   const auto rounding = [&](const Row&, int64_t, double x, double z) {
     return 8 * kUnit * (std::abs(z) + std::abs(scale * x));
   };
-  if constexpr (V::kSoftmax) {
-    return detail::attention(a, detail::Model{sees, logit, rounding}, false, products);
+  const auto sink_of = [&](const Row& r) {
+    return variant.has_sink() ? std::optional<double>(variant.sink(r)) : std::nullopt;
+  };
+  const auto weight = [&] {
+    if constexpr (V::kSoftmax)
+      return detail::Softmax{};
+    else
+      return [&](const Row& r, int64_t j, double z) { return variant.weight(r, int32_t(j), z); };
+  }();
+  if constexpr (!V::kFinishes) {
+    return detail::attention(a, detail::Model{sees, logit, rounding, weight}, sink_of, products);
   } else {
-    const auto weight = [&](const Row& r, int64_t j, double z) { return variant.weight(r, int32_t(j), z); };
-    return detail::attention(a, detail::Model{sees, logit, rounding, weight}, false, products);
+    const auto finish = [&](const Row& r, const detail::Sums& sums) {
+      using F = std::conditional_t < requires(double& x) { variant.update(r, x, x); }
+      , double, float > ;
+      F m = F(sums.m), d = F(sums.d);
+      const F factor = variant.update(r, m, d), o = variant.finish(r, F(sums.o), m, d, factor);
+      return detail::Sums{double(o), double(m), double(d)};
+    };
+    return detail::attention(a, detail::Model{sees, logit, rounding, weight, finish}, sink_of, products);
   }
 }
 

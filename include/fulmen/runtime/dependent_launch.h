@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Programmatic dependent launch, CUDA on sm_90 and up: a kernel's CTAs start while the stream's previous kernel still
-// runs, and wait for its memory before they touch any. Hides about a microsecond per launch.
+// runs, and wait for its memory before they touch any. Hides about a microsecond per launch. Context::dependent_launch
+// decides for one call.
 #pragma once
 
 namespace fulmen::runtime {
 
-// Of this process's launches from now on. First: whether FULMEN_PDL is 1.
+// Of this process's launches from now on. First: whether FULMEN_PDL is not 0.
 bool dependent_launch();
 void set_dependent_launch(bool on);
 

@@ -6,7 +6,8 @@
     wrapper = BatchPrefillWithPagedKVCacheWrapper(workspace, backend="fa2", jit_args=jit_args)
     wrapper.run(q, kv_cache, sink, sm_scale)
 
-A variant is compiled at its first run, by NVRTC, for the GPU of its tensors; the cache of `fulmen jit list` keeps it.
+A variant is compiled at its first run for the device of its tensors, by NVRTC for a GPU, by the host's C++ compiler
+(FULMEN_CXX, CXX, c++, g++ or clang++) for the CPU; the cache of `fulmen jit list` keeps it.
 All other factories give modules without work to do: kernels are compiled at their first call, or come from a pack.
 """
 

@@ -9,6 +9,7 @@
 #include <fulmen/ops/append_paged_kv_cache.h>
 #include <fulmen/ops/append_paged_mla_kv_cache.h>
 #include <fulmen/ops/chain_speculative_sampling.h>
+#include <fulmen/ops/elementwise.h>
 #include <fulmen/ops/fused_add_rmsnorm.h>
 #include <fulmen/ops/get_batch_indices_positions.h>
 #include <fulmen/ops/get_seq_lens.h>
@@ -39,6 +40,7 @@ void launch(const ActAndMulArgs& args, const Context& context);
 void launch(const AppendPagedKvCacheArgs& args, const Context& context);
 void launch(const AppendPagedMlaKvCacheArgs& args, const Context& context);
 void launch(const ChainSpeculativeSamplingArgs& args, const Context& context);
+void launch(const ElementwiseArgs& args, const Context& context);
 void launch(const FusedAddRmsNormArgs& args, const Context& context);
 void launch(const GetBatchIndicesPositionsArgs& args, const Context& context);
 void launch(const GetSeqLensArgs& args, const Context& context);

@@ -30,6 +30,7 @@ void append_rows(std::vector<runtime::KernelRow>& rows) {
                               row<AppendPagedMlaKvCacheArgs>("append_paged_mla_kv_cache"),
                               row<attention::AttentionCall>("batch_attention"),
                               row<ChainSpeculativeSamplingArgs>("chain_speculative_sampling"),
+                              row<ElementwiseArgs>("elementwise"),
                               row<FusedAddRmsNormArgs>("fused_add_rmsnorm"),
                               row<GetBatchIndicesPositionsArgs>("get_batch_indices_positions"),
                               row<GetSeqLensArgs>("get_seq_lens"),

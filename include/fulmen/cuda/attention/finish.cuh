@@ -8,6 +8,7 @@
 #include <fulmen/attention/state.h>
 #include <fulmen/cuda/attention/softmax.cuh>
 #include <fulmen/cuda/ptx/async_copy.cuh>
+#include <fulmen/cuda/ptx/cluster.cuh>
 #include <fulmen/cuda/ptx/math.cuh>
 #include <fulmen/cuda/tile/row.cuh>
 
@@ -44,6 +45,13 @@ __device__ __forceinline__ Bits<16> bits_of(const float (&o)[4]) {
 #pragma unroll
   for (int32_t i = 0; i < 4; ++i) b.word[i] = bit_cast<uint32_t>(o[i]);
   return b;
+}
+
+// Workers take items of the plan: CTAs, or clusters, whose CTAs share the keys of each item.
+template <Key K>
+__device__ __forceinline__ uint32_t ctas_per_worker() {
+  if constexpr (K.warps_q > 1) return 1;
+  return cluster_size();
 }
 
 // A warp's sums to shared memory. All warps are done with the stages.
@@ -166,14 +174,17 @@ __device__ __forceinline__ void write_piece(const ParamsOf<Variant>& p, const It
     p.lse[to.token * p.lse_token + to.head * p.lse_head] = sum.state.lse_log2() * p.lse_scale;
 }
 
-// A slot holds the sums of a tile's rows.
+// A slot holds the sums of a tile's rows. index: among the slots of its kv head.
 template <Key K>
 struct Slot {
   float* o;
   RowState* states;
-  __device__ __forceinline__ Slot(char* workspace, int64_t outputs, int64_t row_states, int32_t index)
-      : o(reinterpret_cast<float*>(workspace + outputs) + int64_t(index) * tile_q(K) * K.d_vo),
-        states(reinterpret_cast<RowState*>(workspace + row_states) + int64_t(index) * tile_q(K)) {}
+  __device__ __forceinline__ Slot(char* workspace, int64_t outputs, int64_t row_states, int64_t first_row)
+      : o(reinterpret_cast<float*>(workspace + outputs) + first_row * K.d_vo),
+        states(reinterpret_cast<RowState*>(workspace + row_states) + first_row) {}
+  __device__ __forceinline__ Slot(char* workspace, const PlanOnDevice& plan, int32_t kv_head, int32_t index)
+      : Slot(workspace, plan.slot_outputs, plan.slot_states,
+             (int64_t(kv_head) * plan.slots_per_head + index) * plan.slot_rows) {}
   __device__ __forceinline__ float* piece(int32_t row, int32_t column) const { return o + row * K.d_vo + column; }
   __device__ __forceinline__ void put(int32_t row, int32_t column, const Piece& sum) const {
     store_stream<16>(piece(row, column), bits_of(sum.o));
@@ -187,7 +198,7 @@ template <Key K, class Variant>
 __device__ __forceinline__ void fold(const ParamsOf<Variant>& p, const PlanOnDevice& plan, const Item& item, bool first,
                                      bool last) {
   constexpr int32_t kPieces = K.d_vo / 4;
-  const Slot<K> total(p.workspace, plan.totals, 0, int32_t(blockIdx.x));
+  const Slot<K> total(p.workspace, plan.totals, 0, int64_t(blockIdx.x) * tile_q(K));
   RowState* states =
       reinterpret_cast<RowState*>(p.workspace + plan.total_states) + int64_t(blockIdx.x) * tile_q(K) * kPieces;
   for_pieces<K>(item.plan.num_rows, [&](int32_t row, int32_t column) {
@@ -206,12 +217,8 @@ __device__ __forceinline__ void fold(const ParamsOf<Variant>& p, const PlanOnDev
 __device__ __forceinline__ bool arrives_last(uint32_t* arrivals, int32_t expected) {
   uint32_t* flag = &reinterpret_cast<Control*>(dynamic_shared())->is_last;
   sync_cta();
-  if (fresh_thread() == 0) {  // what the others wrote before the barrier is part of what its fence releases
-    fence_device();
-    *flag = fetch_add(arrivals, 1) + 1 == uint32_t(expected) ? 1 : 0;
-    if (*flag != 0) *arrivals = 0;  // for the next launch
-    fence_device();
-  }
+  // What the others wrote before the barrier is part of what is released here. The last one leaves 0 behind.
+  if (fresh_thread() == 0) *flag = count_arrival(arrivals, uint32_t(expected - 1)) + 1 == uint32_t(expected) ? 1 : 0;
   sync_cta();
   return *flag != 0;
 }
@@ -222,13 +229,11 @@ template <Key K, class Variant>
 __device__ __forceinline__ void merge_slots(const ParamsOf<Variant>& p, const PlanOnDevice& plan, const Item& item,
                                             const attention::PlanMerge& merge) {
   constexpr SharedLayout kShared(K);
-  constexpr int32_t kPieces = K.d_vo / 4,
-                    kChunks = kPieces + 1;  // of 16 bytes; the last: states of two rows, one its own
+  constexpr int32_t kPieces = K.d_vo / 4, kChunks = kPieces + 1;  // of 16 bytes; the last is the state
   constexpr int32_t kRoom = (kShared.bytes - kShared.stages) / (kChunks * 16), kThreads = kWarps * 32;
   static_assert(kPieces <= kThreads && kRoom > 0);
   const uint32_t room = shared_address(dynamic_shared() + kShared.stages);
   const int32_t num_rows = item.plan.num_rows, num_slots = merge.num_slots;
-  const int32_t slot_begin = item.plan.kv_head * p.slots_per_head + merge.slot_begin;
   const int32_t fit = kRoom / num_slots < num_rows ? kRoom / num_slots : num_rows, step = fit > 0 ? fit : 1;
   const int32_t slot_step = fit > 0 ? num_slots : kRoom;
 #pragma unroll 1
@@ -242,27 +247,31 @@ __device__ __forceinline__ void merge_slots(const ParamsOf<Variant>& p, const Pl
       const int32_t pieces = rows * kPieces, groups = pieces <= 32 ? 4 : pieces <= 64 ? 2 : 1, size = kThreads / groups;
 #pragma unroll 1
       for (int32_t k = fresh_thread() / size; k < slots; k += groups) {
-        const Slot<K> slot(p.workspace, plan.slot_outputs, plan.slot_states, slot_begin + first + k);
+        const Slot<K> slot(p.workspace, plan, item.plan.kv_head, merge.slot_begin + first + k);
         const char* from = reinterpret_cast<const char*>(slot.piece(row, 0));
 #pragma unroll 2
-        for (int32_t i = fresh_thread() % size; i < pieces; i += size) {
-          const int32_t of_tile = row + i / kPieces;
-          const uint32_t to = room + uint32_t((k * rows + i / kPieces) * kChunks * 16);
-          copy_async_16(to + uint32_t(i % kPieces * 16), from + i * 16, true);
-          if (i % kPieces == 0) copy_async_16(to + kPieces * 16, slot.states + (of_tile & ~1), true);
-        }
+        for (int32_t i = fresh_thread() % size; i < pieces; i += size)
+          copy_async_16(room + uint32_t((k * rows + i / kPieces) * kChunks * 16 + i % kPieces * 16), from + i * 16,
+                        true);
       }
       commit_copies();
+#pragma unroll 1
+      for (int32_t i = fresh_thread(); i < slots * rows;
+           i += kThreads) {  // a thread each: all are on their way at once
+        const int32_t k = int32_t(uint32_t(i) / uint32_t(rows));
+        const Slot<K> slot(p.workspace, plan, item.plan.kv_head, merge.slot_begin + first + k);
+        store_shared<8>(room + uint32_t((i * kChunks + kPieces) * 16),
+                        load_coherent_8(slot.states + row + i - k * rows));
+      }
       wait_copies<0>();
       sync_cta();
 #pragma unroll 1
       for (int32_t i = fresh_thread(); i < rows * kPieces; i += kThreads) {
         if (first == 0) sum = {};  // else there is one row, and this thread's only piece of it
-        const uint32_t own = uint32_t((row + i / kPieces) % 2) * 8;
 #pragma unroll 4
         for (int32_t k = 0; k < slots; ++k) {
           const uint32_t from = room + uint32_t((k * rows + i / kPieces) * kChunks * 16);
-          const RowState state = bit_cast<RowState>(load_shared<8>(from + kPieces * 16 + own));
+          const RowState state = bit_cast<RowState>(load_shared<8>(from + kPieces * 16));
           add<Variant>(sum, piece_of(state, load_shared<16>(from + uint32_t(i % kPieces * 16))));
         }
         if (first + slots == num_slots) write_piece(p, item, row + i / kPieces, i % kPieces * 4, sum);
@@ -272,23 +281,84 @@ __device__ __forceinline__ void merge_slots(const ParamsOf<Variant>& p, const Pl
   }
 }
 
+// Sums of the CTAs of a cluster that share an item's keys, each of its part of them.
+template <Key K>
+struct RankSums {
+  static constexpr int32_t kPieces = K.d_vo / 4;
+  static constexpr SharedLayout kShared = SharedLayout(K);
+  __device__ __forceinline__ static uint32_t* piece(int32_t i) {
+    return reinterpret_cast<uint32_t*>(dynamic_shared() + kShared.sums + i * 16);
+  }
+  __device__ __forceinline__ static uint32_t* state(int32_t row) {
+    return reinterpret_cast<uint32_t*>(dynamic_shared() + kShared.sums + tile_q(K) * K.d_vo * 4 + row * 8);
+  }
+  __device__ __forceinline__ static void put(int32_t row, int32_t column, const Piece& sum) {
+    store_shared<16>(shared_address(piece(row * kPieces + column / 4)), bits_of(sum.o));
+    const Bits<8> own{bit_cast<uint32_t>(sum.state.m), bit_cast<uint32_t>(sum.state.d)};
+    if (column == 0) store_shared<8>(shared_address(state(row)), own);
+  }
+  // Of all ranks, in the order of their keys; eight are on their way at a time.
+  template <class Variant>
+  __device__ __forceinline__ static Piece total(int32_t i) {
+    const uint32_t size = cluster_size();
+    Piece sum;
+#pragma unroll 1
+    for (uint32_t first = 0; first < size; first += 8) {
+      uint32_t o[8][4], s[8][2];
+#pragma unroll
+      for (uint32_t k = 0; k < 8; ++k) {
+        const uint32_t rank = first + k < size ? first + k : first;
+        load_remote_4(piece(i), rank, o[k]);
+        load_remote_2(state(i / kPieces), rank, s[k]);
+      }
+#pragma unroll
+      for (uint32_t k = 0; k < 8; ++k) {
+        if (first + k >= size) break;
+        add<Variant>(sum, piece_of({bit_cast<float>(s[k][0]), bit_cast<float>(s[k][1])},
+                                   Bits<16>{o[k][0], o[k][1], o[k][2], o[k][3]}));
+      }
+    }
+    return sum;
+  }
+};
+
+// f(row, column, sum) for every piece of the item's rows; in a cluster for this CTA's share of them.
+template <Key K, class Variant, class F>
+__device__ __forceinline__ void for_sums(int32_t num_rows, F f) {
+  if (ctas_per_worker<K>() == 1)
+    return for_pieces<K>(num_rows, [&](int32_t row, int32_t column) {
+      Piece sum = shared_sum<K, Variant>(row, column);
+      f(row, column, sum);
+    });
+  using Sums = RankSums<K>;
+  for_pieces<K>(num_rows,
+                [&](int32_t row, int32_t column) { Sums::put(row, column, shared_sum<K, Variant>(row, column)); });
+  sync_cluster();
+  const int32_t all = num_rows * Sums::kPieces, shift = last_bit(cluster_size());
+  const int32_t share = (all + (1 << shift) - 1) >> shift, begin = int32_t(cluster_rank()) * share;
+  const int32_t end = begin + share < all ? begin + share : all;
+#pragma unroll 1
+  for (int32_t i = begin + fresh_thread(); i < end; i += kWarps * 32) {
+    Piece sum = Sums::template total<Variant>(i);
+    f(i / Sums::kPieces, i % Sums::kPieces * 4, sum);
+  }
+  sync_cluster();  // nobody leaves, or starts anew, before all have read
+}
+
 template <Key K, class Variant>
 __device__ __forceinline__ void finish(const ParamsOf<Variant>& p, const PlanOnDevice& plan, const Control& control,
                                        const Item& item) {
-  if (item.plan.slot < 0) {
-    for_pieces<K>(item.plan.num_rows, [&](int32_t row, int32_t column) {
-      Piece sum = shared_sum<K, Variant>(row, column);
-      write_piece(p, item, row, column, sum);
-    });
-    return;
-  }
+  if (item.plan.slot < 0)
+    return for_sums<K, Variant>(
+        item.plan.num_rows, [&](int32_t row, int32_t column, Piece& sum) { write_piece(p, item, row, column, sum); });
   const int32_t kv_head = item.plan.kv_head;
-  const Slot<K> mine(p.workspace, plan.slot_outputs, plan.slot_states, kv_head * p.slots_per_head + item.plan.slot);
-  for_pieces<K>(item.plan.num_rows,
-                [&](int32_t row, int32_t column) { mine.put(row, column, shared_sum<K, Variant>(row, column)); });
+  const Slot<K> mine(p.workspace, plan, kv_head, item.plan.slot);
+  for_sums<K, Variant>(item.plan.num_rows,
+                       [&](int32_t row, int32_t column, const Piece& sum) { mine.put(row, column, sum); });
   const attention::PlanMerge merge = control.merge;
   uint32_t* arrivals = reinterpret_cast<uint32_t*>(p.workspace + plan.arrivals);
-  if (!arrives_last(arrivals + kv_head * p.merges_per_head + control.merge_index, merge.num_slots)) return;
+  const int32_t expected = merge.num_slots * int32_t(ctas_per_worker<K>());
+  if (!arrives_last(arrivals + kv_head * p.merges_per_head + control.merge_index, expected)) return;
   merge_slots<K>(p, plan, item, merge);
 }
 

@@ -41,9 +41,11 @@ class Loader {
         ring_(shared_address(dynamic_shared() + kShared.stages) +
               uint32_t(Group<K>::index(thread) * K.stages * kShared.stage_bytes)) {
     if (thread != 0) return;
-    const int64_t base = p.kv_begin.data == nullptr ? 0 : p.kv_begin[item.request_idx];
     const bool paged = p.page_ids.data != nullptr;
     Control& c = control();
+    int64_t base = 0;
+    if (p.kv_begin.data != nullptr)
+      base = item.request_idx < kBases ? c.bases[item.request_idx] : p.kv_begin[item.request_idx];
     c.first_id = p.table_stride > 0 ? item.request_idx * p.table_stride : base;
     c.k = p.k + item.kv_head * p.k_head + (paged ? 0 : base * p.k_token);
     c.v = p.v + item.kv_head * p.v_head + (paged ? 0 : base * p.v_token);

@@ -57,6 +57,10 @@ __device__ __forceinline__ uint64_t collect_costs(const Params& p, const Tiles& 
   total = add_warp(total), max_rows = max_warp(max_rows);
   if (warp_lane() == 0) s.warp_totals[warp_index()] = total, atomic_max(&s.max_rows, max_rows);
   sync_cta();
+  if (threadIdx.x == 0) {  // read after list_buckets
+    s.slot_rows = math::max(1, int32_t(s.max_rows));
+    s.max_slots = math::min(p.max_slots, int32_t(uint32_t(p.slot_room) / uint32_t(s.slot_rows)));
+  }
   return add_warp(s.warp_totals[warp_lane()]);
 }
 
@@ -99,34 +103,55 @@ __device__ __forceinline__ float sum_through(float x) {  // of this lane and tho
   return x;
 }
 
+// A bucket's tiles, as a limit would have them.
+struct Cut {
+  float whole = 0, split = 0;  // tiles
+  float pieces = 1, cost = 0, piece = 0;
+};
+// bucket: each lane's, -1 for none. slots: taken by buckets before the first lane's, then by all lanes' as well. Where
+// they run out, the rest of a bucket and all that follow stay whole.
+__device__ __forceinline__ Cut cut_buckets(const Params& p, int32_t bucket, float unit, float limit, float& slots) {
+  const Shared& s = shared();
+  Cut c;
+  if (bucket >= 0) {
+    const float overhead = kItemOverhead * unit;
+    c.whole = float(s.count[bucket]), c.cost = bit_cast<float>(s.top[bucket]);
+    c.pieces = pieces_of(p, c.cost, unit, limit);
+    c.piece = over(c.cost - overhead, c.pieces) + overhead;
+  }
+  const float wanted = c.pieces > 1 ? c.whole * c.pieces : 0, through = slots + sum_through(wanted);
+  const float left = fmaxf(0, float(s.max_slots) - (through - wanted));
+  slots = shuffle_from(through, 31);
+  if (wanted <= left)
+    c.split = wanted > 0 ? c.whole : 0;
+  else
+    c.split = floorf(over(left, c.pieces));
+  c.whole -= c.split;
+  return c;
+}
+
 // When the last worker finishes, if items start in order as workers get free: an item starts no later than the work
 // before it, shared by all; nor does it all take more than full rounds of the longest item.
 __device__ __forceinline__ float finish_with(const Params& p, int32_t num_used, float unit, float limit) {
-  const Shared& s = shared();
-  const float overhead = kItemOverhead * unit, workers = float(p.num_workers), share = reciprocal(workers);
+  const float workers = float(p.num_workers), share = reciprocal(workers), heads = float(p.num_kv_heads);
   float work = 0, items = 0, longest = 0, latest = 0, slots = 0;
+  const auto finish = [&](float n, float through, float count, float cost) {  // of the last of n items of one cost
+    if (n <= 0) return;
+    longest = fmaxf(longest, cost);
+    latest = fmaxf(latest, count > workers ? (through - cost) * share + cost : cost);
+  };
   for (int32_t first = 0; first < num_used; first += 32) {
     const int32_t i = first + warp_lane();
-    float n = 0, piece = 0, own_slots = 0;
-    if (i < num_used) {
-      const int32_t bucket = s.used[i];
-      const float cost = bit_cast<float>(s.top[bucket]), pieces = pieces_of(p, cost, unit, limit);
-      n = float(s.count[bucket]) * pieces;
-      own_slots = pieces > 1 ? n : 0;
-      n *= float(p.num_kv_heads);
-      piece = over(cost - overhead, pieces) + overhead;
-    }
-    const float through = work + sum_through(n * piece), count = items + sum_through(n);
-    if (n > 0) {
-      longest = fmaxf(longest, piece);
-      latest = fmaxf(latest, count > workers ? (through - piece) * share + piece : piece);
-    }
+    const Cut c = cut_buckets(p, i < num_used ? shared().used[i] : -1, unit, limit, slots);
+    const float whole = c.whole * heads, split = c.split * c.pieces * heads;
+    const float through = work + sum_through(whole * c.cost + split * c.piece);
+    const float count = items + sum_through(whole + split);
+    finish(whole, through - split * c.piece, count - split, c.cost);
+    finish(split, through, count, c.piece);
     work = shuffle_from(through, 31), items = shuffle_from(count, 31);
-    slots += float(add_warp(uint32_t(own_slots)));
   }
   longest = bit_cast<float>(max_warp(bit_cast<uint32_t>(longest)));
   latest = bit_cast<float>(max_warp(bit_cast<uint32_t>(latest)));
-  if (slots > float(p.max_slots)) return kNoLimit;
   return fmaxf(work * share, fminf(latest, ceilf(items * share - 1e-4f) * longest));
 }
 
@@ -153,6 +178,14 @@ __device__ __forceinline__ float choose_limit(const Params& p, uint64_t total) {
   return s.limits[first_bit(ballot(bits == least))];
 }
 
+// Which tiles are split: those that cost more than the limit; where slots do not suffice, of those all of the buckets
+// before `bucket`, and the first ones of that bucket that share so many slots.
+struct Choice {
+  float limit;
+  int32_t bucket = kBuckets;
+  uint32_t slots = 0;
+};
+
 struct Split {
   int32_t step = 0, num_pieces = 1;  // step 0: not split
   int32_t longest;                   // keys
@@ -173,6 +206,49 @@ __device__ __forceinline__ Split split_of(const Params& p, const Tile& t, float 
   }
   const int32_t num_pieces = t.num_splits(step);
   if (num_pieces >= 2) s = {step, num_pieces, step};
+  return s;
+}
+
+__device__ __forceinline__ int32_t whole_bucket(const Params& p, const Tile& t) {
+  return bucket_of(float(cost_of(p, t.num_rows, t.end - t.begin)));
+}
+
+// More slots are wanted than there are.
+__device__ __forceinline__ Choice ration_slots(const Params& p, const Tiles& tiles, float limit) {
+  Shared& s = shared();
+  sync_cta();  // all have seen that
+  clear_buckets();
+  for (int32_t first = 0; first < tiles.count; first += kThreads) {
+    int32_t bucket = -1;
+    uint32_t n = 1;
+    if (tiles.is_mine(first)) {
+      const Tile t = tiles.get(first);
+      n = uint32_t(split_of(p, t, limit).num_pieces);
+      if (n > 1) bucket = whole_bucket(p, t);
+    }
+    add_to_bucket<false>(bucket, n, 0);
+  }
+  sync_cta();
+  const uint32_t most = uint32_t(s.max_slots), own = threadIdx.x < kBuckets ? s.count[threadIdx.x] : 0;
+  uint32_t total = 0;
+  const uint32_t before = sum_before(own, &total);
+  if (before <= most && before + own > most) s.last_bucket = int32_t(threadIdx.x), s.last_slots = most - before;
+  sync_cta();
+  return {limit, s.last_bucket, s.last_slots};
+}
+
+// A tile's split. All threads call, `mine`: with a tile. taken: slots of the choice's bucket, by tiles before these.
+__device__ __forceinline__ Split split_by(const Params& p, const Tile& t, bool mine, const Choice& choice,
+                                          uint32_t& taken) {
+  Split s{0, 1, 0};
+  if (mine) s = split_of(p, t, choice.limit);
+  if (choice.bucket == kBuckets) return s;
+  const int32_t bucket = s.num_pieces > 1 ? whole_bucket(p, t) : -1;
+  const uint32_t n = bucket == choice.bucket ? uint32_t(s.num_pieces) : 0;
+  uint32_t total = 0;
+  const uint32_t through = taken + sum_before(n, &total) + n;
+  taken += total;
+  if (bucket > choice.bucket || (n > 0 && through > choice.slots)) s = {0, 1, t.end - t.begin};
   return s;
 }
 

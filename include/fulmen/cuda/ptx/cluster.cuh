@@ -2,15 +2,9 @@
 // CTAs of a cluster (sm_90 and up): who they are, their barrier, and each other's dynamic shared memory. Elsewhere a
 // cluster is one CTA.
 #pragma once
-#include <fulmen/cuda/ptx/arch.cuh>
+#include <fulmen/cuda/ptx/shared.cuh>
 
 namespace fulmen::cuda {
-
-// The CTA's dynamic shared memory, at the same place in all CTAs of a cluster. Aligned to 16 bytes.
-__device__ __forceinline__ char* dynamic_shared() {
-  extern __shared__ __align__(16) char fulmen_dynamic_shared[];
-  return fulmen_dynamic_shared;
-}
 
 // Volatile: read again where it is asked again, as kernels that need this are short of registers.
 __device__ __forceinline__ uint32_t cluster_rank() {
@@ -71,6 +65,16 @@ __device__ __forceinline__ uint32_t load_remote(const uint32_t* p, uint32_t rank
   else
     x = *p;
   return x;
+}
+__device__ __forceinline__ void load_remote_2(const uint32_t* p, uint32_t rank, uint32_t (&x)[2]) {
+  if constexpr (kArch >= 90) {
+    asm volatile("ld.shared::cluster.v2.u32 {%0, %1}, [%2];"
+                 : "=r"(x[0]), "=r"(x[1])
+                 : "r"(remote_address(p, rank))
+                 : "memory");
+  } else {
+    for (int32_t i = 0; i < 2; ++i) x[i] = p[i];
+  }
 }
 // 16 bytes at once: what is far is read in packets.
 __device__ __forceinline__ void load_remote_4(const uint32_t* p, uint32_t rank, uint32_t (&x)[4]) {

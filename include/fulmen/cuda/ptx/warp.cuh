@@ -93,6 +93,12 @@ __device__ __forceinline__ void atomic_add(uint32_t* p, uint32_t x) { atomicAdd(
 __device__ __forceinline__ void atomic_add(float* p, float x) { atomicAdd(p, x); }
 __device__ __forceinline__ void atomic_add(unsigned long long* p, unsigned long long x) { atomicAdd(p, x); }
 __device__ __forceinline__ uint32_t fetch_add(uint32_t* p, uint32_t x) { return atomicAdd(p, x); }
+// Counts up to `last` and starts again. What this CTA wrote before a barrier is seen by whoever counts later.
+__device__ __forceinline__ uint32_t count_arrival(uint32_t* p, uint32_t last) {
+  uint32_t before;
+  asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;" : "=r"(before) : "l"(p), "r"(last) : "memory");
+  return before;
+}
 __device__ __forceinline__ uint32_t atomic_add_local(uint32_t* p, uint32_t x) { return atomicAdd(p, x); }  // before
 __device__ __forceinline__ uint32_t atomic_max(uint32_t* p, uint32_t x) { return atomicMax(p, x); }
 

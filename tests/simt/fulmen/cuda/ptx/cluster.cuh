@@ -2,7 +2,7 @@
 // The fibers of all CTAs of a cluster run together, so another CTA's shared memory is a pointer away. Kernels that run
 // in clusters keep all their shared memory in dynamic_shared(): __shared__ variables are static here.
 #pragma once
-#include <fulmen/cuda/ptx/arch.cuh>
+#include <fulmen/cuda/ptx/shared.cuh>
 
 namespace fulmen::cuda {
 
@@ -11,7 +11,6 @@ inline uint32_t cluster_size() { return simt::runtime().self()->cluster_size; }
 inline void sync_cluster() { simt::runtime().sync_cluster(); }
 inline void arrive_cluster() {}
 inline void wait_cluster() { sync_cluster(); }
-inline char* dynamic_shared() { return static_cast<char*>(simt::runtime().dynamic_shared(cluster_rank())); }
 
 template <class T>
 T* remote(T* p, uint32_t rank) {
@@ -23,6 +22,9 @@ void store_remote(T* p, uint32_t rank, T x) {
   *remote(p, rank) = x;
 }
 inline uint32_t load_remote(const uint32_t* p, uint32_t rank) { return *remote(const_cast<uint32_t*>(p), rank); }
+inline void load_remote_2(const uint32_t* p, uint32_t rank, uint32_t (&x)[2]) {
+  std::memcpy(x, remote(const_cast<uint32_t*>(p), rank), sizeof x);
+}
 inline void load_remote_4(const uint32_t* p, uint32_t rank, uint32_t (&x)[4]) {
   std::memcpy(x, remote(const_cast<uint32_t*>(p), rank), sizeof x);
 }

@@ -62,6 +62,11 @@ void atomic_add(T* p, T x) {
 }
 inline void fence_device() {}
 inline uint32_t fetch_add(uint32_t* p, uint32_t x) { return *p += x, *p - x; }
+inline uint32_t count_arrival(uint32_t* p, uint32_t last) {
+  const uint32_t before = *p;
+  *p = before >= last ? 0 : before + 1;
+  return before;
+}
 inline uint32_t atomic_add_local(uint32_t* p, uint32_t x) {
   const uint32_t before = *p;
   *p += x;

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// Decode whose tiles are shared by the CTAs of clusters: parts without keys, every shape of tile, plans with slots.
+#include "src/cuda/attention_cluster.h"
+
+#include "tests/support/attention_on_gpu.h"
+#include "tests/support/gpu_case.h"
+
+namespace fulmen::testing {
+namespace {
+
+class CudaAttentionCluster : public OnGpu {
+ protected:
+  void SetUp() override {
+    OnGpu::SetUp();
+    if (!IsSkipped() && cuda::device(0).arch < 90) GTEST_SKIP() << "clusters need sm_90";
+  }
+};
+
+// As many kv heads as leave an SM or two for each tile: the emulated device has three.
+AttentionCase few_tiles(DType dtype = DType::kF16) {
+  AttentionCase c;
+  c.q_dtype = c.kv_dtype = c.out_dtype = dtype;
+  c.num_kv_heads = emulated() ? 1 : 8, c.group = 4, c.d_qk = c.d_vo = 64;
+  return c;
+}
+
+void check(const AttentionCase& c) {
+  SCOPED_TRACE(describe(c));
+  AttentionProblem p(c);
+  OnDevice d(p);
+  batch_attention(d.args);
+  d.fetch();
+  EXPECT_TRUE(within(p, reference::attention(p.args, reference::Products::kHalf)));
+}
+
+TEST_F(CudaAttentionCluster, PartsMayBeEmpty) {
+  for (int64_t kv_len : {0, 1, 15, 64, 65, 200, 1000, 1025, 7001}) {
+    if (emulated() && kv_len > 1000) continue;
+    for (int64_t qo_len : {1, 3, 6}) {
+      AttentionCase c = few_tiles();
+      c.lens = {{qo_len, kv_len}}, c.options.causal = true, c.page_size = 16;
+      check(c);
+      c.options.window_left = 100, c.sinks = true;
+      if (!emulated() || kv_len == 200) check(c);
+    }
+  }
+}
+
+TEST_F(CudaAttentionCluster, EveryShapeOfTile) {
+  for (const auto& [d_qk, d_vo] : {std::pair{64, 64}, {96, 96}, {128, 128}, {192, 128}, {256, 256}})
+    for (DType kv : {DType::kF16, DType::kE4M3}) {
+      if (emulated() && d_qk != 128) continue;
+      AttentionCase c = few_tiles();
+      c.kv_dtype = kv, c.d_qk = d_qk, c.d_vo = d_vo, c.lens = {{1, 777}};
+      c.mask = true, c.alibi = kv == DType::kF16;
+      check(c);
+    }
+}
+
+TensorView bytes_of(const GpuMemory& memory) {
+  TensorView t = view_of(reinterpret_cast<uint8_t*>(memory.data()), {int64_t(memory.num_bytes())});
+  t.device_type = DeviceType::kCuda;
+  return t;
+}
+
+// What was launched for one plan runs any other that lies in its workspace.
+TEST_F(CudaAttentionCluster, APlanWithSlotsMayTakeItsPlace) {
+  AttentionCase c = few_tiles();
+  c.num_kv_heads = 1, c.lens = {{1, 900}};
+  AttentionProblem p(c);
+  OnDevice d(p);
+  AttentionArgs host = d.args;
+  host.qo_indptr = p.args.qo_indptr, host.kv_indptr = p.args.kv_indptr, host.last_page_len = p.args.last_page_len;
+  attention::BatchAttention batch;
+  batch.plan(host);
+  const attention::PlanConfig shared = batch.plan().header.config;
+  ASSERT_GT(cuda::cluster_size(shared, cuda::device(0)), 1);
+  attention::PlanConfig split = shared;
+  split.num_workers = cuda::device(0).num_sms, split.min_split_len = 64;
+  const attention::PlanRequest request{0, 1, 900};
+  const attention::Plan other = attention::make_plan(split, {&request, 1});
+  ASSERT_GT(other.header.num_slots, 1);
+  constexpr AttentionEntry kEntry = AttentionEntry::kBatchAttention;
+  const GpuMemory workspace(size_t(attention::workspace_bytes_of(other.view(), d.args, kEntry)) + 4096);
+  d.args.workspace = bytes_of(workspace);
+  const reference::AttentionValues want = reference::attention(p.args, reference::Products::kHalf);
+  attention::run_planned(other.view(), d.args, kEntry);
+  d.fetch();
+  EXPECT_TRUE(within(p, want));
+  for (int32_t i = 0; i < 2; ++i) {  // counters are left as they were found
+    p.out.poison(0xff);
+    attention::run_planned(batch.plan().view(), d.args, kEntry, {}, {.resident = true});
+    d.fetch();
+    EXPECT_TRUE(within(p, want));
+  }
+}
+
+}  // namespace
+}  // namespace fulmen::testing
