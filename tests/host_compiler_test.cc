@@ -180,7 +180,7 @@ pid_t spawn_worker(const std::string& mode, const std::string& cache, const std:
   char self[4096] = "";
   if (readlink("/proc/self/exe", self, sizeof self - 1) <= 0) return -1;
   return posix_spawn(&child, self, nullptr, nullptr, const_cast<char**>(arguments), environment.data()) == 0 ? child
-                                                                                                              : -1;
+                                                                                                             : -1;
 }
 
 bool succeeds(pid_t child) {

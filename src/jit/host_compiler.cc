@@ -184,8 +184,8 @@ void compile_on_host(Kernel* k, const HostCompiler& compiler, double timeout_s) 
   std::ofstream(folder / "unit.cc", std::ios::binary) << flattened(k->source);
   rusage before{}, after{};
   getrusage(RUSAGE_CHILDREN, &before);
-  const ProcessResult result = run_process(words_of(compiler, *k, folder), folder / "log",
-                                           {"LC_ALL=C", "TMPDIR=" + folder.path()}, timeout_s);
+  const ProcessResult result =
+      run_process(words_of(compiler, *k, folder), folder / "log", {"LC_ALL=C", "TMPDIR=" + folder.path()}, timeout_s);
   getrusage(RUSAGE_CHILDREN, &after);
   const auto ms = [](const rusage& r) {
     return double(r.ru_utime.tv_sec + r.ru_stime.tv_sec) * 1e3 + double(r.ru_utime.tv_usec + r.ru_stime.tv_usec) * 1e-3;
