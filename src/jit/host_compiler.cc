@@ -195,6 +195,9 @@ void compile_on_host(Kernel* k, const HostCompiler& compiler, double timeout_s) 
   k->resources.compile_ms = ms(after) - ms(before);
   if (result.end == ProcessResult::kExited && result.code != 0) {
     const std::string_view own = own_file_of(k->source);
+    if (k->log.find("'-std=c++20'") != k->log.npos)  // "unrecognized", "invalid value": an option is all it has read
+      throw Error(Code::kUnsupported, k->key + ": must be compiled for " + k->arch + ", but " + compiler.command[0] +
+                                          " knows no C++20; install g++ 11 or clang++ 14, or name one in FULMEN_CXX");
     throw Error(Code::kInvalidArgument, first_host_errors(k->log, k->source, own) + "\n" + k->key +
                                             ": does not compile for " + k->arch + " with " + compiler.command[0]);
   }

@@ -35,11 +35,13 @@ template <class Team, class X>
 __device__ __forceinline__ void write_list(const X* row, const Answer<X>& answer, int32_t k, bool sorted) {
   uint64_t* list = TokenList<Team>::entries();
   if (!sorted) {
+#pragma unroll 1
     for (int32_t i = int32_t(threadIdx.x); i < k; i += Team::kThreads)
       list[i] = uint64_t(tie_place(int32_t(place_of_entry(list[i])), answer.n, answer.large_index));
     sync_cta();
   }
   TokenList<Team>::sort(k);
+#pragma unroll 1
   for (int32_t i = int32_t(threadIdx.x); i < k; i += Team::kThreads) {
     const int32_t place = int32_t(place_of_entry(list[i]));
     const int32_t index = sorted ? int32_t(tie_place(place, answer.n, answer.large_index)) : place;
@@ -50,8 +52,11 @@ __device__ __forceinline__ void write_list(const X* row, const Answer<X>& answer
 // Sorts the row's answer where it is: for more tokens than the list holds. See TokenList::sort_network.
 template <class Team, class X>
 __device__ __forceinline__ void sort_answer(const Answer<X>& answer, int32_t k) {
+#pragma unroll 1
   for (int64_t size = 2; size < 2 * int64_t(k); size *= 2) {
+#pragma unroll 1
     for (int64_t step = size / 2; step > 0; step /= 2) {
+#pragma unroll 1
       for (int64_t t = int64_t(threadIdx.x); t < (k + 1) / 2 + step; t += Team::kThreads) {
         const int64_t i = t + (t & ~(step - 1)), j = step == size / 2 ? i ^ (size - 1) : i + step;  // powers of two
         if (j >= k || answer.entry(int32_t(i)) < answer.entry(int32_t(j))) continue;

@@ -43,6 +43,7 @@ __device__ __forceinline__ void run(const Params& p) {
   if (n <= p.k) {
     allow_successor();
     const int32_t num = int32_t(team.size()) * Team::kThreads;
+#pragma unroll 1
     for (int32_t i = int32_t(team.rank()) * Team::kThreads + int32_t(threadIdx.x); i < p.k; i += num)
       answer.set(i, i < n ? i : -1);
     return;

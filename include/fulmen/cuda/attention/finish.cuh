@@ -181,13 +181,16 @@ __device__ __forceinline__ void merge_slots(const ParamsOf<Variant>& p, const Pl
 #pragma unroll 1
     for (int32_t first = 0; first < num_slots; first += slot_step) {
       const int32_t slots = num_slots - first < slot_step ? num_slots - first : slot_step;
+      // A slot's rows follow one another. Few pieces: each warp, or each half of the CTA, has slots of its own.
+      const int32_t pieces = rows * kPieces, groups = pieces <= 32 ? 4 : pieces <= 64 ? 2 : 1, size = kThreads / groups;
 #pragma unroll 1
-      for (int32_t i = fresh_thread(); i < slots * rows * kPieces; i += kThreads) {
-        const int32_t at = i / kPieces, piece = i % kPieces, k = int32_t(uint32_t(at) / uint32_t(rows));
-        const int32_t of_tile = row + at - k * rows;
+      for (int32_t k = fresh_thread() / size; k < slots; k += groups) {
         const Slot<K> slot(p.workspace, plan, item.plan.kv_head, merge.slot_begin + first + k);
-        const uint32_t to = room + uint32_t(at * kChunks * 16);
-        copy_async_16(to + uint32_t(piece * 16), slot.piece(of_tile, piece * 4), true);
+        const char* from = reinterpret_cast<const char*>(slot.piece(row, 0));
+#pragma unroll 2
+        for (int32_t i = fresh_thread() % size; i < pieces; i += size)
+          copy_async_16(room + uint32_t((k * rows + i / kPieces) * kChunks * 16 + i % kPieces * 16), from + i * 16,
+                        true);
       }
       commit_copies();
 #pragma unroll 1

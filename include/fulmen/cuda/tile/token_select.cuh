@@ -5,7 +5,8 @@
 
 namespace fulmen::cuda {
 
-struct NoWeight {  // goals are numbers of tokens
+struct NoWeight {
+  static constexpr bool kCounts = true;  // goals are numbers of tokens
   float none;
   __device__ __forceinline__ float operator()(float) const { return 1; }
 };
@@ -69,6 +70,7 @@ __device__ __forceinline__ void for_kept(Team& team, const Slice& slice, const T
     const int32_t block = slice.of_row(b);
     if (blocks[block] == 0) return;
     uint64_t before = 0;
+#pragma unroll 1
     for (int32_t i = warp_lane(); i < block; i += 32) before += blocks[i];
     int32_t at = int32_t(add_warp(before));
     slice.template for_vectors<1>(b, [&](int32_t i, const float(&v)[4]) {
