@@ -174,6 +174,8 @@ __device__ __forceinline__ void merge_slots(const ParamsOf<Variant>& p, const Pl
   const int32_t num_rows = item.plan.num_rows, num_slots = merge.num_slots;
   const int32_t fit = kRoom / num_slots < num_rows ? kRoom / num_slots : num_rows, step = fit > 0 ? fit : 1;
   const int32_t slot_step = fit > 0 ? num_slots : kRoom;
+  const Slot<K> slot(p.workspace, plan, item.plan.kv_head, merge.slot_begin);  // the first; others follow
+  const int32_t slot_rows = plan.slot_rows;
 #pragma unroll 1
   for (int32_t row = 0; row < num_rows; row += step) {
     const int32_t rows = num_rows - row < step ? num_rows - row : step;
@@ -181,24 +183,22 @@ __device__ __forceinline__ void merge_slots(const ParamsOf<Variant>& p, const Pl
 #pragma unroll 1
     for (int32_t first = 0; first < num_slots; first += slot_step) {
       const int32_t slots = num_slots - first < slot_step ? num_slots - first : slot_step;
-      // A slot's rows follow one another. Few pieces: each warp, or each half of the CTA, has slots of its own.
-      const int32_t pieces = rows * kPieces, groups = pieces <= 32 ? 4 : pieces <= 64 ? 2 : 1, size = kThreads / groups;
+      // Few pieces: each warp, or each half of the CTA, has slots of its own.
+      const int32_t pieces = rows * kPieces, shift = pieces <= 32 ? 5 : pieces <= 64 ? 6 : 7, thread = fresh_thread();
+      const int64_t slot_bytes = int64_t(slot_rows) * K.d_vo * 4;
+      const char* from = reinterpret_cast<const char*>(slot.piece(row, 0)) + (first + (thread >> shift)) * slot_bytes;
 #pragma unroll 1
-      for (int32_t k = fresh_thread() / size; k < slots; k += groups) {
-        const Slot<K> slot(p.workspace, plan, item.plan.kv_head, merge.slot_begin + first + k);
-        const char* from = reinterpret_cast<const char*>(slot.piece(row, 0));
+      for (int32_t k = thread >> shift; k < slots; k += kThreads >> shift, from += slot_bytes * (kThreads >> shift))
 #pragma unroll 2
-        for (int32_t i = fresh_thread() % size; i < pieces; i += size)
+        for (int32_t i = thread & ((1 << shift) - 1); i < pieces; i += 1 << shift)
           copy_async_16(room + uint32_t((k * rows + i / kPieces) * kChunks * 16 + i % kPieces * 16), from + i * 16,
                         true);
-      }
       commit_copies();
 #pragma unroll 1
-      for (int32_t i = fresh_thread(); i < slots * rows; i += kThreads) {  // a thread each: all are on their way
+      for (int32_t i = thread; i < slots * rows; i += kThreads) {  // a thread each: all are on their way at once
         const int32_t k = int32_t(uint32_t(i) / uint32_t(rows));
-        const Slot<K> slot(p.workspace, plan, item.plan.kv_head, merge.slot_begin + first + k);
-        const Bits<8> state = load_coherent_8(slot.states + row + i - k * rows);
-        store_shared<8>(room + uint32_t((i * kChunks + kPieces) * 16), state);
+        const RowState* state = slot.states + int64_t(first + k) * slot_rows + row + i - k * rows;
+        store_shared<8>(room + uint32_t((i * kChunks + kPieces) * 16), load_coherent_8(state));
       }
       wait_copies<0>();
       sync_cta();
