@@ -96,6 +96,12 @@ def jit(data: dict[str, Any]) -> list[str]:
     return table(head, rows)
 
 
+def texts(data: dict[str, Any]) -> list[str]:
+    rows = [[r["id"], r["shape"], number(r["us"]), number(r.get("option_us")), number(r.get("compiler_ms"))]
+            for r in data["rows"]]  # fmt: skip
+    return table(["id", "shape", "text µs", "built-in option µs", "compiler, processor ms"], rows)
+
+
 def facts(data: dict[str, Any]) -> list[str]:
     return table(["what", ""], [[r["id"], f"{r['value']:,}"] for r in data["rows"]])
 
@@ -124,6 +130,7 @@ def kind_of(data: dict[str, Any]) -> tuple[str, Any] | None:
         "jit": ("Kernels: compiling, and finding them again", jit),
         "tests": ("Tests on a GPU", facts),
         "jit_crash": ("Processes killed on one cache", facts),
+        "cpu_texts": ("Texts of users on the CPU", texts),
     }
     return titles.get(data["suite"])
 

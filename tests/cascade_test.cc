@@ -53,10 +53,10 @@ TEST(BatchCascade, RefusesWhatItDoesNotMean) {
 TEST(BatchCascade, PredictsWhatIsFaster) {
   const auto ratio = [](int32_t batch, int32_t prefix) {
     const std::vector<attention::PlanRequest> above = {{0, batch, prefix}},
-                                              below(size_t(batch), attention::PlanRequest{0, 1, 256}),
-                                              flat(size_t(batch), attention::PlanRequest{0, 1, prefix + 256});
-    const std::span<const attention::PlanRequest> levels[] = {above, below}, one[] = {flat};
-    return attention::predicted_us(levels, {32, 8, 128, 2}) / attention::predicted_us(one, {32, 8, 128, 2});
+                                              below(size_t(batch), attention::PlanRequest{0, 1, 256});
+    const std::span<const attention::PlanRequest> levels[] = {above, below};
+    const attention::CascadeShape shape{32, 8, 128, 2};
+    return attention::predicted_us(levels, shape, false) / attention::predicted_us(levels, shape, true);
   };
   EXPECT_LT(ratio(256, 32768), 0.2);
   EXPECT_GT(ratio(1, 32768), 1);

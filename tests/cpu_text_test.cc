@@ -16,7 +16,8 @@
   constexpr const char* k##name = #__VA_ARGS__;
 
 FULMEN_TEST_VARIANT(
-    WindowTemperatureSink, struct WindowTemperatureSink : Defaults {
+    WindowTemperatureSink, struct WindowTemperatureSink
+    : Defaults {
       const float* temperature = nullptr;  // [num_qo_heads]
       const float* sinks = nullptr;        // [num_qo_heads]
       float sm_scale = 1;
@@ -33,7 +34,8 @@ FULMEN_TEST_VARIANT(
     };)
 
 FULMEN_TEST_VARIANT(
-    SoftCapped, struct SoftCapped : Defaults {
+    SoftCapped, struct SoftCapped
+    : Defaults {
       float sm_scale = 1, cap = 5;
       FULMEN_FN bool changes_logits() const { return true; }
       template <class F, class I>
@@ -45,7 +47,8 @@ FULMEN_TEST_VARIANT(
     };)
 
 FULMEN_TEST_VARIANT(
-    Sigmoid, struct Sigmoid : Defaults {
+    Sigmoid, struct Sigmoid
+    : Defaults {
       static constexpr bool kSoftmax = false;
       float sm_scale = 1, bias = 0;
       template <class F, class I>
@@ -56,7 +59,8 @@ FULMEN_TEST_VARIANT(
     };)
 
 FULMEN_TEST_VARIANT(
-    BitMask, struct BitMask : Defaults {
+    BitMask, struct BitMask
+    : Defaults {
       const uint8_t* mask = nullptr;
       const int32_t* offsets = nullptr;  // [batch_size + 1]
       float sm_scale = 1;
@@ -69,13 +73,14 @@ FULMEN_TEST_VARIANT(
     };)
 
 FULMEN_TEST_VARIANT(
-    OffByOne, struct OffByOne : Defaults {  // softmax with 1 more in the denominator, then a gate per head
+    OffByOne, struct OffByOne
+    : Defaults {  // softmax with 1 more in the denominator, then a gate per head
       static constexpr bool kFinishes = true;
       const float* gate = nullptr;  // [num_qo_heads]
       float sm_scale = 1;
       FULMEN_FN float scale_log2() const { return sm_scale * math::kLog2e; }
       template <class F>
-      FULMEN_FN F update(Row, F& m, F& d) const {
+      FULMEN_FN F update(Row, F & m, F & d) const {
         using math::exp2;
         const F top = m > F(0) ? m : F(0), scale = exp2(m - top);
         d = d * scale + exp2(-top);
@@ -89,7 +94,8 @@ FULMEN_TEST_VARIANT(
     };)
 
 FULMEN_TEST_VARIANT(
-    Halved, struct Halved : Defaults {  // sums of weights, halved at the end
+    Halved, struct Halved
+    : Defaults {  // sums of weights, halved at the end
       static constexpr bool kSoftmax = false, kFinishes = true;
       template <class F, class I>
       FULMEN_FN F weight(Row, I kv_idx, F z) const {
@@ -97,7 +103,7 @@ FULMEN_TEST_VARIANT(
         return z * F(0.25f) + cast_to(F(), kv_idx) * F(0.01f);
       }
       template <class F>
-      FULMEN_FN F update(Row, F&, F& d) const {
+      FULMEN_FN F update(Row, F&, F & d) const {
         return d;
       }
       template <class F>
@@ -283,6 +289,22 @@ TEST_F(CpuText, FlashInferSoftCapAndBias) {
     const reference::AttentionValues want = reference::attention(p.args);
     for (CpuLevel level : levels()) {
       run(v, p, {TensorView(p.alibi_slopes).data}, {double(c.options.sm_scale), 8}, level);
+      ASSERT_TRUE(within(p, want)) << runtime::name_of(level) << " " << describe(c);
+    }
+  }
+}
+
+TEST_F(CpuText, FlashInferTextsForFa3AndHalf) {
+  for (AttentionCase c : cases()) {
+    c.options.causal = true, c.options.sm_scale = 0.25f, c.options.logits_soft_cap = 3;
+    AttentionProblem p(c);
+    Tensor gain(DType::kF16, {c.num_kv_heads * c.group});
+    gain.fill([](int64_t) { return 0.5; });
+    const FlashInferVariant v{
+        "SoftCapped", kFa3SoftCapText, {{"gain", "half"}}, {{"sm_scale", "double"}, {"cap", "double"}}};
+    const reference::AttentionValues want = reference::attention(p.args);
+    for (CpuLevel level : levels()) {
+      run(v, p, {TensorView(gain).data}, {0.5, 3}, level);
       ASSERT_TRUE(within(p, want)) << runtime::name_of(level) << " " << describe(c);
     }
   }

@@ -2,6 +2,7 @@
 // elementwise without a GPU: its contract, its kernels' compilation and what a compile error says.
 #include <fulmen/ops/elementwise.h>
 #include <fulmen/reference/bounded.h>
+#include <fulmen/runtime/registry.h>
 
 #include "src/cuda/elementwise.h"
 #include "src/jit/compile_log.h"
@@ -88,6 +89,15 @@ TEST(ElementwiseOnTheCpu, BroadcastsRowsInPlaceAndSaturates) {
     const double exact = reference::element(before, i) * reference::element(row, i % 40) * 100;
     ASSERT_EQ(reference::element(a, i), double(to_f32(to_e4m3(float(exact))))) << exact;
   }
+}
+
+TEST(ElementwiseOnTheCpu, IsPreparedBeforeItRuns) {
+  if (jit::host_compiler().command.empty()) GTEST_SKIP() << jit::host_compiler().problem;
+  setenv("FULMEN_CACHE_DIR", FULMEN_TEXT_CACHE, 1);
+  Tensor a(DType::kF32, {3, 4}), out(DType::kF32, {3, 4});
+  const ElementwiseArgs wrong{.text = "return nothing;", .name = "wrong", .a = a, .out = out};
+  const auto prepare = [&] { runtime::prepare(runtime::op_handle("elementwise"), wrong.out, &wrong, {}); };
+  EXPECT_EQ(error_of(prepare).rfind("wrong(1): error: ", 0), 0u);
 }
 
 TEST(ElementwiseErrors, OfTheHostsCompilerHaveTheSameForm) {

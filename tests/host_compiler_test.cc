@@ -34,8 +34,10 @@ std::string script(const std::string& path, const std::string& body) {
   return path;
 }
 
-Kernel kernel(const std::string& source = "extern \"C\" int fulmen_entry() { return 7; }\n") {
-  return {.key = "test", .arch = "x86_64-scalar", .source = source};
+Kernel kernel(const std::string& source) { return {.key = "test", .arch = "x86_64-scalar", .source = source}; }
+Kernel kernel(int32_t value = 7) {
+  return kernel("extern \"C\" __attribute__((visibility(\"default\"))) int fulmen_entry() { return " +
+                std::to_string(value) + "; }\n");
 }
 
 Error error_of(Kernel k, const HostCompiler& compiler, double timeout_s = 20) {
@@ -87,6 +89,9 @@ TEST(HostCompiler, IsStoppedKilledOrDisbelieved) {
   EXPECT_NE(error_of(kernel(), compiler("dies", "kill -9 $$")).message.find("died of signal 9"), std::string::npos);
   EXPECT_NE(error_of(kernel(), compiler("idles", "exit 0")).message.find("gave no library"), std::string::npos);
   EXPECT_NE(error_of(kernel(), {{"/etc/passwd"}, "it", ""}).message.find("cannot be run"), std::string::npos);
+  const Error old = error_of(kernel(), compiler("old", "echo \"error: unrecognized option '-std=c++20'\"; exit 1"));
+  EXPECT_EQ(old.code, Code::kUnsupported);
+  EXPECT_NE(old.message.find("knows no C++20"), std::string::npos);
   const Error fails = error_of(kernel(), compiler("fails", "echo out of cheese; exit 1"));
   EXPECT_EQ(fails.code, Code::kInvalidArgument);
   EXPECT_NE(fails.message.find("out of cheese"), std::string::npos);
@@ -120,8 +125,7 @@ TEST(HostImage, IsAlwaysTheOneThatWasAskedFor) {
   if (host_compiler().command.empty()) GTEST_SKIP() << host_compiler().problem;
   std::string problem;
   for (int32_t i = 0; i < 3; ++i) {  // each time under the file number of the last
-    Kernel k = kernel("extern \"C\" __attribute__((visibility(\"default\"))) int fulmen_entry() { return " +
-                      std::to_string(i) + "; }\n");
+    Kernel k = kernel(i);
     compile_on_host(&k, host_compiler());
     const auto entry = reinterpret_cast<int (*)()>(load_host_image(k.image, &problem));
     ASSERT_NE(entry, nullptr) << problem;
@@ -138,6 +142,9 @@ TEST(HostSource, HoldsEachHeaderOnceAndKeepsLines) {
   EXPECT_EQ(text.find("namespace fulmen::math {"), text.rfind("namespace fulmen::math {"));
   EXPECT_NE(text.find("#include <no/such.h>\n#line 1 \"mine\"\nint x;\n"), text.npos);
   EXPECT_NE(text.find("#line 3 \"mine\"\nint y;"), text.npos);
+  EXPECT_NE(flattened(" # include  \"fulmen/core/math.h\" // mine\n").find("namespace fulmen::math {"), text.npos);
+  EXPECT_EQ(flattened("#include\n#\n\n#include <fulmen/no/such.h>\n#include <"),
+            "#include\n#\n\n#include <fulmen/no/such.h>\n#include <\n");
   EXPECT_EQ(text.find("#include <fulmen"), text.npos);
 }
 
@@ -180,7 +187,7 @@ pid_t spawn_worker(const std::string& mode, const std::string& cache, const std:
   char self[4096] = "";
   if (readlink("/proc/self/exe", self, sizeof self - 1) <= 0) return -1;
   return posix_spawn(&child, self, nullptr, nullptr, const_cast<char**>(arguments), environment.data()) == 0 ? child
-                                                                                                              : -1;
+                                                                                                             : -1;
 }
 
 bool succeeds(pid_t child) {
@@ -204,6 +211,16 @@ TEST(HostTextProcesses, NeedNoHomeAndNoCache) {
   if (host_compiler().command.empty()) GTEST_SKIP() << host_compiler().problem;
   EXPECT_TRUE(succeeds(spawn_worker("computes", "/proc/no/such/folder")));
   EXPECT_TRUE(succeeds(spawn_worker("computes", "", {"HOME=/proc/none", "TMPDIR=/proc/none"})));
+}
+
+TEST(HostTextThreads, GetOneAnswer) {
+  if (host_compiler().command.empty()) GTEST_SKIP() << host_compiler().problem;
+  setenv("FULMEN_CACHE_DIR", "", 1);
+  std::vector<std::string> values(8);
+  std::vector<std::thread> threads;
+  for (std::string& value : values) threads.emplace_back([&] { value = value_of(40, 2); });
+  for (std::thread& t : threads) t.join();
+  for (const std::string& value : values) EXPECT_EQ(value, "44");
 }
 
 // A library that does not load here is made again.

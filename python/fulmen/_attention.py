@@ -14,11 +14,12 @@ from typing import Any, Sequence
 
 import numpy as np
 
-from ._arrays import Array, arg, check_out, dtype_of, empty, is_native, is_torch, out_arg, scalar
+from ._arrays import Array, arg, check_out, dtype_of, empty, is_native, is_torch, out_arg
 from ._device_plan import DevicePlan, OnDevice, alibi_slopes_for, on_device, to_device  # noqa: F401
 from ._dtypes import FP8, dtype_name, numpy_dtype
 from ._ffi import is_compiling, lib
 from ._options import check_kv_layout, check_pos_encoding_mode, only
+from ._scales import Scaled, product
 from ._tables import copy_into, index, largest, last_of, lens_of, mask_offsets, pack_mask, paged_lens  # noqa: F401
 
 DEFAULT_ROPE_THETA = 1e4
@@ -145,6 +146,7 @@ class PlannedBatch:
         self._use_cuda_graph = bool(use_cuda_graph)
         self._backend = backend
         self._jit_module: Any = None
+        self._items: Any = None  # multi-item scoring with tables on a GPU
         self._cached_module: Any = None
         self._plan_info: Any = None
         self._planned_state: Any = None
@@ -297,17 +299,30 @@ class PlannedBatch:
         shape = (q.shape[0], self._num_qo_heads, self._head_dim_vo)
         out, lse = outputs(q, shape, self._cached_o_data_type, out, lse, return_lse)
         sinks = None if sinks is None else sinks_arg(sinks)
-        scales = tuple(scalar(x, n, 1.0) for x, n in ((q_scale, "q_scale"), (k_scale, "k_scale"), (v_scale, "v_scale")))
-        if extras is None and is_compiling():
-            call_traced("planned_attention", self._handle, q, k, v, out, lse, sinks, *scales)
+        if extras is not None:
+            self._run_into(q, k, v, out, lse, sinks, (1.0, 1.0, 1.0), (self._jit_module, extras))
+            return (out, lse) if return_lse else out
+        if q_scale is None and k_scale is None and v_scale is None and self._items is None and not is_compiling():
+            self._run_into(q, k, v, out, lse, sinks, (1.0, 1.0, 1.0))
+            return (out, lse) if return_lse else out
+        s = Scaled(q, out, {"q_scale": q_scale, "k_scale": k_scale}, {"v_scale": v_scale}, self._items is not None)
+        scales = (s.logits, 1.0, s.values)
+        if self._items is not None:
+            only("multi-item scoring with tables on a GPU", None, sinks=sinks)
+            sm_scale = (self._sm_scale or self._head_dim_qk**-0.5) * s.logits
+            variant = self._items.variant(self._logits_soft_cap, sm_scale)
+            self._run_into(s.q, k, v, s.out, lse, None, scales, variant)
+        elif is_compiling():
+            call_traced("planned_attention", self._handle, s.q, k, v, s.out, lse, sinks, *scales)
         else:
-            self._run_into(q, k, v, out, lse, sinks, scales, extras)
+            self._run_into(s.q, k, v, s.out, lse, sinks, scales)
+        s.finish()
         return (out, lse) if return_lse else out
 
     def _run_into(
         self, q: Array, k: Array, v: Array, out: Array, lse: Array | None, sinks: Any, scales: Any, extras: Any = None
     ) -> None:
-        """run() on outputs that are there, with a plan of the state as it is now."""
+        """run() on outputs that are there, with a plan of the state as it is now. extras: a variant, what it gets."""
         if self._state() != self._planned_state:
             self._make_plan()
         if on_device(q):
@@ -315,7 +330,7 @@ class PlannedBatch:
         if isinstance(self._plan_info, OnDevice):
             raise ValueError("q lies in host memory, the tables of the plan function on a GPU")
         if extras is not None:
-            return self._jit_module.run(self._plan_info, q, k, v, out, lse, self._workspace_arg, extras)
+            return extras[0].run(self._plan_info, q, k, v, out, lse, self._workspace_arg, extras[1])
         lib.attention_run(
             self._plan_info, arg(q), arg(k), arg(v), out_arg(out), None if lse is None else out_arg(lse, "lse"), sinks,
             self._workspace_arg, *scales,
@@ -339,8 +354,7 @@ def scale_args(args: tuple[Any, ...], q_scale: Any, k_scale: Any, v_scale: Any) 
         raise NotImplementedError(
             f"run: {len(args)} extra positional arguments and no jit_args; only (scale_q, scale_k, scale_v) is known"
         )
-    given = (q_scale, k_scale, v_scale)
-    products = [
-        scalar(a, n, 1.0) * scalar(g, n, 1.0) for a, g, n in zip(args, given, ("q_scale", "k_scale", "v_scale"))
-    ]  # type: ignore[operator]
-    return products[0], products[1], products[2]
+    names, given = ("scale_q", "scale_k", "scale_v"), {"q_scale": q_scale, "k_scale": k_scale, "v_scale": v_scale}
+    products = [product({name: a, other: g}) for name, a, (other, g) in zip(names, args, given.items())]
+    q, k, v = (number if tensor is None else tensor * number for number, tensor in products)
+    return q, k, v

@@ -21,7 +21,8 @@ class _Level:
     """The tables of one level, read."""
 
     def __init__(self, tables: Sequence[Any], page_size: int) -> None:
-        self.qo_indptr, self.kv_indptr, self.indices, self.last = (host_ints(t, "int64") for t in tables)
+        qo_indptr, kv_indptr, self._indices, last = tables
+        self.qo_indptr, self.kv_indptr, self.last = (host_ints(t, "int64") for t in (qo_indptr, kv_indptr, last))
         self.pages = np.diff(self.kv_indptr)
         self.qo_lens = np.diff(self.qo_indptr)
         self.kv_lens = np.where(self.pages > 0, (self.pages - 1) * page_size + self.last, 0)
@@ -33,15 +34,18 @@ class _Level:
         owner = np.clip(owner, 0, max(len(self.pages) - 1, 0))
         return owner if inside.all() and (ends <= self.qo_indptr[owner + 1]).all() else None
 
-    def pages_of(self, request: int) -> np.ndarray:
-        return self.indices[self.kv_indptr[request] : self.kv_indptr[request + 1]]
+    def lists(self) -> list[np.ndarray]:
+        """Every request's pages."""
+        ids = host_ints(self._indices)
+        return [ids[begin:end] for begin, end in zip(self.kv_indptr, self.kv_indptr[1:])]
 
 
-def cost(levels: Sequence[tuple[np.ndarray, np.ndarray]], shape: Sequence[int], kv_size: int) -> float:
-    """Predicted microseconds of levels with these numbers of queries and keys."""
-    lens = np.concatenate([np.stack(pair, 1) for pair in levels]).astype(np.int32)
-    bounds = np.cumsum([0] + [len(q) for q, _ in levels]).astype(np.int32)
-    return float(lib.cascade_cost(lens, bounds, *shape[:3], kv_size))
+def is_faster_flat(levels: Sequence[_Level], shape: Sequence[int], kv_size: int) -> bool:
+    """Whether one pass is predicted to be faster than the levels."""
+    lens = np.concatenate([np.stack((level.qo_lens, level.kv_lens), 1) for level in levels]).astype(np.int32)
+    bounds = np.cumsum([0] + [len(level.qo_lens) for level in levels]).astype(np.int32)
+    flat, apart = (lib.cascade_cost(lens, bounds, *shape[:3], kv_size, is_flat) for is_flat in (True, False))
+    return bool(flat < apart)
 
 
 def flat_tables(
@@ -65,9 +69,7 @@ def flat_tables(
             return None
     if causal and (own.kv_lens < own.qo_lens)[busy].any():  # the first rows would lose keys of the prefix
         return None
-    total = own.kv_lens[busy] + sum(level.kv_lens[o] for level, o in zip(shared, owners))
-    one = cost([(own.qo_lens[busy], total)], shape, kv_size)
-    if one > cost([(level.qo_lens, level.kv_lens) for level in (*shared, own)], shape, kv_size):
+    if not is_faster_flat((*shared, own), shape, kv_size):
         return None
     return _joined(shared, owners, own, busy, page_size)
 
@@ -76,10 +78,10 @@ def _joined(
     shared: Sequence[_Level], owners: Sequence[np.ndarray], own: _Level, busy: np.ndarray, page_size: int
 ) -> tuple[np.ndarray, ...]:
     lists, last = [], np.where(own.pages > 0, own.last, page_size)
-    places = np.cumsum(busy) - 1
-    for request in range(len(own.pages)):
-        above = [level.pages_of(o[places[request]]) for level, o in zip(shared, owners) if busy[request]]
-        lists.append(np.concatenate([*above, own.pages_of(request)]))
+    places, above = np.cumsum(busy) - 1, [level.lists() for level in shared]
+    for request, pages in enumerate(own.lists()):
+        of_levels = [ids[o[places[request]]] for ids, o in zip(above, owners) if busy[request]]
+        lists.append(np.concatenate([*of_levels, pages]))
     counts = [len(x) for x in lists]
     last = np.where(np.array(counts) > 0, last, 1)
     tables = own.qo_indptr, np.cumsum([0, *counts]), np.concatenate([*lists, np.zeros(0, np.int64)]), last

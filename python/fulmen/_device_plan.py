@@ -83,11 +83,11 @@ class DevicePlan:
         self, wrapper: Any, q: Array, k: Array, v: Array, out: Array, lse: Array | None, sinks: Any, scales: Any,
         extras: tuple[Any, ...] | None = None,
     ) -> None:  # fmt: skip
-        """Plans if need be, and runs. extras: of the wrapper's JIT module; None where it has none."""
+        """Plans if need be, and runs. extras: a variant and what it gets; None where there is none."""
         if self._is_stale or q.shape[0] != self._key[0]:
             self._update(wrapper, q, k, v, out)
         if extras is not None:
-            return wrapper._jit_module.run(self._plan, q, k, v, out, lse, self._workspace_for(wrapper, q), extras)
+            return extras[0].run(self._plan, q, k, v, out, lse, self._workspace_for(wrapper, q), extras[1])
         lib.attention_run(
             self._plan, arg(q), arg(k), arg(v), out_arg(out), None if lse is None else out_arg(lse, "lse"), sinks,
             self._workspace_for(wrapper, q), *scales,

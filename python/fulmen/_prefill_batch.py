@@ -100,12 +100,13 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
         qo_lens = core.lens_of(qo_indptr)
         kv_lens = core.paged_lens(paged_kv_indptr, paged_kv_last_page_len, page_size, seq_lens)
         multi_item = self._multi_item(
-            prefix_len_ptr, token_pos_in_items_ptr, token_pos_in_items_len, max_item_len_ptr, qo_lens, kv_lens
-        )
+            prefix_len_ptr, token_pos_in_items_ptr, token_pos_in_items_len, max_item_len_ptr, qo_lens, kv_lens,
+            pos_encoding_mode,
+        )  # fmt: skip
         self._set_mask(multi_item if multi_item is not None else custom_mask, packed_custom_mask, qo_lens, kv_lens)
         self._set_options(
-            causal, pos_encoding_mode, window_left, logits_soft_cap, sm_scale, rope_scale, rope_theta,
-            use_fp16_qk_reduction,
+            causal or self._items is not None, pos_encoding_mode, window_left, logits_soft_cap, sm_scale, rope_scale,
+            rope_theta, use_fp16_qk_reduction,
         )  # fmt: skip
         num_pages = core.largest(paged_kv_indices) + 1
         self._set_shapes(
@@ -269,12 +270,13 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
         self._kv_indptr_buf = self._adopt("kv_indptr_buf", kv_indptr)
         qo_lens, kv_lens = core.lens_of(qo_indptr), core.lens_of(kv_indptr)
         multi_item = self._multi_item(
-            prefix_len_ptr, token_pos_in_items_ptr, token_pos_in_items_len, max_item_len_ptr, qo_lens, kv_lens
-        )
+            prefix_len_ptr, token_pos_in_items_ptr, token_pos_in_items_len, max_item_len_ptr, qo_lens, kv_lens,
+            pos_encoding_mode,
+        )  # fmt: skip
         self._set_mask(multi_item if multi_item is not None else custom_mask, packed_custom_mask, qo_lens, kv_lens)
         self._set_options(
-            causal, pos_encoding_mode, window_left, logits_soft_cap, sm_scale, rope_scale, rope_theta,
-            use_fp16_qk_reduction,
+            causal or self._items is not None, pos_encoding_mode, window_left, logits_soft_cap, sm_scale, rope_scale,
+            rope_theta, use_fp16_qk_reduction,
         )  # fmt: skip
         self._set_shapes(
             num_qo_heads, num_kv_heads, head_dim_qk, head_dim_qk if head_dim_vo is None else head_dim_vo, None,

@@ -9,28 +9,9 @@ import numpy as np
 
 from . import _attention as core
 from ._arrays import Array, from_numpy, host_ints, is_torch
+from ._multi_item import ItemsOnDevice, multi_item_mask
 from ._options import check_backend, only
 from .jit import gen_customize_batch_prefill_module
-
-
-def multi_item_mask(
-    qo_lens: np.ndarray, kv_lens: np.ndarray, prefix_lens: np.ndarray, positions: np.ndarray, stride: int
-) -> np.ndarray:
-    """Flat booleans of FlashInfer's multi-item scoring: several items share a prefix and do not see each other.
-
-    positions[b * stride + t] is the place inside its item of request b's t-th token after the prefix, the delimiter
-    being 0. A token of the prefix is causal; a token at place p sees the prefix and the p tokens up to itself.
-    """
-    masks = []
-    for b, (qo_len, kv_len, prefix_len) in enumerate(zip(qo_lens, kv_lens, prefix_lens)):
-        i = np.arange(kv_len - qo_len, kv_len)[:, None]
-        j = np.arange(kv_len)[None, :]
-        place = np.zeros_like(i)
-        after = i[:, 0] >= prefix_len
-        place[after, 0] = positions[b * stride + (i[after, 0] - prefix_len)]
-        item = (j < prefix_len) | ((j > i - place) & (j <= i))
-        masks.append(np.where(i < prefix_len, j <= i, item).reshape(-1))
-    return np.concatenate(masks) if masks else np.zeros(0, bool)
 
 
 class BatchPrefillWrapper(core.PlannedBatch):
@@ -44,9 +25,11 @@ class BatchPrefillWrapper(core.PlannedBatch):
         check_backend(name, backend)
         self._init_state(float_workspace_buffer, kv_layout, use_cuda_graph, backend)
         if jit_args is not None:
-            module = gen_customize_batch_prefill_module("fa2", *jit_args, **(jit_kwargs or {}))
+            form = "fa3" if backend == "fa3" else "fa2"
+            module = gen_customize_batch_prefill_module(form, *jit_args, **(jit_kwargs or {}))
             self._jit_module = module.build_and_load()
         self._fixed_batch_size, self._max_total_num_rows = 0, None
+        self._items_on_device = ItemsOnDevice()
         self._buffers = buffers
         self._mask_buffers = (custom_mask_buf, mask_indptr_buf)
         if not use_cuda_graph:
@@ -106,17 +89,24 @@ class BatchPrefillWrapper(core.PlannedBatch):
 
     def _multi_item(
         self, prefix_len_ptr: Any, token_pos_in_items_ptr: Any, token_pos_in_items_len: int, max_item_len_ptr: Any,
-        qo_lens: Any, kv_lens: Any,
+        qo_lens: Any, kv_lens: Any, pos_encoding_mode: str,
     ) -> np.ndarray | None:  # fmt: skip
         """The mask of multi-item scoring, or None where it was not asked for. max_item_len_ptr bounds work on GPUs.
 
-        It is made on the host: lengths on a GPU are waited for here.
+        Where a GPU holds a table there is no mask but self._items, unless positions are encoded: then it waits.
         """
+        self._items = None
         if prefix_len_ptr is None and token_pos_in_items_ptr is None:
             only("plan", None, max_item_len_ptr=max_item_len_ptr)
             return None
         if prefix_len_ptr is None or token_pos_in_items_ptr is None:
             raise ValueError("plan: prefix_len_ptr and token_pos_in_items_ptr go together")
+        tables = (prefix_len_ptr, token_pos_in_items_ptr, qo_lens, kv_lens, self._float_workspace_buffer)
+        device = next((t.device for t in tables if core.on_device(t)), None)
+        if device is not None and pos_encoding_mode == "NONE" and self._jit_module is None:
+            self._items = self._items_on_device
+            self._items.set(prefix_len_ptr, token_pos_in_items_ptr, token_pos_in_items_len, device)
+            return None
         prefix_lens, positions = host_ints(prefix_len_ptr, "int64"), host_ints(token_pos_in_items_ptr, "int64")
         lens = host_ints(qo_lens, "int64"), host_ints(kv_lens, "int64")
         return multi_item_mask(*lens, prefix_lens, positions, token_pos_in_items_len)

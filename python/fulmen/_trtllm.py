@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import _attention as core
-from ._arrays import Array, arg, out_arg, scalar, takes_dlpack
+from ._arrays import Array, arg, out_arg, takes_dlpack
 from ._ffi import lib
 from ._options import only, unpack_paged_kv_cache
 
@@ -49,12 +49,12 @@ def trtllm_batch_decode_with_kv_cache(
     k, v = unpack_paged_kv_cache(kv_cache, kv_layout)
     dtype = core.output_dtype(core.dtype_of(query), out_dtype)
     out, lse = core.outputs(query, (*query.shape[:-1], v.shape[-1]), dtype, out, lse, return_lse)
-    scale = scalar(bmm1_scale, "bmm1_scale", 1.0)
+    s = core.Scaled(query, out, {"bmm1_scale": bmm1_scale}, {"bmm2_scale": bmm2_scale})
     lib.attention(
-        "batch_decode", arg(query), arg(k), arg(v), None, None, None, None, arg(core.index(block_tables)),
-        arg(core.index(seq_lens)), out_arg(out), None if lse is None else out_arg(lse, "lse"), None, None, None,
+        "batch_decode", arg(s.q), arg(k), arg(v), None, None, None, None, arg(core.index(block_tables)),
+        arg(core.index(seq_lens)), out_arg(s.out), None if lse is None else out_arg(lse, "lse"), None, None, None,
         None if sinks is None else core.sinks_arg(sinks), None,
-        *core.options(kv_layout, q_len_per_req > 1, window_left, None, scale, 1.0, 1.0, scalar(bmm2_scale,
-            "bmm2_scale", 1.0)),
+        *core.options(kv_layout, q_len_per_req > 1, window_left, None, s.logits, 1.0, 1.0, s.values),
     )  # fmt: skip
+    s.finish()
     return (out, lse) if return_lse else out

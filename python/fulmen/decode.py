@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import _attention as core
-from ._arrays import Array, arg, out_arg, scalar, takes_dlpack
+from ._arrays import Array, arg, out_arg, takes_dlpack
 from ._dtypes import dtype_name
 from ._ffi import lib
 from ._options import check_backend, check_kv_layout, check_pos_encoding_mode, only, unpack_paged_kv_cache
@@ -51,15 +51,16 @@ def single_decode_with_kv_cache(
     check_pos_encoding_mode(pos_encoding_mode)
     shape = (q.shape[0], v.shape[-1])
     out, lse = core.outputs(q, shape, core.output_dtype(core.dtype_of(q)), None, None, return_lse)
+    s = core.Scaled(q, out, {"q_scale": q_scale, "k_scale": k_scale}, {"v_scale": v_scale})
     lib.attention(
-        "single_decode", arg(q), arg(k), arg(v), None, None, None, None, None, None, arg(out), arg(lse), None, None,
+        "single_decode", arg(s.q), arg(k), arg(v), None, None, None, None, None, None, arg(s.out), arg(lse), None, None,
         core.alibi_slopes_for(q, pos_encoding_mode, q.shape[0]), None, None,
         *core.options(
-            kv_layout, False, window_left, logits_soft_cap, sm_scale, scalar(q_scale, "q_scale", 1.0),
-            scalar(k_scale, "k_scale", 1.0), scalar(v_scale, "v_scale", 1.0),
+            kv_layout, False, window_left, logits_soft_cap, sm_scale, s.logits, 1.0, s.values,
             core.rope_of(pos_encoding_mode, rope_scale, rope_theta),
         ),
     )  # fmt: skip
+    s.finish()
     return (out, lse) if return_lse else out
 
 

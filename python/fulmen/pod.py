@@ -9,7 +9,24 @@ from ._arrays import Array
 from ._launch import asks_pdl
 from ._options import only
 from .decode import BatchDecodeWithPagedKVCacheWrapper
-from .prefill import BatchPrefillWithPagedKVCacheWrapper, single_prefill_with_kv_cache
+from .jit import Variant, gen_customize_batch_decode_module, gen_customize_pod_module
+from .prefill import (
+    BatchPrefillWithPagedKVCacheWrapper,
+    single_prefill_with_kv_cache,
+    single_prefill_with_kv_cache_with_jit_module,
+)
+
+
+def _variants(jit_args: Any) -> tuple[Variant, Variant]:
+    """Of the prefill and of the decodes."""
+    if isinstance(jit_args[6], int):  # a second head dim: the form of one variant
+        module = gen_customize_batch_decode_module(*jit_args).load()
+        return module, module
+    return gen_customize_pod_module(*jit_args).load()  # type: ignore[no-any-return]
+
+
+def _halves(args: tuple[Any, ...], count: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    return (args[:count], args[count:]) if len(args) == 2 * count else (args, args)
 
 
 class PODWithPagedKVCacheWrapper:
@@ -25,10 +42,15 @@ class PODWithPagedKVCacheWrapper:
         paged_kv_last_page_len_buffer: Array | None = None,
         jit_args: Any = None,
     ) -> None:
+        """jit_args: of fulmen.jit.gen_customize_pod_module, or gen_customize_batch_decode_module's: one for both."""
         self._decode = BatchDecodeWithPagedKVCacheWrapper(
             float_workspace_buffer, kv_layout, use_cuda_graph, True, paged_kv_indptr_buffer, paged_kv_indices_buffer,
-            paged_kv_last_page_len_buffer, jit_args=jit_args,
+            paged_kv_last_page_len_buffer,
         )  # fmt: skip
+        self._variants: tuple[Variant, Variant] | None = None
+        if jit_args is not None:
+            self._variants = _variants(jit_args)
+            self._decode._jit_module = self._variants[1]
 
     @property
     def is_cuda_graph_enabled(self) -> bool:
@@ -104,12 +126,22 @@ class PODWithPagedKVCacheWrapper:
     ) -> tuple[Array, Array]:
         """(prefill output, decode output), without log-sum-exps whatever return_lse_p and return_lse_d say.
 
-        Arguments that end in _d repeat the plan; a mask of their own raises NotImplementedError.
+        Arguments that end in _d repeat the plan; a mask of their own raises NotImplementedError. args: what variants
+        get (jit_args), once for both or the prefill's and then the decodes'.
         """
         op = "PODWithPagedKVCacheWrapper.run"
         only(op, None, custom_mask_d=custom_mask_d, packed_custom_mask_d=packed_custom_mask_d)
+        if self._variants is not None:
+            only(op, None, custom_mask_p=custom_mask_p, packed_custom_mask_p=packed_custom_mask_p)
+            only(op, "NONE", pos_encoding_mode_p=pos_encoding_mode_p)
+            extras_p, extras_d = _halves(args, self._variants[0].num_extras)
+            out_p = single_prefill_with_kv_cache_with_jit_module(
+                self._variants[0], q_p, k_p, v_p, *extras_p, kv_layout=kv_layout_p, mask_mode=int(causal_p),
+                window_left=window_left_p,
+            )  # fmt: skip
+            return out_p, self._decode.run(q_d, paged_kv_cache_d, *extras_d)  # type: ignore[return-value]
         if args:
-            raise NotImplementedError(f"{op}: arguments of a JIT module are not implemented")
+            raise TypeError(f"{op}: {len(args)} extra arguments and no jit_args")
         out_p = single_prefill_with_kv_cache(
             q_p, k_p, v_p, custom_mask=custom_mask_p, packed_custom_mask=packed_custom_mask_p, causal=causal_p,
             kv_layout=kv_layout_p, pos_encoding_mode=pos_encoding_mode_p, use_fp16_qk_reduction=use_fp16_qk_reduction,

@@ -11,7 +11,7 @@ import functools
 from typing import Any
 
 from . import _attention as core
-from ._arrays import Array, arg, out_arg, scalar, takes_dlpack
+from ._arrays import Array, arg, out_arg, takes_dlpack
 from ._ffi import lib
 from ._options import check_backend, check_kv_layout, check_pos_encoding_mode, only, unpack_paged_kv_cache
 from ._prefill_batch import BatchPrefillWithPagedKVCacheWrapper, BatchPrefillWithRaggedKVCacheWrapper
@@ -74,17 +74,17 @@ def single_prefill_with_kv_cache(
         packed_custom_mask = packbits(custom_mask, "little")
     shape = (q.shape[0], q.shape[1], v.shape[-1])
     out, lse = core.outputs(q, shape, core.output_dtype(core.dtype_of(q), o_dtype), None, None, return_lse)
-    k_factor = scalar(scale_k, "scale_k", 1.0) * scalar(k_scale, "k_scale", 1.0)  # type: ignore[operator]
-    v_factor = scalar(scale_v, "scale_v", 1.0) * scalar(v_scale, "v_scale", 1.0)  # type: ignore[operator]
+    of_logits = {"scale_q": scale_q, "scale_k": scale_k, "k_scale": k_scale}
+    s = core.Scaled(q, out, of_logits, {"scale_v": scale_v, "v_scale": v_scale})
     lib.attention(
-        "single_prefill", arg(q), arg(k), arg(v), None, None, None, None, None, None, arg(out), arg(lse),
+        "single_prefill", arg(s.q), arg(k), arg(v), None, None, None, None, None, None, arg(s.out), arg(lse),
         arg(packed_custom_mask), None, core.alibi_slopes_for(q, pos_encoding_mode, q.shape[1]), None, None,
         *core.options(
-            kv_layout, causal, window_left, logits_soft_cap, sm_scale, scalar(scale_q, "scale_q", 1.0), k_factor,
-            v_factor,
+            kv_layout, causal, window_left, logits_soft_cap, sm_scale, s.logits, 1.0, s.values,
             core.rope_of(pos_encoding_mode, rope_scale, rope_theta),
         ),
     )  # fmt: skip
+    s.finish()
     return (out, lse) if return_lse else out
 
 
@@ -149,14 +149,15 @@ def trtllm_batch_context_with_kv_cache(
     k, v = unpack_paged_kv_cache(kv_cache, kv_layout)
     dtype = core.output_dtype(core.dtype_of(query), out_dtype)
     out, lse = core.outputs(query, (*query.shape[:-1], v.shape[-1]), dtype, out, lse, return_lse)
+    s = core.Scaled(query, out, {"bmm1_scale": bmm1_scale}, {"bmm2_scale": bmm2_scale})
     lib.attention(
-        "batch_prefill_paged", arg(query), arg(k), arg(v), arg(core.index(cum_seq_lens_q)), None, None, None,
-        arg(core.index(block_tables)), arg(core.index(seq_lens)), out_arg(out), None if lse is None else out_arg(lse,
+        "batch_prefill_paged", arg(s.q), arg(k), arg(v), arg(core.index(cum_seq_lens_q)), None, None, None,
+        arg(core.index(block_tables)), arg(core.index(seq_lens)), out_arg(s.out), None if lse is None else out_arg(lse,
         "lse"),
         None, None, None, None if sinks is None else core.sinks_arg(sinks), None,
         *core.options(
-            kv_layout, causal, window_left, None, scalar(bmm1_scale, "bmm1_scale", 1.0), 1.0, 1.0,
-            scalar(bmm2_scale, "bmm2_scale", 1.0),
+            kv_layout, causal, window_left, None, s.logits, 1.0, 1.0, s.values,
         ),
     )  # fmt: skip
+    s.finish()
     return (out, lse) if return_lse else out

@@ -7,14 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from . import _attention as core
 from ._arrays import Array, empty, host_ints, is_torch, takes_dlpack
 from ._attention import scale_args
+from ._device_plan import on_device, to_device
 from ._options import only
 from .prefill import BatchPrefillWithPagedKVCacheWrapper
 
 
 def convert_bsr_mask_layout(mask: Array, indptr: Array) -> Array:
     """Masks of blocks [nnz, R, C] as one flat mask, row-major per row of blocks, which is attention's layout."""
+    if on_device(mask) or on_device(indptr):
+        return _moved_on_device(mask, indptr)
     bounds = host_ints(indptr, "int64")
     nnz, rows, cols = mask.shape
     out = empty(mask, (nnz * rows * cols,))
@@ -23,6 +27,22 @@ def convert_bsr_mask_layout(mask: Array, indptr: Array) -> Array:
         first, last = int(bounds[b]) * rows * cols, int(bounds[b + 1]) * rows * cols
         out[first:last] = blocks.swapaxes(0, 1).reshape(-1)
     return out
+
+
+def _moved_on_device(mask: Array, indptr: Array) -> Array:
+    """The same where a GPU holds them: every element's place is computed there, nothing waits."""
+    import torch
+
+    device = mask.device if on_device(mask) else indptr.device
+    mask, indptr = to_device(mask, device), to_device(core.index(indptr), device).long()
+    nnz, rows, cols = mask.shape
+    block = torch.arange(nnz, device=device)
+    owner = torch.searchsorted(indptr, block, right=True) - 1
+    first, count = indptr[owner], indptr[owner + 1] - indptr[owner]
+    r, c = (torch.arange(n, device=device) for n in (rows, cols))
+    begin = first * rows * cols + (block - first) * cols
+    place = begin[:, None, None] + (r[:, None] * cols) * count[:, None, None] + c
+    return mask.new_empty(nnz * rows * cols).scatter_(0, place.reshape(-1), mask.reshape(-1))
 
 
 class BlockSparseAttentionWrapper:
@@ -164,7 +184,7 @@ class VariableBlockSparseAttentionWrapper:
         NB].
 
         Each row of sizes sums to the number of queries or keys. A (head, row of blocks) becomes a request of one KV
-        head whose pages are single keys.
+        head whose pages are single keys. How many there are says block_mask_map: on a GPU it is waited for.
         """
         kept = host_ints(block_mask_map, "int64") != 0
         rows, cols = host_ints(block_row_sz, "int64"), host_ints(block_col_sz, "int64")

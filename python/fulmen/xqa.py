@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import _attention as core
-from ._arrays import Array, arg, joined, out_arg, scalar, takes_dlpack
+from ._arrays import Array, arg, joined, out_arg, takes_dlpack
 from ._ffi import lib
 from ._launch import asks_pdl
 from ._options import only
@@ -51,21 +51,25 @@ def xqa(
     only("xqa", None, mask=mask, q_cu_seq_lens=q_cu_seq_lens, k_sf_cache=k_sf_cache, v_sf_cache=v_sf_cache)
     batch, heads, dim = q.shape[0], q.shape[-2], q.shape[-1]
     rows, out = joined(q, (batch * q_seq_len, heads, dim)), joined(output, (batch * q_seq_len, heads, dim))
-    kv = scalar(kv_scale, "kv_scale", 1.0)
+    of_values = {"kv_scale": kv_scale, "rcp_out_scale": rcp_out_scale}
+    s = core.Scaled(rows, out, {"q_scale": q_scale, "kv_scale": kv_scale}, of_values)
     lib.attention(
-        "batch_decode", arg(rows), arg(k_cache), arg(v_cache), None, None, None, None, arg(core.index(page_table)),
-        arg(core.index(seq_lens.reshape(-1))), out_arg(out), None, None, None, None,
+        "batch_decode", arg(s.q), arg(k_cache), arg(v_cache), None, None, None, None, arg(core.index(page_table)),
+        arg(core.index(seq_lens.reshape(-1))), out_arg(s.out), None, None, None, None,
         None if sinks is None else core.sinks_arg(sinks.reshape(-1)), None,
         *core.options(
-            kv_layout, q_seq_len > 1, sliding_win_size - 1, None, None, scalar(q_scale, "q_scale", 1.0), kv,
-            kv * scalar(rcp_out_scale, "rcp_out_scale", 1.0),
+            kv_layout, q_seq_len > 1, sliding_win_size - 1, None, None, s.logits, 1.0, s.values,
         ),
     )  # fmt: skip
+    s.finish()
 
 
 def xqa_mla(*args: Any, **kwargs: Any) -> None:
-    """Raises NotImplementedError."""
-    raise NotImplementedError("xqa_mla is not implemented")
+    """Raises NotImplementedError: attention over compressed keys has no kernels yet."""
+    raise NotImplementedError(
+        "xqa_mla is not implemented: multi-head latent attention (head dims 576 and 512) comes with the MLA operators, "
+        "which this version does not have"
+    )
 
 
 @asks_pdl

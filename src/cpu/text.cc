@@ -109,6 +109,8 @@ VariantFields::VariantFields(const attention::VariantCode& code, const attention
          "has " + std::to_string(code.num_bytes) + " bytes, expected at most " + std::to_string(kMostBytes) +
              ", aligned to 64 at most");
   if (code.num_bytes > 0) std::memcpy(bytes_, code.fields, size_t(code.num_bytes));
+  if (const int64_t tail = table.num_bytes - code.num_bytes; tail > 0)
+    std::memset(bytes_ + code.num_bytes, 0, size_t(tail));
 }
 
 }  // namespace fulmen::cpu

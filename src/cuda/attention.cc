@@ -190,10 +190,6 @@ void set_caches(const AttentionArgs& a, const AttentionDims& d, Common& p) {
   p.page_ids = ids_of(a.block_tables.defined() ? a.block_tables : a.kv_indices);
   p.table_stride = a.block_tables.defined() ? std::max<int64_t>(1, a.block_tables.strides[0]) : 0;
   p.num_pages = a.k.shape[0];
-  if (p.table_stride == 0) {
-    const int64_t lines = math::ceil_div(a.kv_indices.num_elements() * size_of(a.kv_indices.dtype), int64_t(128));
-    p.num_id_lines = lines <= batch_attention::kIdLines ? int32_t(lines) : 0;
-  }
   p.page_size = Divisor(int32_t(d.page_size));
 }
 
@@ -243,7 +239,7 @@ Shape shape_of(const AttentionCall& call, const Key& key, const Device& device) 
   const int32_t cluster = cluster_size(c, device);
   return {.grid = uint32_t(c.num_workers * cluster),
           .num_threads = uint32_t(num_threads(key)),
-          .shared_bytes = uint32_t(SharedLayout(key).bytes),
+          .shared_bytes = uint32_t(batch_attention::shared_bytes(key, cluster)),
           .cluster = uint32_t(cluster)};
 }
 
@@ -290,7 +286,7 @@ void run_variant(const AttentionCall& call, const Key& key, char* workspace, con
   if (v.num_bytes > 0) std::memcpy(params + at, v.fields, size_t(v.num_bytes));
   Shape shape = shape_of(call, key, device);
   const Function& function = variant_function(variant_unit(key, v), device, shape);
-  if (shape.cluster == 1) shape.grid = std::min(shape.grid, uint32_t(function.max_ctas));
+  if (shape.cluster == 1) shape.grid = std::min(shape.grid, uint32_t(function.max_single));
   cuda::launch(Attention::kName, function, shape, params, context);
 }
 

@@ -10,10 +10,10 @@ namespace fulmen::cuda {
 
 // CTAs per worker of the plan.
 int32_t cluster_size(const attention::PlanConfig& config, const Device& device);
-// Of a plan with lengths, for a decode tile: makes clusters its workers, where they are done no later than those it
-// has.
+// For a decode tile and lengths: makes clusters the plan's workers, where they are done no later than those it has.
 void share_tiles(const attention::AttentionCall& call, const Device& device, attention::PlanConfig& config);
 // The same for so many tiles of one length that is not known: where clusters are on half of the SMs or more.
-void share_tiles(int64_t num_tiles, const Device& device, attention::PlanConfig& config);
+void share_tiles(const attention::AttentionCall& call, int64_t num_tiles, const Device& device,
+                 attention::PlanConfig& config);
 
 }  // namespace fulmen::cuda

@@ -32,8 +32,8 @@ AttentionWorkspace::AttentionWorkspace(const attention::PlanHeader& plan, const 
   plan_bytes = at;
   const int64_t rows = tile_q(key), row_bytes = key.d_vo * int64_t(sizeof(float));
   const int64_t totals = plan.config.fixed_split_len > 0 ? plan.config.num_workers : 0;
-  const int64_t slots = plan.on_device != 0 ? plan.on_device * heads : plan.num_slots * rows;
-  const int64_t slot_rows = plan.num_slots == 0 ? 0 : slots;
+  int64_t slot_rows = plan.num_slots * rows;
+  if (plan.on_device != 0 && slot_rows > 0) slot_rows = plan.on_device * heads;
   head.slot_states = take(slot_rows * int64_t(sizeof(RowState)));
   head.slot_outputs = take(slot_rows * row_bytes);
   head.totals = take(totals * rows * row_bytes);

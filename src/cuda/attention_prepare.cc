@@ -66,7 +66,7 @@ void shape_plan(const AttentionCall& call, const Device& device) {
   const int64_t whole = tiles * c.num_kv_heads;
   const bool alone = key.warps_q == 1 && whole <= device.num_sms && 8 * whole >= 7 * device.num_sms;
   c.num_workers = device.num_sms * (alone ? 1 : ctas_per_sm(key, device.max_shared_bytes));
-  if (key.warps_q == 1 && h.batch_size == 1) share_tiles(whole, device, c);
+  if (key.warps_q == 1 && h.batch_size == 1) share_tiles(call, whole, device, c);
   h.num_items = int32_t(tiles);
   set_slots(key, call.args->workspace, h);
   h.num_items += h.num_slots;

@@ -124,7 +124,7 @@ std::vector<merge_states::Key> MergeStates::common_keys() {
   std::vector<Key> keys;
   for (DType t : {DType::kBF16, DType::kF16, DType::kF32})
     for (int64_t n : {64, 128, 256, 512})
-      for (DType out : {t, DType::kBF16, DType::kF16})
+      for (DType out : {t, DType::kF16, DType::kBF16})
         for (bool two : {true, false}) {
           if (out == DType::kF16 && t == DType::kBF16) continue;
           const RowShape s = shape_for(n, 16 / size_of(t), two);

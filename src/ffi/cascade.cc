@@ -36,9 +36,9 @@ void merge_states_(Tensor v, Tensor s, Tensor out, Tensor lse, String lse_base) 
       context_of(values));
 }
 
-// lens, bounds, num_qo_heads, num_kv_heads, head_dim, kv_size
+// lens, bounds, num_qo_heads, num_kv_heads, head_dim, kv_size, flat
 void cascade_cost_(tvm::ffi::PackedArgs args, tvm::ffi::Any* result) {
-  if (args.size() != 6) TVM_FFI_THROW(TypeError) << "cascade_cost: got " << args.size() << " arguments, expected 6";
+  if (args.size() != 7) TVM_FFI_THROW(TypeError) << "cascade_cost: got " << args.size() << " arguments, expected 7";
   const TensorView lens = view(args[0].cast<Tensor>()), bounds = view(args[1].cast<Tensor>());
   for (const TensorView* t : {&lens, &bounds})
     if (t->dtype != DType::kI32 || t->device_type != DeviceType::kCpu || t->strides[t->rank - 1] != 1)
@@ -54,7 +54,7 @@ void cascade_cost_(tvm::ffi::PackedArgs args, tvm::ffi::Any* result) {
   }
   const attention::CascadeShape shape{args[2].cast<int64_t>(), args[3].cast<int64_t>(), args[4].cast<int64_t>(),
                                       args[5].cast<int64_t>()};
-  *result = attention::predicted_us(levels, shape);
+  *result = attention::predicted_us(levels, shape, args[6].cast<bool>());
 }
 
 }  // namespace fulmen::ffi
@@ -65,6 +65,6 @@ FULMEN_FFI_EXPORT(
 FULMEN_FFI_EXPORT(merge_states, "v, s, out, lse, lse_base",
                   "the same for many sets: v [num_tokens, num_states, heads, dim]");
 FULMEN_FFI_EXPORT_PACKED(
-    cascade_cost, "lens, bounds, num_qo_heads, num_kv_heads, head_dim, kv_size", 6,
-    "predicted microseconds of an H100; lens: int32 [n, 2], numbers of queries and of keys; bounds: "
-    "where each level's begin");
+    cascade_cost, "lens, bounds, num_qo_heads, num_kv_heads, head_dim, kv_size, flat", 7,
+    "predicted microseconds of an H100; lens: int32 [n, 2], numbers of queries and of keys; "
+    "bounds: where each level's begin; flat: of the same with a table of all its keys per request");

@@ -184,8 +184,8 @@ void compile_on_host(Kernel* k, const HostCompiler& compiler, double timeout_s) 
   std::ofstream(folder / "unit.cc", std::ios::binary) << flattened(k->source);
   rusage before{}, after{};
   getrusage(RUSAGE_CHILDREN, &before);
-  const ProcessResult result = run_process(words_of(compiler, *k, folder), folder / "log",
-                                           {"LC_ALL=C", "TMPDIR=" + folder.path()}, timeout_s);
+  const ProcessResult result =
+      run_process(words_of(compiler, *k, folder), folder / "log", {"LC_ALL=C", "TMPDIR=" + folder.path()}, timeout_s);
   getrusage(RUSAGE_CHILDREN, &after);
   const auto ms = [](const rusage& r) {
     return double(r.ru_utime.tv_sec + r.ru_stime.tv_sec) * 1e3 + double(r.ru_utime.tv_usec + r.ru_stime.tv_usec) * 1e-3;
@@ -195,8 +195,13 @@ void compile_on_host(Kernel* k, const HostCompiler& compiler, double timeout_s) 
   k->resources.compile_ms = ms(after) - ms(before);
   if (result.end == ProcessResult::kExited && result.code != 0) {
     const std::string_view own = own_file_of(k->source);
-    throw Error(Code::kInvalidArgument, first_host_errors(k->log, k->source, own) + "\n" + k->key +
-                                            ": does not compile for " + k->arch + " with " + compiler.command[0]);
+    if (k->log.find("'-std=c++20'") != k->log.npos)  // "unrecognized", "invalid value": an option is all it has read
+      throw Error(Code::kUnsupported, k->key + ": must be compiled for " + k->arch + ", but " + compiler.command[0] +
+                                          " knows no C++20; install g++ 11 or clang++ 14, or name one in FULMEN_CXX");
+    const std::string errors = first_host_errors(k->log, k->source, own);
+    const std::string what = k->key + ": does not compile for " + k->arch + " with " + compiler.command[0];
+    const bool is_own = !own.empty() && errors.starts_with(std::string(own) + "(");
+    throw Error(Code::kInvalidArgument, is_own ? errors + "\n" + what : what + "\n" + errors);
   }
   const bool may_be_good = result.end == ProcessResult::kExited || result.end == ProcessResult::kUnknown;
   if (!may_be_good || k->image.empty()) fail_of(*k, compiler, result, timeout_s);

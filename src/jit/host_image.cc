@@ -23,7 +23,9 @@ bool write_all(int file, std::string_view bytes) {
 
 // The loader trusts a file to be as long as it says, and dies where it is not: ELF64, e_shoff + e_shnum * e_shentsize.
 bool is_whole(std::string_view image) {
-  if (image.size() < 64 || !image.starts_with("\x7f" "ELF\x02")) return false;
+  if (image.size() < 64 || !image.starts_with("\x7f"
+                                              "ELF\x02"))
+    return false;
   uint64_t offset = 0;
   uint16_t size = 0, number = 0;
   std::memcpy(&offset, image.data() + 40, sizeof offset);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // One file of a unit and the headers that it includes, so that a compiler needs no folder of ours.
+#include <algorithm>
 #include <charconv>
 #include <set>
 
@@ -15,12 +16,18 @@ const EmbeddedHeader* header(std::string_view name) {
   return nullptr;
 }
 
-// "fulmen/core/math.h" of `#include <fulmen/core/math.h>`; empty for other lines.
+// "fulmen/core/math.h" of ` # include <fulmen/core/math.h>`; empty for other lines.
 std::string_view included(std::string_view line) {
-  constexpr std::string_view kBegin = "#include <fulmen/";
-  const size_t end = line.find('>');
-  if (!line.starts_with(kBegin) || end == line.npos) return {};
-  return line.substr(kBegin.size() - 7, end - kBegin.size() + 7);
+  const auto skip = [&](std::string_view word) {
+    line.remove_prefix(std::min(line.find_first_not_of(" \t"), line.size()));
+    if (!line.starts_with(word)) return false;
+    line.remove_prefix(word.size());
+    return true;
+  };
+  if (!skip("#") || !skip("include") || !skip("")) return {};
+  const size_t end = line.find_first_of(">\"", 1);
+  const bool is_quoted = line.starts_with("<") || line.starts_with("\"");
+  return is_quoted && end != line.npos && line.substr(1).starts_with("fulmen/") ? line.substr(1, end - 1) : "";
 }
 
 // What a line `#line 7 "name"` says of the next one.

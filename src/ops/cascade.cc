@@ -140,28 +140,68 @@ void BatchCascade::run(std::span<const AttentionArgs> levels, const TensorView& 
                context_);
 }
 
-double predicted_us(std::span<const std::span<const PlanRequest>> levels, const CascadeShape& s) {
-  // Of one H100 in a stream of launches; docs/kernels/cascade_cuda.md has the measurements behind them.
-  constexpr double kLaunch = 9, kMerge = 4, kBytesPerUs = 2.8e6, kFlopsPerUs = 330e6;
-  const double group = double(s.num_qo_heads) / double(s.num_kv_heads), dims = 2 * double(s.head_dim);
-  double us = 0, rows = 0;
-  for (const std::span<const PlanRequest> level : levels) {
-    double keys = 0, products = 0;
-    rows = 0;
-    for (const PlanRequest& r : level) {
-      const double tiles = double(r.qo_len) * group / 128;
-      rows += double(r.qo_len);
-      if (r.qo_len == 0) continue;
-      keys += double(r.kv_len);
-      products += double(r.kv_len) * std::ceil(tiles * 8) * 16;  // rows of a tile, in sixteens
-    }
-    const double heads = double(s.num_kv_heads);
-    us += kLaunch +
-          std::max(keys * heads * dims * double(s.kv_bytes) / kBytesPerUs, products * heads * 2 * dims / kFlopsPerUs);
+namespace {
+
+// Of one H100; fitted to the sweep in docs/kernels/cascade_cuda.md.
+constexpr double kLaunch = 7.5, kTile = 18, kSlot = 4.4, kMerge = 3, kBytesPerUs = 2.7e6, kAgainPerUs = 8.4e6,
+                 kFlopsPerUs = 350e6, kWorkers = 264, kMinSplit = 128, kMargin = 1.15;
+
+// A launch.
+struct Work {
+  double bytes = 0, again = 0, flops = 0;             // again: read before by another request, so that L2 may have them
+  double tiles = 0, largest_tile = 0, most_keys = 0;  // of rows; of a request
+
+  // A tile of many rows takes time to begin and to end, and so does merging what its splits leave.
+  double us() const {
+    const double splits = std::min(kWorkers / std::max(tiles, 1.), most_keys / kMinSplit), part = largest_tile / 128;
+    return kLaunch + part * (kTile + (splits >= 2 ? splits * kSlot : 0)) +
+           std::max(bytes / kBytesPerUs + again / kAgainPerUs, flops / kFlopsPerUs);
   }
-  if (levels.size() > 1)
-    us += kMerge + rows * double(s.num_qo_heads * s.head_dim) * (4. * double(levels.size()) + 2) / kBytesPerUs;
-  return us;
+};
+
+// `count` requests of `rows` queries together, each over the same keys.
+void add(const CascadeShape& s, double rows, double count, double keys, Work& work) {
+  if (rows <= 0 || count <= 0) return;
+  const double packed = rows / count * double(s.num_qo_heads) / double(s.num_kv_heads);
+  const double heads = double(s.num_kv_heads), row = 2 * double(s.head_dim), once = keys * heads * row;
+  const double tile = packed <= 16 ? 16 : packed <= 32 ? 32 : packed <= 64 ? 64 : 128;
+  work.bytes += once * double(s.kv_bytes);
+  work.again += (count - 1) * once * double(s.kv_bytes);
+  work.flops += count * std::ceil(packed / 16) * 16 * once * 2;
+  work.tiles += count * std::ceil(packed / tile) * heads;
+  work.largest_tile = std::max(work.largest_tile, tile), work.most_keys = std::max(work.most_keys, keys);
+}
+
+double flat_us(std::span<const std::span<const PlanRequest>> levels, const CascadeShape& s) {
+  double rows = 0, requests = 0, shared = 0;
+  for (const PlanRequest& r : levels.back()) rows += double(r.qo_len), requests += r.qo_len > 0;
+  Work all;
+  for (const std::span<const PlanRequest> level : levels) {
+    const bool is_last = level.data() == levels.back().data();
+    for (const PlanRequest& r : level)
+      add(s, double(r.qo_len), is_last || rows == 0 ? 1 : double(r.qo_len) * requests / rows, double(r.kv_len), all);
+    if (!is_last) shared += all.most_keys;
+    if (!is_last) all.tiles = all.most_keys = 0;
+  }
+  all.most_keys += shared;
+  return all.us();
+}
+
+}  // namespace
+
+double predicted_us(std::span<const std::span<const PlanRequest>> levels, const CascadeShape& s, bool flat) {
+  if (levels.empty()) return 0;
+  if (flat) return flat_us(levels, s);
+  double us = 0, rows = 0;
+  for (const PlanRequest& r : levels.back()) rows += double(r.qo_len);
+  for (const std::span<const PlanRequest> level : levels) {
+    Work own;
+    for (const PlanRequest& r : level) add(s, double(r.qo_len), 1, double(r.kv_len), own);
+    us += own.us();
+  }
+  if (levels.size() == 1) return us;
+  us += kMerge + rows * double(s.num_qo_heads * s.head_dim) * (4. * double(levels.size()) + 2) / kBytesPerUs;
+  return kMargin * us;
 }
 
 }  // namespace fulmen::attention

@@ -92,6 +92,24 @@ TEST_F(CudaFlashInferVariant, Mask) {
   EXPECT_TRUE(within(p, reference::attention(p.args, reference::Products::kHalf)));
 }
 
+TEST_F(CudaFlashInferVariant, TextsForFa3AndHalf) {
+  AttentionCase c = half_case();
+  c.lens = {{3, 200}, {1, 0}, {20, 30}};
+  c.options.causal = true, c.options.logits_soft_cap = 3, c.options.sm_scale = 0.25f;
+  AttentionProblem p(c);
+  OnDevice d(p);
+  Tensor gain(DType::kF16, {4});
+  gain.fill([](int64_t) { return 0.5; });
+  const GpuTensor on_gpu(gain);
+  AttentionArgs args = d.args;
+  args.options.logits_soft_cap = 0, args.options.causal = false;
+  const FlashInferVariant v{
+      "SoftCapped", kFa3SoftCapText, {{"gain", "half"}}, {{"sm_scale", "double"}, {"cap", "double"}}};
+  run(v, args, c, {TensorView(on_gpu).data}, {0.5, 3});
+  d.fetch();
+  EXPECT_TRUE(within(p, reference::attention(p.args, reference::Products::kHalf)));
+}
+
 TEST_F(CudaFlashInferVariant, RefusesWhatIsNoName) {
   const auto refused = [](const FlashInferVariant& v) {
     try {

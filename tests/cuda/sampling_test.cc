@@ -2,6 +2,9 @@
 // sample on the device: tokens against the reference's intervals, distributions, bad rows, slots, graph-like replays.
 #include <fulmen/reference/sample.h>
 
+#include <ctime>
+#include <fstream>
+
 #include "tests/support/gpu_case.h"
 #include "tests/support/token_cases.h"
 
@@ -121,12 +124,39 @@ double deviate(Problem& p, int64_t num_draws, int32_t mode) {
   a = p.args, a.indices = indices;
   const reference::RankedRow row = reference::sampled_row(a, 0);
   std::vector<int64_t> counts(size_t(a.input.shape[1]));
-  for (int64_t i = 0; i < num_draws; ++i) ++counts[size_t(out.data<int64_t>()[i])];
+  for (int64_t i = 0; i < num_draws; ++i) {
+    const int64_t token = out.data<int64_t>()[i];
+    if (token < 0 || token >= int64_t(counts.size())) return INFINITY;
+    ++counts[size_t(token)];
+  }
   double least = INFINITY;  // over the prefixes that are right
   for (int64_t len = row.least; len <= row.most; ++len)
     least = std::min(least, chi_square_deviate(counts, reference::distribution(row, len)));
   return least;
 }
+
+// What was drawn, as benchmarks/results has it; for FULMEN_SAMPLING_JSON=FILE.
+class DrawLog {
+ public:
+  void add(const std::string& id, int64_t num_draws, double deviate) {
+    rows_ += (rows_.empty() ? "" : ",\n") + ("  {\"id\": \"" + id + "\", \"draws\": " + std::to_string(num_draws)) +
+             ", \"deviate\": " + std::to_string(deviate) + "}";
+  }
+  void write() const {
+    const char *path = std::getenv("FULMEN_SAMPLING_JSON"), *commit = std::getenv("FULMEN_COMMIT");
+    if (path == nullptr) return;
+    std::time_t now = std::time(nullptr);
+    char date[32] = "";
+    std::strftime(date, sizeof date, "%Y-%m-%d", std::gmtime(&now));
+    std::ofstream(path) << "{\"device\": \"" << cuda::device(0).name << "\", \"commit\": \""
+                        << (commit == nullptr ? "unknown" : commit) << "\", \"date\": \"" << date
+                        << "\", \"suite\": \"sampling_distributions\",\n \"rows\": [\n"
+                        << rows_ << "\n]}\n";
+  }
+
+ private:
+  std::string rows_;
+};
 
 // 240 distributions; FULMEN_SAMPLING_DRAWS=4 and more makes 10^7 draws of them.
 TEST_F(CudaSample, FollowsTheExactDistribution) {
@@ -134,6 +164,7 @@ TEST_F(CudaSample, FollowsTheExactDistribution) {
   int64_t num = 0, total = 0;
   const int64_t each = emulated() ? 300 : draws(20000);
   int64_t config = 0;
+  DrawLog log;
   for (TokenValues values : kBoth)
     for (Shape shape : kShapes)
       for (int64_t vocab_size : {7, 300, 3000}) {
@@ -151,8 +182,12 @@ TEST_F(CudaSample, FollowsTheExactDistribution) {
           const double z = deviate(p, each, int32_t(num % 3));
           EXPECT_LT(z, 3.72) << name_of_filter(f) << " shape " << int(shape) << " vocab " << vocab_size;
           worst = std::max(worst, z), sum += z, ++num, total += each;
+          log.add((values == TokenValues::kLogits ? "logits " : "probs ") + std::to_string(vocab_size) + " shape " +
+                      std::to_string(int(shape)) + " " + name_of_filter(f),
+                  each, z);
         }
       }
+  if (!emulated() && lists_keys() == nullptr) log.write();
   std::printf("%lld distributions, %lld draws: worst deviate %.2f, mean %.2f\n", static_cast<long long>(num),
               static_cast<long long>(total), worst, sum / double(num));
 }

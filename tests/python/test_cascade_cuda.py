@@ -99,7 +99,7 @@ def plan_levels(w, p):
 
 
 def test_a_short_prefix_is_run_flat(rng):
-    short, long = Shared(rng, [[(4, 2)]], [9, 3, 33, 1]), Shared(rng, [[(64, 5000)]], [9] * 64)
+    short, long = Shared(rng, [[(4, 2)]], [9, 3, 33, 1]), Shared(rng, [[(256, 5000)]], [9] * 256)
     w = fulmen.MultiLevelCascadeAttentionWrapper(2, workspace())
     for p, flat in ((short, True), (long, False), (short, True)):
         p.plan(w, "host")

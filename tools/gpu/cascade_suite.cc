@@ -95,10 +95,11 @@ Problem problem(const Shared& s, bool is_flat) {
 const char* chosen(const Shared& s) {
   using Requests = std::vector<attention::PlanRequest>;
   const Requests above = {{0, s.batch, s.prefix}};
-  const Requests below(size_t(s.batch), {0, 1, s.suffix}), flat(size_t(s.batch), {0, 1, s.prefix + s.suffix});
-  const std::span<const attention::PlanRequest> levels[] = {above, below}, one[] = {flat};
+  const Requests below(size_t(s.batch), {0, 1, s.suffix});
+  const std::span<const attention::PlanRequest> levels[] = {above, below};
   const attention::CascadeShape shape{s.num_qo_heads, s.num_kv_heads, kDim, 2};
-  return attention::predicted_us(levels, shape) < attention::predicted_us(one, shape) ? "levels" : "flat";
+  const bool flat = attention::predicted_us(levels, shape, true) < attention::predicted_us(levels, shape, false);
+  return flat ? "flat" : "levels";
 }
 
 std::string name(const Shared& s) {

@@ -48,11 +48,12 @@ class BatchCascade {
   int64_t workspace_bytes_ = 0;
 };
 
-// What a GPU is predicted to take for levels, or, as one level, for the same requests with a table of all their keys
-// each: microseconds of an H100. Between the two it is the ratio that counts.
+// What a GPU is predicted to take for levels, with a margin, or flat: for the same requests with a table of all their
+// keys each. In microseconds of an H100; between the two it is the ratio that counts. docs/kernels/cascade_cuda.md has
+// the model.
 struct CascadeShape {
   int64_t num_qo_heads = 1, num_kv_heads = 1, head_dim = 128, kv_bytes = 2;  // per element of K and V
 };
-double predicted_us(std::span<const std::span<const PlanRequest>> levels, const CascadeShape& shape);
+double predicted_us(std::span<const std::span<const PlanRequest>> levels, const CascadeShape& shape, bool flat);
 
 }  // namespace fulmen::attention

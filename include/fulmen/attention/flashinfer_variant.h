@@ -6,12 +6,18 @@
 //
 //   REGISTER_LOGITS_TRANSFORM   logit(), of q·k; without softmax its result is the weight
 //   REGISTER_LOGITS_MASK        keep()
-//   REGISTER_M_D_UPDATE         once per row at its end, on the state (m in log2 units, d) of all keys; kv_tile_idx is
-//   0 REGISTER_OUTPUT_TRANSFORM   finish(), on each element of the sum of weights times values sm_scale_log2
-//   scale_log2(); a constructor that asks for lengths to set it gets 0
+//   REGISTER_M_D_UPDATE         once per row at its end, on the state (m in log2 units, d) of all keys; kv_tile_idx 0
+//   REGISTER_OUTPUT_TRANSFORM   finish(), on each element of the sum of weights times values
+//   sm_scale_log2               scale_log2(); a constructor that asks for lengths to set it gets 0
+//
+// Texts for FlashInfer's backend fa3 are known by their constructor of params and block coordinates: extras are members
+// of params.additional_params, and GetAttentionUpdater says scale_log2() (OnlineSoftmax) or that there is no softmax
+// (DefaultUpdater). The q_tile_idx, qo_indptr and kv_indptr of the coordinates are 0.
 #pragma once
 #include <fulmen/attention/state.h>
 #include <fulmen/attention/variant.h>
+#include <fulmen/core/bf16.h>
+#include <fulmen/core/f16.h>
 
 // NOLINTBEGIN: these names are FlashInfer's.
 #define REGISTER_QUERY_TRANSFORM(params, q, ...) \
@@ -82,6 +88,52 @@ struct AttentionVariantBase {
   FULMEN_FN void update_m_d(const P&, uint32_t, uint32_t, float&, float&, float&) {}
 };
 
+// Elements of extra tensors by CUDA's names: they are read as float.
+struct half : f16 {
+  half() = default;
+  FULMEN_FN half(float x) : f16(to_f16(x)) {}
+  FULMEN_FN operator float() const { return to_f32(*this); }
+};
+struct nv_bfloat16 : bf16 {
+  nv_bfloat16() = default;
+  FULMEN_FN nv_bfloat16(float x) : bf16(to_bf16(x)) {}
+  FULMEN_FN operator float() const { return to_f32(*this); }
+};
+using nv_half = half;
+using __half = half;                                           // NOLINT: CUDA's name
+using __nv_bfloat16 = nv_bfloat16;                             // NOLINT: CUDA's name
+FULMEN_FN float __half2float(half x) { return x; }             // NOLINT: CUDA's name
+FULMEN_FN float __bfloat162float(nv_bfloat16 x) { return x; }  // NOLINT: CUDA's name
+
+// What fa3's texts are written with.
+struct BlockCoord {
+  int q_tile_idx, qo_head_idx, kv_head_idx, qo_indptr, kv_indptr, qo_len, kv_len, batch_idx;
+};
+template <int kRows, bool kWithScale>
+struct OnlineSoftmax {
+  static constexpr bool kSoftmax = true;
+  float scale_log2;
+  FULMEN_FN explicit OnlineSoftmax(float sm_scale_log2) : scale_log2(kWithScale ? sm_scale_log2 : 1) {}
+};
+template <int kRows>
+struct DefaultUpdater {
+  static constexpr bool kSoftmax = false;
+  float scale_log2 = 1;
+};
+template <class T>
+T& instance();  // for decltype
+template <class Theirs>
+inline constexpr bool has_updater = requires {
+  instance<Theirs>().template GetAttentionUpdater<1>();
+};
+template <class Theirs>
+constexpr bool uses_softmax() {
+  if constexpr (has_updater<Theirs>)
+    return decltype(instance<Theirs>().template GetAttentionUpdater<1>())::kSoftmax;
+  else
+    return Theirs::use_softmax;
+}
+
 // What a kernel's launch says beside Additional.
 struct Launch {
   uint32_t num_qo_heads = 1, num_kv_heads = 1;
@@ -94,13 +146,14 @@ template <class Additional>
 struct ParamsOf : Additional {
   uint32_t num_qo_heads = 1, num_kv_heads = 1, group_size = 1, qo_len = 0, kv_len = 0;
   int32_t window_left = -1;
+  Additional additional_params;
   FULMEN_FN uint32_t get_qo_len(uint32_t) const { return qo_len; }
   FULMEN_FN uint32_t get_kv_len(uint32_t) const { return kv_len; }
 };
 
 template <class Theirs, class Additional>
 struct Adapted : Defaults {
-  static constexpr bool kSoftmax = Theirs::use_softmax;
+  static constexpr bool kSoftmax = uses_softmax<Theirs>();
   static constexpr bool kFinishes = Theirs::kUpdates || Theirs::kTransformsOutput;
   using Params = ParamsOf<Additional>;
 
@@ -109,13 +162,19 @@ struct Adapted : Defaults {
 
   FULMEN_FN Params params(Row row) const {
     Params p{};
-    static_cast<Additional&>(p) = additional;
+    static_cast<Additional&>(p) = p.additional_params = additional;
     p.num_qo_heads = launch.num_qo_heads, p.num_kv_heads = launch.num_kv_heads;
     p.group_size = launch.num_qo_heads / launch.num_kv_heads;
     p.qo_len = uint32_t(row.qo_len), p.kv_len = uint32_t(row.kv_len), p.window_left = launch.window_left;
     return p;
   }
-  FULMEN_FN Theirs theirs(const Params& p, Row row) const { return Theirs(p, uint32_t(row.batch_idx), nullptr); }
+  FULMEN_FN Theirs theirs(const Params& p, Row row) const {
+    const BlockCoord at{0, row.qo_head, row.kv_head, 0, 0, row.qo_len, row.kv_len, row.batch_idx};
+    if constexpr (requires { Theirs(p, at); })
+      return Theirs(p, at);
+    else
+      return Theirs(p, uint32_t(row.batch_idx), nullptr);
+  }
 
   FULMEN_FN bool has_mask() const { return Theirs::kMasksLogits; }
   FULMEN_FN bool changes_logits() const { return kSoftmax && Theirs::kTransformsLogits; }
@@ -140,8 +199,10 @@ struct Adapted : Defaults {
   }
   FULMEN_FN float scale_log2() const {
     const Params p = params(Row{});
-    const Theirs v = theirs(p, Row{});
-    if constexpr (requires { v.sm_scale_log2; })
+    Theirs v = theirs(p, Row{});
+    if constexpr (has_updater<Theirs>)
+      return v.template GetAttentionUpdater<1>().scale_log2;
+    else if constexpr (requires { v.sm_scale_log2; })
       return v.sm_scale_log2;
     else
       return 1;

@@ -38,8 +38,8 @@ struct Shared {
   float estimates[kThreads / 32], limits[kThreads / 32];  // of each warp's candidate
   uint32_t max_rows, num_slots, num_records;
   int32_t slot_rows, max_slots;  // of the tile with the most rows, and how many such slots there are
-  int32_t last_bucket;  // that is split, in part, where slots do not suffice
-  uint32_t last_slots;  // left for it
+  int32_t last_bucket;           // that is split, in part, where slots do not suffice
+  uint32_t last_slots;           // left for it
 };
 
 struct Params {

@@ -228,12 +228,15 @@ __device__ __forceinline__ void run_item(const ParamsOf<Variant>& p, PlanOnDevic
   } while (more);
 }
 
+inline constexpr int32_t kShortShare = 640;  // keys of a CTA of a cluster, read in less time than a launch takes
+
 template <Key K, class Variant>
 __device__ __forceinline__ void run(const ParamsOf<Variant>& p) {
   PlanOnDevice& plan = *reinterpret_cast<PlanOnDevice*>(p.workspace);
   Control& control = *reinterpret_cast<Control*>(dynamic_shared());
+  if (ctas_per_worker<K>() > 1) start_rank_sums();
   wait_for_predecessor();
-  allow_successor();
+  if (ctas_per_worker<K>() == 1) allow_successor();
   if (fresh_thread() == 0) {
     const int32_t index = int32_t(blockIdx.x / ctas_per_worker<K>());
     const int32_t num_items = plan.num_items;
@@ -242,10 +245,11 @@ __device__ __forceinline__ void run(const ParamsOf<Variant>& p) {
     control.item.index = index < num_items ? index : -1;
   }
   const int32_t thread = fresh_thread();
-  if (K.warps_q == 1 && thread < p.num_id_lines)
-    prefetch_to_l2(static_cast<const char*>(p.page_ids.data) + thread * 128);
   if (thread >= 32 && thread - 32 < p.num_bases) control.bases[thread - 32] = p.kv_begin[thread - 32];
   sync_cta();
+  // Clusters of a successor that come while ours are there find places in few GPCs, whose bandwidth they then share.
+  if (ctas_per_worker<K>() > 1 && control.item.plan.kv_end - control.item.plan.kv_begin <= kShortShare)
+    allow_successor();
   while (control.item.index >= 0) {
     run_item<K>(p, plan, control);
     if (fresh_thread() == 0) control.item = control.next;

@@ -2,7 +2,7 @@
 // What the attention kernel and the code that launches it share; fulmen/ops/attention.h says what it computes,
 // fulmen/attention/plan.h how its work is cut.
 //
-// A worker of the plan is a CTA, or a cluster, whose CTAs share the keys of an item and merge their sums in each
+// A worker of the plan is a CTA, or a cluster, whose CTAs share the keys of an item and add their sums up in each
 // other's shared memory. A CTA has four warps. Decode shapes (warps_q 1): all warps hold the same 16 or 32 packed rows,
 // each walks every fourth tile of keys on its own, with its own copies in flight; their results merge at the end.
 // Prefill shapes (warps_q 4): each warp holds its own 16 or 32 rows, and all share every tile of keys; rows so few that
@@ -18,7 +18,7 @@ namespace fulmen::cuda::batch_attention {
 
 inline constexpr int32_t kWarps = 4, kMaxHeadDim = 256;
 inline constexpr int32_t kBases = kWarps * 32 - 32;  // numbers of kv_begin that a CTA reads before it knows its item
-inline constexpr int32_t kIdLines = kWarps * 32;     // of 128 bytes, the same of page_ids
+inline constexpr int32_t kMaxCluster = 8;            // larger ones start late, and do not fit everywhere
 
 struct Key {
   DType q = DType::kBF16, kv = DType::kBF16;
@@ -84,7 +84,7 @@ struct RowState {
 
 // Slices of shared memory, bytes. Outputs take the place of the stages once all keys are done.
 struct SharedLayout {
-  int32_t control, rows, states, places, q, stages, sums, bytes;
+  int32_t control, rows, states, places, q, stages, bytes;
   int32_t stage_bytes, output_pitch;  // pitch: floats per row, so that a warp's rows fall into different banks
 
   FULMEN_FN constexpr explicit SharedLayout(const Key& k)
@@ -94,16 +94,19 @@ struct SharedLayout {
         places(states + num_groups(k) * tile_q(k) * int32_t(sizeof(RowState))),
         q(places + num_groups(k) * 2 * k.tile_kv * int32_t(sizeof(Place))),
         stages(q + tile_q(k) * k.d_qk * 2),
-        sums(stages + num_groups(k) * tile_q(k) * (k.d_vo + 8) * 4),
         bytes(0),
         stage_bytes(k.tile_kv * (k.d_qk + k.d_vo) * size_of(k.kv)),
         output_pitch(k.d_vo + 8) {
     const int32_t ring = num_groups(k) * k.stages * stage_bytes;
-    const int32_t total = k.warps_q == 1 ? tile_q(k) * (k.d_vo * 4 + int32_t(sizeof(RowState))) : 0;
-    const int32_t output = sums - stages + total;
+    const int32_t output = num_groups(k) * tile_q(k) * output_pitch * 4;
     bytes = stages + (ring > output ? ring : output);
   }
 };
+// With what the CTAs of a cluster write into each other's memory (attention/rank_sums.cuh), beyond the layout.
+FULMEN_FN constexpr int32_t shared_bytes(const Key& k, int32_t cluster) {
+  const int32_t sums = tile_q(k) * k.d_vo * 4 + kMaxCluster * (16 + tile_q(k) * int32_t(sizeof(RowState)));
+  return SharedLayout(k).bytes + (cluster > 1 ? sums : 0);
+}
 
 // The head of the workspace: the plan as the kernel reads it. Records lie at kRecords, at least one per worker, so that
 // a CTA need not read the head before its first one. Offsets are bytes from the head. A graph that was captured with
@@ -127,7 +130,7 @@ struct Common {
   IdVector page_ids, kv_begin;                               // page_ids.data null: ragged; kv_begin.data null: 0
   int64_t table_stride;                                      // > 0: page_ids is a table with so many per request
   int64_t num_pages;
-  int32_t num_bases, num_id_lines;  // of kv_begin, up to kBases; of page_ids, if they are few
+  int32_t num_bases;  // of kv_begin, up to kBases
   Divisor page_size, group;
   // A record of a plan that was made on the device stands for an item of each kv head, whose merges lie so far apart; a
   // record of one that was uploaded is one item: 1, 0.

@@ -21,44 +21,6 @@ struct Writer {
   }
 };
 
-// The leader draws among the first `len` entries of its list.
-template <class Team, class Weight, class Write>
-__device__ __forceinline__ void draw_listed(Team& team, int32_t len, int32_t row_blocks, const Weight& weight, double u,
-                                            const Write& write) {
-  uint64_t *list = TokenList<Team>::entries(), *blocks = Team::template shared<uint64_t>(TokenLayout::kBlocks);
-  TokenControl& c = team.control();
-  const auto weigh = [&](uint64_t entry) { return weight(float_of(key_of_entry(entry))); };
-  uint64_t target = 0;
-  const bool many = len > 256;
-  if (many) {  // only those of one block are sorted
-    for (int32_t b = int32_t(threadIdx.x); b < row_blocks; b += Team::kThreads) blocks[b] = 0;
-    sync_cta();
-    for (int32_t i = int32_t(threadIdx.x); i < len; i += Team::kThreads)
-      atomic_add(reinterpret_cast<unsigned long long*>(blocks + place_of_entry(list[i]) / kTokenBlock),
-                 static_cast<unsigned long long>(fixed(weigh(list[i]))));
-    sync_cta();
-    const BlockGoal g = find_block(blocks, row_blocks, u);  // by every warp
-    target = g.goal;
-    len = TokenList<Team>::compact(
-        team, len, [&](uint64_t entry) { return int32_t(place_of_entry(entry) / kTokenBlock) == g.block; });
-  }
-  for (int32_t i = int32_t(threadIdx.x); i < len; i += Team::kThreads)
-    list[i] = uint64_t(place_of_entry(list[i])) << 32 | bit_cast<uint32_t>(weigh(list[i]));
-  sync_cta();
-  TokenList<Team>::sort(len);
-  const int32_t each = (len + Team::kThreads - 1) / Team::kThreads, first = int32_t(threadIdx.x) * each;
-  const auto mass = [&](int32_t i) { return fixed(bit_cast<float>(uint32_t(list[i]))); };
-  uint64_t sum = 0, total;
-  for (int32_t i = first; i < math::min(len, first + each); ++i) sum += mass(i);
-  sum = team.scan(sum, total);
-  if (!many) target = target_of(u, total);
-  for (int32_t i = first; i < math::min(len, first + each); ++i) {
-    const uint64_t through = sum + mass(i);
-    if (sum <= target && target < through) write(int64_t(list[i] >> 32));
-    sum = through;
-  }
-}
-
 // The leader's list of n <= kFew, in any order: what the filter keeps of it, and a draw among that. Instead of sorting,
 // each entry adds up what comes before it, by as many lanes as there are for it.
 inline constexpr int32_t kFew = 128;
@@ -113,42 +75,59 @@ __device__ __forceinline__ void sample_few(Team& team, int32_t n, const Weight& 
   if (speaks && kept && sum <= target && target < sum + mass) write(int64_t(place_of_entry(entry)));
 }
 
-// The leader's list holds all that can matter.
+// The leader's list holds all that can matter. True: draw_searched is to draw; the leader has the cut, the masses of
+// the row's blocks and, as its slice, the row.
 template <Key K>
-__device__ __noinline__ void sample_listed(const Params& p) {
+__device__ __noinline__ bool sample_listed(const Params& p, int64_t input_row) {
   using Team = TokenTeam<K.threads, K.cluster>;
   using Weight = TokenWeight<K.logits>;
+  using Search = TokenSearch<K, Weight>;
   Team team;
   const RowFilter& f = RowFilter::shared<Team>();
   TokenControl& c = team.control();
   const int64_t row = c.row;
   int32_t n = int32_t(c.list_count);
   uint32_t top = 0;
+#pragma unroll 1
   for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads)
     top = math::max(top, key_of_entry(TokenList<Team>::entries()[i]));
   top = team.max(top);
   const Writer write{p, row, judge<K.logits>(top, f.status)};
   if (write.status == TokenStatus::kNan) {
     if (threadIdx.x == 0) write(0);
-    return;
+    return false;
   }
   const Weight weight = Weight::of(float_of(top), f.inv_temperature);
-  const bool narrows = f.top_k < n && n > kFew, drops = f.min_p > 0 && !(f.top_p < 1);
-  const uint32_t low = narrows ? TokenList<Team>::bound(n, uint32_t(f.top_k)) : 0;
-  const float least = drops ? least_weight(f, weight) : 0;
-  if (narrows || drops)
+  const float least = f.min_p > 0 && !(f.top_p < 1) ? least_weight(f, weight) : 0;
+  if (n > kFew && (f.top_k < n || least > 0)) {
+    const uint32_t low = f.top_k < n ? TokenList<Team>::bound(n, uint32_t(f.top_k)) : 0;
     n = TokenList<Team>::compact(team, n, [&](uint64_t entry) {
       return key_of_entry(entry) >= low && weight(float_of(key_of_entry(entry))) >= least;
     });
-  if (n <= kFew) return sample_few(team, n, weight, c.u, write);
-  if (threadIdx.x == 0) c.list_count = uint32_t(n);
-  int32_t len = n;
-  sync_cta();
-  if (f.top_k < n || f.top_p < 1) {
-    TokenList<Team>::sort(n);
-    len = kept_of_list(team, weight);
+    if (threadIdx.x == 0) c.list_count = uint32_t(n);
+    sync_cta();
   }
-  draw_listed(team, len, TokenLayout::num_blocks(p.input.n), weight, c.u, write);
+  if (n <= kFew) return sample_few(team, n, weight, c.u, write), false;
+  const uint64_t last = last_of_list<Team>(weight);
+  TokenSlice<K> slice(team, static_cast<const type_of<K.x>*>(p.input.data) + input_row * p.input.stride, p.input.n);
+  slice.first = 0, slice.step = 1, slice.num_blocks = slice.row_blocks;
+  Search::begin(slice, weight, f.keep_ties, false, least_key<K.logits>(top), top);
+  uint64_t* blocks = Team::template shared<uint64_t>(TokenLayout::kBlocks);
+#pragma unroll 1
+  for (int32_t b = int32_t(threadIdx.x); b < slice.row_blocks; b += Team::kThreads) blocks[b] = 0;
+  sync_cta();
+  if (last != kWholeList) Search::set_cut(cut_after(last, f.keep_ties));
+  const KeptWeight<Weight> kept(weight, Search::shared().cut, least_weight(f, weight));
+  n = int32_t(c.list_count);
+#pragma unroll 1
+  for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads) {
+    const uint64_t entry = TokenList<Team>::entries()[i];
+    const int32_t place = int32_t(place_of_entry(entry));
+    atomic_add(reinterpret_cast<unsigned long long*>(blocks + place / kTokenBlock),
+               static_cast<unsigned long long>(fixed(kept(float_of(key_of_entry(entry)), place))));
+  }
+  sync_cta();
+  return true;
 }
 
 // The draw after a search; on its own, so that it shares no registers with what comes before.
@@ -225,7 +204,7 @@ __device__ __forceinline__ void run(const Params& p) {
     return;
   }
   allow_successor();
-  if (team.rank() == 0) sample_listed<K>(p);
+  if (team.rank() == 0 && sample_listed<K>(p, input_row)) draw_searched<K>(p);
 }
 
 }  // namespace fulmen::cuda::sample

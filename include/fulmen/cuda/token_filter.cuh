@@ -13,7 +13,6 @@ namespace fulmen::cuda::token_filter {
 template <Key K>
 __device__ __forceinline__ void find_cut(uint32_t lane_key, uint32_t top_key) {
   using Team = TokenTeam<K.threads, K.cluster>;
-  using List = TokenList<Team>;
   using Search = TokenSearch<K, TokenWeight<K.logits>>;
   const RowFilter& f = RowFilter::shared<Team>();
   Team team;
@@ -26,18 +25,10 @@ __device__ __forceinline__ void find_cut(uint32_t lane_key, uint32_t top_key) {
   }
   TokenControl& c = team.control();
   if (team.rank() == 0) {
-    int32_t n = int32_t(c.list_count);
-    uint64_t last = List::nth(n, uint32_t(math::min(f.top_k, int64_t(n)))) | (f.keep_ties ? 0xffffffffu : 0);
-    if (f.top_p < 1) {
-      n = List::compact(team, n, [&](uint64_t entry) { return entry <= last; });
-      if (threadIdx.x == 0) c.list_count = uint32_t(n);
-      sync_cta();
-      List::sort(n);
-      last = List::entries()[kept_of_list(team, Search::shared().weight) - 1];
-    }
+    const uint64_t last = last_of_list<Team>(Search::shared().weight);
     if (threadIdx.x == 0) {
-      team.tell_all(&c.key, key_of_entry(last));
-      team.tell_all(&c.end, f.keep_ties ? kAllTies : place_of_entry(last) + 1);
+      const TokenCut cut = last == kWholeList ? Search::shared().cut : cut_after(last, f.keep_ties);
+      team.tell_all(&c.key, cut.key), team.tell_all(&c.end, cut.end);
     }
   }
   team.sync();

@@ -6,10 +6,6 @@
 namespace fulmen::cuda::top_k {
 
 using Key = TokenKey;
-// A cluster's shared rows leave room for one CTA.
-FULMEN_FN constexpr int32_t min_ctas(const Key& k) {
-  return k.cluster && k.resident ? 1 : fulmen::cuda::min_ctas<0>(k);
-}
 struct Params {
   TokenMatrix input;
   void* values;

@@ -29,6 +29,11 @@ class Variant:
         self._tensors, self._scalars = list(tensors), list(scalars)
         self._native: Any = None
 
+    @property
+    def num_extras(self) -> int:
+        """Tensors and scalars that a run takes besides q, k and v."""
+        return len(self._tensors) + len(self._scalars)
+
     def _native_args(self, extras: Sequence[Any]) -> list[Any]:
         expected = [name for name, _ in (*self._tensors, *self._scalars)]
         if len(extras) != len(expected):
@@ -113,8 +118,8 @@ def gen_customize_single_decode_module(
 
 
 def gen_customize_single_prefill_module(backend: str, *args: Any, **kwargs: Any) -> JitSpec:
-    """As gen_customize_single_decode_module. backend must be fa2: FlashInfer's texts for fa3 have another form."""
-    return gen_customize_single_decode_module(*_fa2(backend, args), **kwargs)
+    """As gen_customize_single_decode_module. backend: the one that the text is written for, fa2 or fa3."""
+    return gen_customize_single_decode_module(*_written_for(backend, args), **kwargs)
 
 
 def gen_customize_batch_decode_module(
@@ -127,7 +132,7 @@ def gen_customize_batch_decode_module(
 
 def gen_customize_batch_prefill_module(backend: str, *args: Any, **kwargs: Any) -> JitSpec:
     """As gen_customize_batch_decode_module, with a backend."""
-    return gen_customize_batch_decode_module(*_fa2(backend, args), **kwargs)
+    return gen_customize_batch_decode_module(*_written_for(backend, args), **kwargs)
 
 
 def gen_customize_batch_attention_module(*args: Any, **kwargs: Any) -> JitSpec:
@@ -135,11 +140,31 @@ def gen_customize_batch_attention_module(*args: Any, **kwargs: Any) -> JitSpec:
     return gen_customize_batch_decode_module(*args, **kwargs)
 
 
-def _fa2(backend: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+def gen_customize_pod_module(
+    uri: str, dtype_q: Any, dtype_kv: Any, dtype_o: Any, dtype_idx: Any, head_dim: int, tensor_names: Sequence[str],
+    tensor_types: Sequence[str], scalar_names: Sequence[str], scalar_types: Sequence[str], variant_name_p: str,
+    variant_name_d: str, variant_decl: str, **kwargs: Any,
+) -> JitSpec:  # fmt: skip
+    """Two variants of one text, for the prefill and for the decodes; the module is the pair."""
+    extras = (tensor_names, tensor_types, scalar_names, scalar_types)
+    pair = [_variant(f"{uri}_{n}", *extras, n, variant_decl).load() for n in (variant_name_p, variant_name_d)]
+    return JitSpec(uri, tuple(pair))
+
+
+gen_customize_batch_pod_module = gen_customize_pod_module
+
+
+def _written_for(backend: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
     if backend == "auto":
         raise ValueError("backend should not be auto when jit_args is provided")
-    if backend != "fa2":
-        raise NotImplementedError(f"variants for backend {backend!r} have another form; write them for fa2")
+    text = str(args[-1]) if args else ""
+    if backend == "fa3" and not any(updater + "<" in text for updater in ("OnlineSoftmax", "DefaultUpdater")):
+        raise NotImplementedError(
+            "a variant for backend 'fa3' whose GetAttentionUpdater returns neither OnlineSoftmax nor DefaultUpdater: "
+            "an updater of its own has no place here; write the variant for fa2, with REGISTER_M_D_UPDATE"
+        )
+    if backend not in ("fa2", "fa3"):
+        raise NotImplementedError(f"variants for backend {backend!r} have another form; write them for fa2 or fa3")
     return args
 
 

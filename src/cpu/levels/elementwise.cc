@@ -6,6 +6,8 @@
 
 namespace fulmen::cpu::FULMEN_CPU_NS {
 
+void prepare(const ElementwiseArgs& args) { table_of(args, CpuLevel(FULMEN_CPU_LEVEL_ID)); }
+
 void launch(const ElementwiseArgs& args, const Context& context) {
   elementwise(args, check(args), table_of(args, CpuLevel(FULMEN_CPU_LEVEL_ID)), executor_of(context));
 }

@@ -4,6 +4,9 @@
 #include "src/cpu/levels/kernels.h"
 
 namespace fulmen::cpu::FULMEN_CPU_NS {
+
+void prepare(const ElementwiseArgs& args);  // elementwise.cc: compiles the text
+
 namespace {
 
 constexpr CpuLevel kLevel = CpuLevel(FULMEN_CPU_LEVEL_ID);
@@ -17,8 +20,12 @@ runtime::Refusal refuses_level(const void*, const runtime::DeviceInfo& device) {
 template <class Args>
 runtime::KernelRow row(std::string_view op) {
   constexpr std::string_view kKernels[] = {"cpu/scalar", "cpu/avx2", "cpu/avx512", "cpu/avx512_bf16"};
-  return {op, kKernels[FULMEN_CPU_LEVEL_ID], &refuses_level,
-          [](const void* args, const Context& context) { launch(*static_cast<const Args*>(args), context); }};
+  runtime::KernelRow made{
+      op, kKernels[FULMEN_CPU_LEVEL_ID], &refuses_level,
+      [](const void* args, const Context& context) { launch(*static_cast<const Args*>(args), context); }};
+  if constexpr (requires(const Args& args) { prepare(args); })
+    made.prepare = [](const void* args, const Context&) { prepare(*static_cast<const Args*>(args)); };
+  return made;
 }
 
 }  // namespace

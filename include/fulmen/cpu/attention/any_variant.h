@@ -61,13 +61,15 @@ const attention::VariantTable& table_of() {
             return VariantFacts{variant.scale_log2(), variant.has_mask() ? 1 : 0, variant.changes_logits() ? 1 : 0};
           },
       .visible = [](const void* v, const Row& row) { return static_cast<const V*>(v)->visible(row); },
-      .step = [](const void* v, const Row& row, int32_t kv_idx, float* s, int32_t n, KvRange in,
-                 attention::State<float>& state) {
-        return softmax_step(*static_cast<const V*>(v), row, kv_idx, s, n, in, state);
-      },
-      .finish = [](const void* v, const Row& row, float* o, int32_t n, float v_scale, attention::State<float>& state) {
-        return attention::finish_row(*static_cast<const V*>(v), row, o, n, v_scale, state);
-      }};
+      .step =
+          [](const void* v, const Row& row, int32_t kv_idx, float* s, int32_t n, KvRange in,
+             attention::State<float>& state) {
+            return softmax_step(*static_cast<const V*>(v), row, kv_idx, s, n, in, state);
+          },
+      .finish =
+          [](const void* v, const Row& row, float* o, int32_t n, float v_scale, attention::State<float>& state) {
+            return attention::finish_row(*static_cast<const V*>(v), row, o, n, v_scale, state);
+          }};
   return table;
 }
 

@@ -5,107 +5,11 @@
 //   leaves them in a slot                          an item whose tile others share; the last to arrive merges all slots
 // Folding and merging are the same function in the same order, so that they give the same bits.
 #pragma once
-#include <fulmen/attention/state.h>
-#include <fulmen/cuda/attention/softmax.cuh>
+#include <fulmen/cuda/attention/rank_sums.cuh>
 #include <fulmen/cuda/ptx/async_copy.cuh>
-#include <fulmen/cuda/ptx/cluster.cuh>
-#include <fulmen/cuda/ptx/math.cuh>
 #include <fulmen/cuda/tile/row.cuh>
 
 namespace fulmen::cuda::batch_attention {
-
-using State = attention::State<float>;
-
-struct Piece {  // four elements of a row's sum
-  State state;
-  float o[4] = {};
-};
-
-// Takes in the keys after those that are in `sum`.
-template <class Variant>
-__device__ __forceinline__ void add(Piece& sum, const Piece& next) {
-  State::Factors f{1, 1};
-  if constexpr (Variant::kSoftmax)
-    f = sum.state.merge(next.state);
-  else
-    sum.state.m = 0, sum.state.d = fmaxf(sum.state.d, next.state.d);
-#pragma unroll
-  for (int32_t i = 0; i < 4; ++i) sum.o[i] = fmaf(sum.o[i], f.keep, next.o[i] * f.add);
-}
-
-__device__ __forceinline__ Piece piece_of(RowState state, const Bits<16>& o) {
-  Piece p;
-  p.state.m = state.m, p.state.d = state.d;
-#pragma unroll
-  for (int32_t i = 0; i < 4; ++i) p.o[i] = bit_cast<float>(o.word[i]);
-  return p;
-}
-__device__ __forceinline__ Bits<16> bits_of(const float (&o)[4]) {
-  Bits<16> b;
-#pragma unroll
-  for (int32_t i = 0; i < 4; ++i) b.word[i] = bit_cast<uint32_t>(o[i]);
-  return b;
-}
-
-// Workers take items of the plan: CTAs, or clusters, whose CTAs share the keys of each item.
-template <Key K>
-__device__ __forceinline__ uint32_t ctas_per_worker() {
-  if constexpr (K.warps_q > 1) return 1;
-  return cluster_size();
-}
-
-// A warp's sums to shared memory. All warps are done with the stages.
-template <Key K>
-__device__ __forceinline__ void share_sums(const States<K>& states, const Outputs<K>& out) {
-  constexpr SharedLayout kShared(K);
-  const int32_t thread = fresh_thread(), lane = thread % 32, g = lane / 4, t = lane % 4;
-  const int32_t first = thread / 32 * (K.warps_q == 1 ? tile_q(K) : K.m_tiles * 16);
-  RowState* to_states = reinterpret_cast<RowState*>(dynamic_shared() + kShared.states);
-  float* to = reinterpret_cast<float*>(dynamic_shared() + kShared.stages);
-#pragma unroll
-  for (int32_t m = 0; m < K.m_tiles; ++m)
-#pragma unroll
-    for (int32_t half = 0; half < 2; ++half) {
-      const int32_t row = first + m * 16 + half * 8 + g;
-      float d = states.d[m][half];
-      d += shuffle_xor(d, 1);
-      d += shuffle_xor(d, 2);
-      if (t == 0) to_states[row] = {states.m[m][half], d};
-      float* o = to + row * kShared.output_pitch;
-#pragma unroll
-      for (int32_t n = 0; n < Outputs<K>::kTiles; n += 2)
-#pragma unroll
-        for (int32_t i = 0; i < 4; ++i) {  // element 2t + i % 2 of tile n + i / 2
-          const int32_t column = kNarrow<K> ? n * 8 + 4 * t + i % 2 * 2 + i / 2 : (n + i / 2) * 8 + 2 * t + i % 2;
-          o[column] = out.o[m][n + i / 2][half * 2 + i % 2];
-        }
-    }
-}
-
-// Of a row, over the warps that have sums of it, in the order of their keys' tiles.
-template <Key K, class Variant>
-__device__ __forceinline__ Piece shared_sum(int32_t row, int32_t column) {
-  constexpr SharedLayout kShared(K);
-  const RowState* states = reinterpret_cast<const RowState*>(dynamic_shared() + kShared.states);
-  const uint32_t from = shared_address(dynamic_shared() + kShared.stages);
-  Piece sum;
-  constexpr int32_t kRows = K.m_tiles * 16;
-  const int32_t num = K.warps_q == 1 ? kWarps : reinterpret_cast<const Control*>(dynamic_shared())->spread;
-#pragma unroll(K.warps_q == 1 ? kWarps : 1)
-  for (int32_t warp = 0; warp < num; ++warp) {
-    const int32_t at = warp * kRows + row;
-    add<Variant>(sum, piece_of(states[at], load_shared<16>(from + uint32_t((at * kShared.output_pitch + column) * 4))));
-  }
-  return sum;
-}
-
-// f(row, column) for every piece of the item's rows; a thread always gets the same ones.
-template <Key K, class F>
-__device__ __forceinline__ void for_pieces(int32_t num_rows, F f) {
-  constexpr int32_t kPieces = K.d_vo / 4;
-#pragma unroll 1
-  for (int32_t i = fresh_thread(); i < num_rows * kPieces; i += kWarps * 32) f(i / kPieces, i % kPieces * 4);
-}
 
 template <class T>
 __device__ __forceinline__ void store_piece(void* to, const float (&o)[4], bool aligned) {
@@ -223,6 +127,40 @@ __device__ __forceinline__ bool arrives_last(uint32_t* arrivals, int32_t expecte
   return *flag != 0;
 }
 
+// Piece i of the rows that lie at `room`, of all slots. Decode tiles never fold: theirs need not have the same bits.
+template <Key K, class Variant>
+__device__ __forceinline__ void add_slots(Piece& sum, uint32_t room, int32_t i, int32_t rows, int32_t slots) {
+  constexpr int32_t kPieces = K.d_vo / 4;
+  constexpr uint32_t kPitch = (kPieces + 1) * 16;
+  const uint32_t first = room + uint32_t(i / kPieces) * kPitch, step = uint32_t(rows) * kPitch;
+  const auto state = [&](int32_t k) {
+    return bit_cast<RowState>(load_shared<8>(first + uint32_t(k) * step + kPieces * 16));
+  };
+  const auto piece = [&](int32_t k) {
+    return piece_of(state(k), load_shared<16>(first + uint32_t(k) * step + uint32_t(i % kPieces * 16)));
+  };
+  if constexpr (K.warps_q == 1 && Variant::kSoftmax) {
+    float top = sum.state.d > 0 ? sum.state.m : kLowest;
+#pragma unroll 4
+    for (int32_t k = 0; k < slots; ++k) top = fmaxf(top, state(k).m);
+    const float keep = sum.state.d > 0 ? math::exp2(sum.state.m - top) : 0;
+    sum.state.m = top, sum.state.d *= keep;
+#pragma unroll
+    for (int32_t n = 0; n < 4; ++n) sum.o[n] *= keep;
+#pragma unroll 4
+    for (int32_t k = 0; k < slots; ++k) {
+      const Piece next = piece(k);
+      const float weight = math::exp2(next.state.m - top);
+      sum.state.d = fmaf(weight, next.state.d, sum.state.d);
+#pragma unroll
+      for (int32_t n = 0; n < 4; ++n) sum.o[n] = fmaf(weight, next.o[n], sum.o[n]);
+    }
+  } else {
+#pragma unroll 4
+    for (int32_t k = 0; k < slots; ++k) add<Variant>(sum, piece(k));
+  }
+}
+
 // All slots of a tile in the order of their keys, by way of the shared memory of the stages: as many rows of all slots
 // as fit are on their way at a time; one row of some slots, if not even one row of all fits.
 template <Key K, class Variant>
@@ -236,6 +174,8 @@ __device__ __forceinline__ void merge_slots(const ParamsOf<Variant>& p, const Pl
   const int32_t num_rows = item.plan.num_rows, num_slots = merge.num_slots;
   const int32_t fit = kRoom / num_slots < num_rows ? kRoom / num_slots : num_rows, step = fit > 0 ? fit : 1;
   const int32_t slot_step = fit > 0 ? num_slots : kRoom;
+  const Slot<K> slot(p.workspace, plan, item.plan.kv_head, merge.slot_begin);  // the first; others follow
+  const int32_t slot_rows = plan.slot_rows;
 #pragma unroll 1
   for (int32_t row = 0; row < num_rows; row += step) {
     const int32_t rows = num_rows - row < step ? num_rows - row : step;
@@ -243,34 +183,29 @@ __device__ __forceinline__ void merge_slots(const ParamsOf<Variant>& p, const Pl
 #pragma unroll 1
     for (int32_t first = 0; first < num_slots; first += slot_step) {
       const int32_t slots = num_slots - first < slot_step ? num_slots - first : slot_step;
+      // Few pieces: each warp, or each half of the CTA, has slots of its own.
+      const int32_t pieces = rows * kPieces, shift = pieces <= 32 ? 5 : pieces <= 64 ? 6 : 7, thread = fresh_thread();
+      const int64_t slot_bytes = int64_t(slot_rows) * K.d_vo * 4;
+      const char* from = reinterpret_cast<const char*>(slot.piece(row, 0)) + (first + (thread >> shift)) * slot_bytes;
 #pragma unroll 1
-      for (int32_t i = fresh_thread(); i < slots * rows * kPieces; i += kThreads) {
-        const int32_t at = i / kPieces, piece = i % kPieces, k = int32_t(uint32_t(at) / uint32_t(rows));
-        const int32_t of_tile = row + at - k * rows;
-        const Slot<K> slot(p.workspace, plan, item.plan.kv_head, merge.slot_begin + first + k);
-        const uint32_t to = room + uint32_t(at * kChunks * 16);
-        copy_async_16(to + uint32_t(piece * 16), slot.piece(of_tile, piece * 4), true);
-      }
+      for (int32_t k = thread >> shift; k < slots; k += kThreads >> shift, from += slot_bytes * (kThreads >> shift))
+#pragma unroll 2
+        for (int32_t i = thread & ((1 << shift) - 1); i < pieces; i += 1 << shift)
+          copy_async_16(room + uint32_t((k * rows + i / kPieces) * kChunks * 16 + i % kPieces * 16), from + i * 16,
+                        true);
       commit_copies();
 #pragma unroll 1
-      for (int32_t i = fresh_thread(); i < slots * rows;
-           i += kThreads) {  // a thread each: all are on their way at once
+      for (int32_t i = thread; i < slots * rows; i += kThreads) {  // a thread each: all are on their way at once
         const int32_t k = int32_t(uint32_t(i) / uint32_t(rows));
-        const Slot<K> slot(p.workspace, plan, item.plan.kv_head, merge.slot_begin + first + k);
-        store_shared<8>(room + uint32_t((i * kChunks + kPieces) * 16),
-                        load_coherent_8(slot.states + row + i - k * rows));
+        const RowState* state = slot.states + int64_t(first + k) * slot_rows + row + i - k * rows;
+        store_shared<8>(room + uint32_t((i * kChunks + kPieces) * 16), load_coherent_8(state));
       }
       wait_copies<0>();
       sync_cta();
 #pragma unroll 1
       for (int32_t i = fresh_thread(); i < rows * kPieces; i += kThreads) {
         if (first == 0) sum = {};  // else there is one row, and this thread's only piece of it
-#pragma unroll 4
-        for (int32_t k = 0; k < slots; ++k) {
-          const uint32_t from = room + uint32_t((k * rows + i / kPieces) * kChunks * 16);
-          const RowState state = bit_cast<RowState>(load_shared<8>(from + kPieces * 16));
-          add<Variant>(sum, piece_of(state, load_shared<16>(from + uint32_t(i % kPieces * 16))));
-        }
+        add_slots<K, Variant>(sum, room, i, rows, slots);
         if (first + slots == num_slots) write_piece(p, item, row + i / kPieces, i % kPieces * 4, sum);
       }
       sync_cta();
@@ -278,68 +213,14 @@ __device__ __forceinline__ void merge_slots(const ParamsOf<Variant>& p, const Pl
   }
 }
 
-// Sums of the CTAs of a cluster that share an item's keys, each of its part of them.
-template <Key K>
-struct RankSums {
-  static constexpr int32_t kPieces = K.d_vo / 4;
-  static constexpr SharedLayout kShared = SharedLayout(K);
-  __device__ __forceinline__ static uint32_t* piece(int32_t i) {
-    return reinterpret_cast<uint32_t*>(dynamic_shared() + kShared.sums + i * 16);
-  }
-  __device__ __forceinline__ static uint32_t* state(int32_t row) {
-    return reinterpret_cast<uint32_t*>(dynamic_shared() + kShared.sums + tile_q(K) * K.d_vo * 4 + row * 8);
-  }
-  __device__ __forceinline__ static void put(int32_t row, int32_t column, const Piece& sum) {
-    store_shared<16>(shared_address(piece(row * kPieces + column / 4)), bits_of(sum.o));
-    const Bits<8> own{bit_cast<uint32_t>(sum.state.m), bit_cast<uint32_t>(sum.state.d)};
-    if (column == 0) store_shared<8>(shared_address(state(row)), own);
-  }
-  // Of all ranks, in the order of their keys; eight are on their way at a time.
-  template <class Variant>
-  __device__ __forceinline__ static Piece total(int32_t i) {
-    const uint32_t size = cluster_size();
-    Piece sum;
-#pragma unroll 1
-    for (uint32_t first = 0; first < size; first += 8) {
-      uint32_t o[8][4], s[8][2];
-#pragma unroll
-      for (uint32_t k = 0; k < 8; ++k) {
-        const uint32_t rank = first + k < size ? first + k : first;
-        load_remote_4(piece(i), rank, o[k]);
-        load_remote_2(state(i / kPieces), rank, s[k]);
-      }
-#pragma unroll
-      for (uint32_t k = 0; k < 8; ++k) {
-        if (first + k >= size) break;
-        add<Variant>(sum, piece_of({bit_cast<float>(s[k][0]), bit_cast<float>(s[k][1])},
-                                   Bits<16>{o[k][0], o[k][1], o[k][2], o[k][3]}));
-      }
-    }
-    return sum;
-  }
-};
-
 // f(row, column, sum) for every piece of the item's rows; in a cluster for this CTA's share of them.
 template <Key K, class Variant, class F>
 __device__ __forceinline__ void for_sums(int32_t num_rows, F f) {
-  if (ctas_per_worker<K>() == 1)
-    return for_pieces<K>(num_rows, [&](int32_t row, int32_t column) {
-      Piece sum = shared_sum<K, Variant>(row, column);
-      f(row, column, sum);
-    });
-  using Sums = RankSums<K>;
-  for_pieces<K>(num_rows,
-                [&](int32_t row, int32_t column) { Sums::put(row, column, shared_sum<K, Variant>(row, column)); });
-  sync_cluster();
-  const int32_t all = num_rows * Sums::kPieces, shift = last_bit(cluster_size());
-  const int32_t share = (all + (1 << shift) - 1) >> shift, begin = int32_t(cluster_rank()) * share;
-  const int32_t end = begin + share < all ? begin + share : all;
-#pragma unroll 1
-  for (int32_t i = begin + fresh_thread(); i < end; i += kWarps * 32) {
-    Piece sum = Sums::template total<Variant>(i);
-    f(i / Sums::kPieces, i % Sums::kPieces * 4, sum);
-  }
-  sync_cluster();  // nobody leaves, or starts anew, before all have read
+  if (ctas_per_worker<K>() > 1) return for_rank_sums<K, Variant>(num_rows, f);
+  for_pieces<K>(num_rows, [&](int32_t row, int32_t column) {
+    Piece sum = shared_sum<K, Variant>(row, column);
+    f(row, column, sum);
+  });
 }
 
 template <Key K, class Variant>

@@ -66,15 +66,20 @@ __device__ __forceinline__ uint32_t load_remote(const uint32_t* p, uint32_t rank
     x = *p;
   return x;
 }
-__device__ __forceinline__ void load_remote_2(const uint32_t* p, uint32_t rank, uint32_t (&x)[2]) {
-  if constexpr (kArch >= 90) {
-    asm volatile("ld.shared::cluster.v2.u32 {%0, %1}, [%2];"
-                 : "=r"(x[0]), "=r"(x[1])
-                 : "r"(remote_address(p, rank))
+__device__ __forceinline__ void store_remote_2(uint32_t* p, uint32_t rank, const uint32_t (&x)[2]) {
+  if constexpr (kArch >= 90)
+    asm volatile("st.shared::cluster.v2.u32 [%0], {%1, %2};" ::"r"(remote_address(p, rank)), "r"(x[0]), "r"(x[1])
                  : "memory");
-  } else {
-    for (int32_t i = 0; i < 2; ++i) x[i] = p[i];
-  }
+  else
+    p[0] = x[0], p[1] = x[1];
+}
+__device__ __forceinline__ void store_remote_4(uint32_t* p, uint32_t rank, const uint32_t (&x)[4]) {
+  if constexpr (kArch >= 90)
+    asm volatile("st.shared::cluster.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(remote_address(p, rank)), "r"(x[0]),
+                 "r"(x[1]), "r"(x[2]), "r"(x[3])
+                 : "memory");
+  else
+    for (int32_t i = 0; i < 4; ++i) p[i] = x[i];
 }
 // 16 bytes at once: what is far is read in packets.
 __device__ __forceinline__ void load_remote_4(const uint32_t* p, uint32_t rank, uint32_t (&x)[4]) {

@@ -20,35 +20,35 @@ __device__ __forceinline__ uint64_t target_of(double u, uint64_t total) {
 template <class Slice, class Weight, class Write>
 __device__ __forceinline__ void walk_block(const Slice& slice, int32_t block, const Weight& weight, uint64_t goal,
                                            const Write& write) {
-  float v[4];
-  uint64_t kept = 0, total, all;  // lane s: what step s holds
+  uint64_t weights[4], mine, kept = 0, before = 0, total;  // kept: lane s: what step s holds
+  int32_t step = 0;
 #pragma unroll 1
-  for (int32_t s = 0; s < kTokenSteps; ++s) {
-    slice.fetch(block, s, v);
-    uint64_t mine = 0;
+  for (int32_t turn = 0; turn <= kTokenSteps; ++turn) {  // the last turn reads the chosen step again
+    if (turn == kTokenSteps) {
+      before = scan_warp(kept, total);
+      // where rounding leaves the goal beyond the block's own sum, the last token
+      const uint32_t reaching = ballot(kept > 0 && before + kept > goal), present = ballot(kept > 0);
+      step = reaching != 0 ? first_bit(reaching) : present != 0 ? last_bit(present) : 0;
+    } else {
+      step = turn;
+    }
+    float v[4];
+    slice.fetch(block, step, v);
+    mine = 0;
 #pragma unroll
-    for (int32_t j = 0; j < 4; ++j) mine += fixed(weight(v[j], slice.at(block, s) + j));
-    mine = add_warp(mine);
-    if (warp_lane() == s) kept = mine;
+    for (int32_t j = 0; j < 4; ++j) weights[j] = fixed(weight(v[j], slice.at(block, step) + j)), mine += weights[j];
+    if (turn == kTokenSteps) break;
+    const uint64_t all = add_warp(mine);
+    if (warp_lane() == turn) kept = all;
   }
-  const uint64_t before = scan_warp(kept, total);
-  // where rounding leaves the goal beyond the block's own sum, the last token
-  const uint32_t reaching = ballot(kept > 0 && before + kept > goal), present = ballot(kept > 0);
-  const int32_t step = reaching != 0 ? first_bit(reaching) : present != 0 ? last_bit(present) : 0;
-  const int32_t i = slice.at(block, step);
-  slice.fetch(block, step, v);
-  uint64_t mine = 0;
-#pragma unroll
-  for (int32_t j = 0; j < 4; ++j) mine += fixed(weight(v[j], i + j));
-  uint64_t sum = shuffle_from(before, step) + scan_warp(mine, all);
+  uint64_t sum = shuffle_from(before, step) + scan_warp(mine, total);
   const uint32_t chosen = ballot(mine > 0 && sum + mine > goal), some = ballot(mine > 0);
   if (warp_lane() != (chosen != 0 ? first_bit(chosen) : some != 0 ? last_bit(some) : 0)) return;
   int32_t token = 0;
 #pragma unroll
   for (int32_t j = 0; j < 4; ++j) {
-    const uint64_t w = fixed(weight(v[j], i + j));
-    if (w == 0 || (chosen != 0 && sum > goal)) continue;
-    token = i + j, sum += w;
+    if (weights[j] == 0 || (chosen != 0 && sum > goal)) continue;
+    token = slice.at(block, step) + j, sum += weights[j];
   }
   write(token);
 }
@@ -70,6 +70,7 @@ __device__ __forceinline__ BlockGoal find_block(const uint64_t* blocks, int32_t 
   const uint32_t owner = uint32_t(first_bit(ballot(before <= target && target < before + mine)));
   int32_t block = first;
   if (uint32_t(warp_lane()) == owner) {
+#pragma unroll 1
     for (; before + blocks[block] <= target; ++block) before += blocks[block];
   }
   return {shuffle_from(block, int32_t(owner)), target - shuffle_from(before, int32_t(owner))};

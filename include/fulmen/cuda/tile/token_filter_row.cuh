@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A row's filter: its numbers, judged; and what it keeps of the leader's sorted list or of the whole row.
+// A row's filter: its numbers, judged; and what it keeps of the leader's list or of the whole row.
 #pragma once
 #include <fulmen/cuda/tile/token_search.cuh>
 
@@ -63,43 +63,29 @@ __device__ __forceinline__ float least_weight(const RowFilter& f, const Weight& 
   return double(rounded) < bound ? bit_cast<float>(bit_cast<uint32_t>(rounded) + 1) : rounded;
 }
 
-// The leader's sorted list: how many of its first entries the filter keeps. It holds all that top_k keeps, or all of
-// the row. Every thread of the leader calls.
+inline constexpr uint64_t kWholeList = ~uint64_t(0);  // that entry, where none of the list is dropped
+
+// The last entry that top_k and top_p keep of the leader's list, which holds all that top_k keeps; what follows it in
+// the order may have left the list. Every thread of the leader calls.
 template <class Team, class Weight>
-__device__ __forceinline__ int32_t kept_of_list(Team& team, const Weight& weight) {
+__device__ __noinline__ uint64_t last_of_list(Weight weight) {
+  using List = TokenList<Team>;
   const RowFilter& f = RowFilter::shared<Team>();
-  const int32_t n = int32_t(team.control().list_count);
-  const uint64_t* list = TokenList<Team>::entries();
-  const auto through_ties = [&](int32_t len) {
-    if (!f.keep_ties) return len;
-    const uint32_t last = key_of_entry(list[len - 1]);
-    int32_t num = 0;
-    for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads) num += key_of_entry(list[i]) >= last;
-    return int32_t(team.sum(uint32_t(num)));
-  };
-  int32_t len = through_ties(f.top_k < n ? int32_t(f.top_k) : n);
+  Team team;
+  TokenControl& c = team.control();
+  int32_t n = int32_t(c.list_count);
+  const uint64_t ties = f.keep_ties ? 0xffffffffu : 0;
+  uint64_t last = kWholeList;
+  if (f.top_k <= n) last = List::nth(n, uint32_t(f.top_k)) | ties;
   if (f.top_p < 1) {
-    const int32_t each = (len + Team::kThreads - 1) / Team::kThreads, first = int32_t(threadIdx.x) * each;
-    const auto mass = [&](int32_t i) { return fixed(weight(float_of(key_of_entry(list[i])))); };
-    uint64_t sum = 0, total;
-    for (int32_t i = first; i < math::min(len, first + each); ++i) sum += mass(i);
-    sum = team.scan(sum, total);
-    const double goal = double(f.top_p) * mass_of(total);
-    uint32_t num = 0;
-    for (int32_t i = first; i < math::min(len, first + each); ++i) {
-      num += i == 0 || mass_of(sum) < goal;
-      sum += mass(i);
-    }
-    len = math::min(len, through_ties(int32_t(team.sum(num))));
+    n = List::compact(team, n, [&](uint64_t entry) { return entry <= last; });
+    const double goal = ceil(double(f.top_p) * double(List::mass_of_list(n, weight)));
+    last = List::nth_of_mass(n, math::max(uint64_t(1), uint64_t(goal)), weight) | ties;
+    sync_cta();
+    if (threadIdx.x == 0) c.list_count = uint32_t(n);
+    sync_cta();
   }
-  if (f.min_p > 0) {
-    const float least = least_weight(f, weight);
-    uint32_t num = 0;
-    for (int32_t i = int32_t(threadIdx.x); i < len; i += Team::kThreads)
-      num += weight(float_of(key_of_entry(list[i]))) >= least;
-    len = math::max(1, int32_t(team.sum(num)));
-  }
-  return len;
+  return last;
 }
 
 // Begins the search of a row for what top_k and top_p keep.
@@ -135,7 +121,7 @@ __device__ __noinline__ void search_row(bool sums) {
         if (value > -kInfinity && value < weight.top) low = math::max(low, key_of(value));
       }
       sync_cta();
-      if (threadIdx.x == 0) search.by_mass = step == 4, search.goal = goal;
+      if (threadIdx.x == 0) search.goal_is_mass = step == 4, search.goal = goal;
       Search::run(low, K.logits && step == 4);
     } else if (step == 5 ? sums : by_mass && row_mass == (step == 1)) {
       const Weight weight = search.weight;

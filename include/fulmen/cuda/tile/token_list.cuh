@@ -22,20 +22,19 @@ struct TokenList {
   // Where a CTA of a cluster collects what it chooses first; the bins' memory.
   __device__ __forceinline__ static uint64_t* local() { return Team::template shared<uint64_t>(TokenLayout::kBins); }
 
-  // Collects this lane's chosen ones of four neighbours, a bit each; `first`: the place of the first one, descending:
-  // places fall. What exceeds the list is counted alone.
-  __device__ __forceinline__ static void push(uint32_t chosen, float v0, float v1, float v2, float v3, uint32_t first,
-                                              bool descending) {
+  // Collects the chosen ones of this lane's elements of a block, a bit each. Their values are read again: they are few,
+  // and what stands in registers has no number. What exceeds the list is counted alone.
+  template <class Slice>
+  __device__ __forceinline__ static void push(const Slice& slice, int32_t block, uint32_t chosen, bool large_index) {
     TokenControl& c = Team::control();
     uint64_t* to = Team::kClusters ? local() : entries();
     constexpr uint32_t kMost = Team::kClusters ? kLocalList : kTokenList;
     uint32_t at = atomic_add_local(Team::kClusters ? &c.local_count : &c.list_count, uint32_t(num_bits(chosen)));
-    const float v[4] = {v0, v1, v2, v3};
-#pragma unroll
-    for (uint32_t j = 0; j < 4; ++j) {
-      if ((chosen >> j & 1) == 0) continue;
-      if (at < kMost) to[at] = entry_of(key_of(v[j]), descending ? first - j : first + j);
-      ++at;
+#pragma unroll 1
+    for (; chosen != 0 && at < kMost; chosen &= chosen - 1, ++at) {
+      const int32_t bit = first_bit(chosen);
+      to[at] = entry_of(key_of(slice.value(block, bit)),
+                        tie_place(slice.at(block, bit / 4) + bit % 4, slice.n, large_index));
     }
   }
   // Brings what all CTAs have collected to the leader, and the count to every CTA's control. A team barrier must
@@ -53,6 +52,7 @@ struct TokenList {
     }
     sync_cta();
     const uint32_t first = c.place;
+#pragma unroll 1
     for (uint32_t i = threadIdx.x; i < math::min(n, uint32_t(kLocalList)); i += uint32_t(Team::kThreads))
       if (first + i < uint32_t(kTokenList)) store_remote(entries() + first + i, 0, local()[i]);
   }
@@ -73,6 +73,7 @@ struct TokenList {
     uint32_t* bins = Team::template shared<uint32_t>(TokenLayout::kBins);
     sync_cta();
     uint32_t high = 0, not_low = 0;
+#pragma unroll 1
     for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads) {
       const uint32_t key = key_of_entry(list[i]);
       high = math::max(high, key), not_low = math::max(not_low, ~key);
@@ -82,6 +83,7 @@ struct TokenList {
 #pragma unroll 1
     for (;;) {
       const int32_t shift = range.shift();
+#pragma unroll 1
       for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads) {
         const uint32_t key = key_of_entry(list[i]);
         if (key >= range.low && key <= range.high) atomic_add(&bins[(range.high - key) >> shift], 1u);
@@ -104,15 +106,25 @@ struct TokenList {
     return reaching<uint32_t>(n, k, [](uint64_t) { return 1u; });
   }
 
+  // What the list's n entries weigh. Every thread of the CTA calls; barriers at both ends.
+  template <class Weight>
+  __device__ __forceinline__ static uint64_t mass_of_list(int32_t n, const Weight& weight) {
+    uint64_t sum = 0;
+    sync_cta();
+#pragma unroll 1
+    for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads)
+      sum += fixed(weight(float_of(key_of_entry(entries()[i]))));
+    Team team;
+    sum = team.sum(sum);
+    sync_cta();
+    return sum;
+  }
+
   // The entry at which the running sum of weights, or all of it if it is less, reaches goal > 0.
   template <class Weight>
   __device__ __noinline__ static uint64_t nth_of_mass(int32_t n, uint64_t goal, Weight weight) {
     const auto mass = [&](uint64_t entry) { return fixed(weight(float_of(key_of_entry(entry)))); };
-    uint64_t sum = 0;
-    for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads) sum += mass(entries()[i]);
-    Team team;
-    sync_cta();
-    sum = team.sum(sum);
+    const uint64_t sum = mass_of_list(n, weight);
     return sum == 0 ? entries()[0] : reaching<uint64_t>(n, math::min(goal, sum), mass);
   }
 
@@ -126,6 +138,7 @@ struct TokenList {
     Bin* bins = Team::template shared<Bin>(TokenLayout::kBins);
     sync_cta();
     uint32_t low = 0, high = 0;
+#pragma unroll 1
     for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads) {
       const uint32_t x = uint32_t(list[i] >> 32);
       low = math::max(low, ~x), high = math::max(high, x);
@@ -138,6 +151,7 @@ struct TokenList {
       clear_bins<Team, Bin>();
       sync_cta();
       if (threadIdx.x == 0) c.local_count = 0;
+#pragma unroll 1
       for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads)
         if (list[i] >= first && list[i] <= last)
           atomic_add(&bins[uint32_t((list[i] - first) >> shift)], Bin(mass(list[i])));
@@ -148,6 +162,7 @@ struct TokenList {
       goal -= before;
       first += uint64_t(bin) << shift;
       last = first + ((uint64_t(1) << shift) - 1);
+#pragma unroll 1
       for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads) {
         if (list[i] < first || list[i] > last) continue;
         const uint32_t at = atomic_add_local(&c.local_count, 1);
@@ -158,6 +173,7 @@ struct TokenList {
     if (threadIdx.x < c.local_count) {
       const uint64_t mine = few()[threadIdx.x];
       Bin sum = 0;
+#pragma unroll 1
       for (uint32_t i = 0; i < c.local_count; ++i) sum += few()[i] < mine ? Bin(mass(few()[i])) : 0;
       if (sum < goal && goal <= sum + Bin(mass(mine))) c.entry = mine;
     }
@@ -209,9 +225,12 @@ struct TokenList {
   // Bitonic, in the form whose comparators all put the smaller entry first, so that any n will do.
   __device__ __forceinline__ static void sort_network(int32_t n) {
     uint64_t* list = entries();
+#pragma unroll 1
     for (int32_t size = 2; size < 2 * n; size *= 2) {
+#pragma unroll 1
       for (int32_t step = size / 2; step > 0; step /= 2) {
         const bool flip = step == size / 2;
+#pragma unroll 1
         for (int32_t t = int32_t(threadIdx.x); t < (n + 1) / 2 + step; t += Team::kThreads) {
           const int32_t i = t + (t & ~(step - 1)), k = flip ? i ^ (size - 1) : i + step;  // powers of two
           if (k >= n) continue;
@@ -238,5 +257,8 @@ struct TokenCut {
   }
 };
 inline constexpr uint32_t kAllTies = 0xffffffffu;
+__device__ __forceinline__ TokenCut cut_after(uint64_t entry, bool keep_ties) {
+  return {key_of_entry(entry), keep_ties ? kAllTies : place_of_entry(entry) + 1};
+}
 
 }  // namespace fulmen::cuda

@@ -42,7 +42,13 @@ struct TokenBins {
   // The keys of bins first..last.
   __device__ __forceinline__ TokenRange keys(uint32_t first, uint32_t last) const {
     if (!by_value) return {lowest_of_bits(last), range.high - (first << shift)};
-    return {last == kTokenBins - 1 ? range.low : smallest_before(last + 1), smallest_before(first) - 1};
+    TokenRange found{range.low, 0};
+#pragma unroll 1
+    for (int32_t end = last == kTokenBins - 1 ? 1 : 0; end < 2; ++end) {
+      const uint32_t key = smallest_before(end == 0 ? last + 1 : first);
+      (end == 0 ? found.low : found.high) = key - uint32_t(end);
+    }
+    return found;
   }
   // The smallest key whose bin is before `bin`; above range.high for 0. Bins fall as keys rise.
   __device__ __forceinline__ uint32_t smallest_before(uint32_t bin) const {
@@ -67,13 +73,20 @@ struct TokenSearch {
   using List = TokenList<Team>;
   using Slice = TokenSlice<K>;
   static constexpr uint32_t kEach = uint32_t(kTokenBins / K.threads);
+  static constexpr int32_t kMostGathered = K.cluster ? kLocalList : kTokenList;  // one CTA may have them all
   Slice slice;
   Weight weight;
-  bool keep_ties, large_index, by_mass;
+  bool keep_ties, large_index, goal_is_mass;
   TokenCut cut;  // what is kept so far
   uint64_t goal;
   uint32_t top_key;  // of the row
+  // Of a search that runs.
+  TokenRange range;
+  uint64_t above;  // what the range's upper end leaves out
+  uint32_t in_range;
+  bool gathers;  // the next read brings the range to the list
 
+  __device__ __forceinline__ bool by_mass() const { return !Weight::kCounts && goal_is_mass; }
   __device__ __forceinline__ static TokenSearch& shared() {
     static_assert(sizeof(TokenSearch) <= TokenLayout::kScan - TokenLayout::kSearch);
     return *Team::template shared<TokenSearch>(TokenLayout::kSearch);
@@ -81,7 +94,8 @@ struct TokenSearch {
   // Nothing is cut yet.
   __device__ __forceinline__ static void begin(const Slice& slice, const Weight& weight, bool keep_ties,
                                                bool large_index, uint32_t least_key, uint32_t top_key) {
-    if (threadIdx.x == 0) shared() = {slice, weight, keep_ties, large_index, false, {least_key, kAllTies}, 0, top_key};
+    if (threadIdx.x == 0)
+      shared() = {slice, weight, keep_ties, large_index, false, {least_key, kAllTies}, 0, top_key, {}, 0, 0, false};
   }
 
   // A barrier at the end.
@@ -99,42 +113,52 @@ struct TokenSearch {
 
  private:
   // True: what is left of the goal is for the leader to find in its list.
-  __device__ __noinline__ static bool narrows(uint32_t low_key, bool by_value) {
+  __device__ __forceinline__ static bool narrows(uint32_t low_key, bool by_value) {
     Team team;
     team.sync();
-    const TokenSearch& s = shared();
-    const uint32_t top_key = s.top_key;
-    TokenRange range{math::max(low_key, s.cut.key), top_key};
-    uint64_t above = 0;
-    bool gathers = s.slice.n <= kTokenList;
+    TokenSearch& s = shared();
+    if (threadIdx.x == 0)
+      s.range = {math::max(low_key, s.cut.key), s.top_key}, s.above = 0, s.gathers = s.slice.n <= kMostGathered;
+    sync_cta();
 #pragma unroll 1
     for (int32_t round = 0; round < 32; ++round) {
-      const bool sums = s.by_mass && range.high != top_key;
-      const TokenBins bins(range, by_value && range.high == top_key);
-      clear_bins<Team>();
-      if (threadIdx.x == 0) team.control().first_upper = team.control().first_lower = team.control().last_bin = 0;
-      sync_cta();
-      const uint64_t mine = s.pass(bins, gathers, sums);
-      if (sums)
-        above = team.team_sum(mine);
-      else
-        team.sync();
+      const bool gathers = s.gathers, one_key = s.range.low == s.range.high;
+      read_range(by_value);
       if (gathers) {
-        if (threadIdx.x == 0) shared().goal = s.goal > above ? s.goal - above : 1;
+        if (threadIdx.x == 0) s.goal = s.goal > s.above ? s.goal - s.above : 1;
         sync_cta();
         return true;
       }
-      const bool one_key = range.low == range.high;
-      uint32_t in_range = 0;
-      range = s.narrow(team, bins, above, in_range);
-      gathers = in_range <= uint32_t(K.cluster ? kLocalList : kTokenList);
-      if (!gathers && (one_key || range.low == range.high)) {
-        s.cut_ties(team, range.low, in_range, above);
+      narrow(by_value);
+      if (!s.gathers && (one_key || s.range.low == s.range.high)) {
+        cut_ties();
         return false;
       }
       team.sync();  // all have read these bins
     }
     return false;
+  }
+  __device__ __forceinline__ TokenBins bins(bool by_value) const {
+    return TokenBins(range, by_value && range.high == top_key);
+  }
+
+  // Reads the slice; a team barrier and one of the CTA at the end.
+  __device__ __noinline__ static void read_range(bool by_value) {
+    Team team;
+    TokenSearch& s = shared();
+    TokenControl& c = team.control();
+    clear_bins<Team>();
+    if (threadIdx.x == 0) c.first_upper = c.first_lower = c.last_bin = 0;
+    sync_cta();
+    const bool sums = s.by_mass() && s.range.high != s.top_key;
+    uint64_t mine = s.pass(s.bins(by_value), s.gathers, sums);
+    if (sums) {
+      mine = team.team_sum(mine);
+      if (threadIdx.x == 0) s.above = mine;
+      sync_cta();
+    } else {
+      team.sync();
+    }
   }
 
   // One read of the slice: the tokens of the range into bins or to the list; what those above it weigh.
@@ -157,7 +181,7 @@ struct TokenSearch {
           if (sum_above && key > bins.range.high) sum += weigh(v[j]);
         }
         if (chosen == 0) return;
-        if (gathers) return List::push(chosen, v[0], v[1], v[2], v[3], tie_place(i, part.n, descending), descending);
+        if (gathers) return List::push(part, b, chosen << (i / 128 % kTokenSteps * 4), descending);
 #pragma unroll
         for (int32_t j = 0; j < 4; ++j)
           if ((chosen >> j & 1) != 0) atomic_add(&to[bins.of(key_of(v[j]))], 1u);
@@ -168,16 +192,11 @@ struct TokenSearch {
     return above;
   }
 
-  // The part of the range that the cut may be in, and how many tokens it holds; `above` grows by those above it where
-  // they are counted.
-  __device__ __forceinline__ TokenRange narrow(Team& team, const TokenBins& bins, uint64_t& above,
-                                               uint32_t& in_range) const {
-    TokenControl& c = team.control();
+  // This thread's bins, of all CTAs together.
+  __device__ __forceinline__ static void collect_bins(const Team& team) {
     const uint32_t* from = Team::template shared<uint32_t>(TokenLayout::kBins);
-    uint32_t* num = Team::template shared<uint32_t>(TokenLayout::kSums);  // of all CTAs; this thread's bins alone
+    uint32_t* num = Team::template shared<uint32_t>(TokenLayout::kSums);
     const uint32_t first = threadIdx.x * kEach;
-    double upper = 0, lower = 0, total;
-    const double needed = double(goal);
     if constexpr (K.cluster) {
       uint32_t sums[kEach] = {};
 #pragma unroll 1
@@ -193,8 +212,25 @@ struct TokenSearch {
 #pragma unroll
       for (uint32_t i = 0; i < kEach; ++i) num[first + i] = sums[i];
     } else {
+#pragma unroll 1
       for (uint32_t i = first; i < first + kEach; ++i) num[i] = from[i];
     }
+  }
+
+  // The range becomes the part of it that the cut may be in; `above` grows by those above it where they are counted.
+  // Barriers of the CTA at the end.
+  __device__ __noinline__ static void narrow(bool by_value) {
+    Team team;
+    TokenSearch& s = shared();
+    s.narrow_to(team, s.bins(by_value));
+  }
+  __device__ __forceinline__ void narrow_to(Team& team, const TokenBins& bins) {
+    TokenControl& c = team.control();
+    const uint32_t* num = Team::template shared<uint32_t>(TokenLayout::kSums);
+    const uint32_t first = threadIdx.x * kEach;
+    double upper = 0, lower = 0, total;
+    const double needed = double(goal);
+    collect_bins(team);
     uint32_t last_bin = 0, first_upper = 0, first_lower = 0;  // complements of the first ones; of this thread
 #pragma unroll 1
     for (int32_t pass = 0; pass < 2; ++pass) {
@@ -202,8 +238,8 @@ struct TokenSearch {
       for (uint32_t i = first; i < first + kEach; ++i) {
         const uint32_t sum = num[i];
         if (sum == 0) continue;
-        upper += double(sum) * (by_mass ? double(weight(bins.upper(i))) * 0x1p40 : 1.0);
-        lower += double(sum) * (by_mass ? double(weight(bins.lower(i))) * 0x1p40 : 1.0);
+        upper += double(sum) * (by_mass() ? double(weight(bins.upper(i))) * 0x1p40 : 1.0);
+        lower += double(sum) * (by_mass() ? double(weight(bins.lower(i))) * 0x1p40 : 1.0);
         last_bin = i;
         if (pass == 1 && upper >= needed) first_upper = math::max(first_upper, ~i);
         if (pass == 1 && lower >= needed) first_lower = math::max(first_lower, ~i);
@@ -224,9 +260,14 @@ struct TokenSearch {
       if (i < begin) both += uint64_t(num[i]) << 32;
     }
     team.scan(both, sums);
-    if (!by_mass) above += sums >> 32;
-    in_range = uint32_t(sums);
-    return bins.keys(begin, last);
+    const TokenRange now = bins.keys(begin, last);
+    sync_cta();  // all have read what was
+    if (threadIdx.x == 0) {
+      if (!by_mass()) above += sums >> 32;
+      range = now, in_range = uint32_t(sums);
+      gathers = in_range <= uint32_t(kMostGathered);
+    }
+    sync_cta();
   }
 
   // The leader finds the cut among the tokens of its list.
@@ -235,8 +276,12 @@ struct TokenSearch {
     if (team.rank() == 0) {
       const int32_t n = int32_t(c.list_count);
       uint64_t last = 0;
-      if (n > 0)
-        last = by_mass ? List::nth_of_mass(n, goal, weight) : List::nth(n, uint32_t(math::min(goal, uint64_t(n))));
+      if (n > 0) {
+        if constexpr (Weight::kCounts)
+          last = List::nth(n, uint32_t(math::min(goal, uint64_t(n))));
+        else
+          last = by_mass() ? List::nth_of_mass(n, goal, weight) : List::nth(n, uint32_t(math::min(goal, uint64_t(n))));
+      }
       if (threadIdx.x == 0 && n > 0) {
         team.tell_all(&c.key, key_of_entry(last));
         team.tell_all(&c.end, keep_ties ? kAllTies : place_of_entry(last) + 1);
@@ -249,50 +294,63 @@ struct TokenSearch {
   }
 
   // More equal tokens than the list holds: which of them is the last one kept.
-  __device__ __forceinline__ void cut_ties(Team& team, uint32_t key, uint32_t num, uint64_t above) const {
+  __device__ __noinline__ static void cut_ties() {
+    Team team;
+    shared().find_ties(team, shared().range.low, shared().in_range);
+  }
+  __device__ __forceinline__ void find_ties(Team& team, uint32_t key, uint32_t num) const {
     uint64_t needed = goal > above ? goal - above : 1;
-    if (by_mass) {
+    if (by_mass()) {
       const uint64_t each = math::max(uint64_t(1), fixed(weight(float_of(key))));
       needed = (needed + each - 1) / each;
     }
     const uint32_t wanted = needed >= num ? num : uint32_t(needed);
     const uint32_t nth = large_index ? num - wanted : wanted - 1;  // from the row's start
     uint64_t* blocks = Team::template shared<uint64_t>(TokenLayout::kBlocks);
-    slice.for_blocks([&](int32_t b) {
-      uint64_t ties = 0;
-      slice.template for_vectors<1>(b, [&](int32_t i, const float(&v)[4]) {
-#pragma unroll
-        for (int32_t j = 0; j < 4; ++j) ties += is_tie(key, v[j], i + j);
-      });
-      team.tell_all_by_warp(blocks + slice.of_row(b), add_warp(ties));
+    const Slice part = slice;
+    const Ties ties{key, key == cut.key ? cut.end : kAllTies, part.n, large_index};
+    part.for_blocks([&](int32_t b) {
+      uint32_t count = 0;
+      part.template for_vectors<1>(b,
+                                   [&](int32_t i, const float(&v)[4]) { count += uint32_t(num_bits(ties.of(i, v))); });
+      team.tell_all_by_warp(blocks + part.of_row(b), uint64_t(add_warp(count)));
     });
     team.sync();
     uint64_t before = 0;
     int32_t block = 0;
+#pragma unroll 1
     for (; block < slice.row_blocks - 1 && before + blocks[block] <= nth; ++block) before += blocks[block];
-    block = slice.of_slice(block);
-    if (block >= 0 && warp_index() == 0) find_tie(team, key, block, uint32_t(nth - before));
+    block = part.of_slice(block);
+    if (block >= 0 && warp_index() == 0) {
+      uint32_t here = uint32_t(before);
+      part.template for_vectors<1>(block, [&](int32_t i, const float(&v)[4]) {
+        uint32_t mine = ties.of(i, v), total;
+        const uint32_t first = here + scan_warp(uint32_t(num_bits(mine)), total);
+        if (first <= nth && nth < first + uint32_t(num_bits(mine))) {
+#pragma unroll 1
+          for (uint32_t skipped = first; skipped < nth; ++skipped) mine &= mine - 1;
+          team.tell_all(&team.control().end, tie_place(i + first_bit(mine), part.n, large_index) + 1);
+        }
+        here += total;
+      });
+    }
     team.sync();
     set_cut({key, keep_ties ? kAllTies : team.control().end});
   }
-  __device__ __forceinline__ bool is_tie(uint32_t key, float x, int32_t i) const {
-    return key_of(x) == key && i < slice.n && cut.keeps(key, tie_place(i, slice.n, large_index));
-  }
-  __device__ __forceinline__ void find_tie(const Team& team, uint32_t key, int32_t block, uint32_t nth) const {
-    uint32_t before = 0;
-    slice.template for_vectors<1>(block, [&](int32_t i, const float(&v)[4]) {
-      uint32_t mine = 0, total;
+  // The tokens of one key that the cut so far keeps.
+  struct Ties {
+    uint32_t key, end;
+    int32_t n;
+    bool large_index;
+    __device__ __forceinline__ uint32_t of(int32_t i,
+                                           const float (&v)[4]) const {  // a bit each, of neighbours from i on
+      uint32_t bits = 0;
 #pragma unroll
-      for (int32_t j = 0; j < 4; ++j) mine += is_tie(key, v[j], i + j);
-      uint32_t here = before + scan_warp(mine, total);
-#pragma unroll
-      for (int32_t j = 0; j < 4; ++j) {
-        if (!is_tie(key, v[j], i + j)) continue;
-        if (here++ == nth) team.tell_all(&team.control().end, tie_place(i + j, slice.n, large_index) + 1);
-      }
-      before += total;
-    });
-  }
+      for (int32_t j = 0; j < 4; ++j)
+        if (key_of(v[j]) == key && i + j < n && tie_place(i + j, n, large_index) < end) bits |= 1u << j;
+      return bits;
+    }
+  };
 };
 
 }  // namespace fulmen::cuda

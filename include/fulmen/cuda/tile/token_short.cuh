@@ -29,14 +29,15 @@ struct TokenShort {
   using Slice = TokenSlice<K>;
   using List = TokenList<Team>;
   static constexpr int32_t kChunks = Team::kThreads * kTokenSteps;  // of a CTA: a lane has one per step of its blocks
-  static constexpr int32_t kMostListed = 1500;                      // of k tokens, or of what each CTA's k adds up to
-  static_assert(kChunks <= kTokenList);
+  static constexpr int32_t kMostListed = Team::kClusters ? 2100 : 1500;  // of k tokens
+  static constexpr int32_t kGroups = 128, kByGroups = 96;  // of the team's lanes; the most tokens for them
+  static_assert(kChunks <= kTokenList && Team::kThreads % kGroups == 0);
   Team& team;
   const Slice& slice;
   bool large_index;
 
   __device__ __forceinline__ static bool counts(const Team& team, int64_t top_k) {
-    return top_k <= int64_t(kMostListed / int32_t(team.size())) && top_k <= kChunks;
+    return top_k <= int64_t(kMostListed) && top_k <= kChunks / 4 * 3 * int64_t(team.size());
   }
   __device__ __forceinline__ static bool serves(const Team& team, const RowFilter& f, int32_t n) {
     const bool mass_of_row = f.top_p < 1 && (f.joint || f.top_k == kAllTokens);
@@ -53,10 +54,14 @@ struct TokenShort {
     if (slice.n > kTokenList) {
       const float top = read_sample(follows, top_k);
       if (follows) {
-        if (threadIdx.x == 0) c.key = key_of(top);
+        const uint32_t key = team.max(key_of(top));
+        if (threadIdx.x == 0) c.key = key;
         sync_cta();
-      } else {
-        low = fmaxf(low, float_of(List::bound(by_lane(top_k) ? Team::kThreads : kChunks, uint32_t(top_k))));
+      } else if (top_k <= kByGroups) {
+        low = fmaxf(low, bound_of_groups(top, int32_t(top_k)));
+      } else {  // each CTA's part of them
+        const uint32_t size = team.size(), k = (uint32_t(top_k) + size - 1) / size;
+        low = fmaxf(low, float_of(~team.team_max(~List::bound(kChunks, k))));
       }
     }
     return gather(needed, low, least, follows && slice.n > kTokenList, least_value);
@@ -75,15 +80,12 @@ struct TokenShort {
         for (int32_t j = 0; j < 4; ++j) some = some || !(v[s][j] < low);
       if (!some) return;
       float top = low;
+      uint32_t mine = 0;
 #pragma unroll
-      for (int32_t s = 0; s < kTokenSteps; ++s) {
-        uint32_t mine = 0;
+      for (int32_t s = 0; s < kTokenSteps; ++s)
 #pragma unroll
-        for (int32_t j = 0; j < 4; ++j) mine |= v[s][j] < low ? 0u : 1u << j, top = fmaxf(top, v[s][j]);
-        if (mine == 0) continue;
-        List::push(mine, v[s][0], v[s][1], v[s][2], v[s][3], tie_place(slice.at(b, s), slice.n, large_index),
-                   large_index);
-      }
+        for (int32_t j = 0; j < 4; ++j) mine |= v[s][j] < low ? 0u : 1u << (4 * s + j), top = fmaxf(top, v[s][j]);
+      List::push(slice, b, mine, large_index);
       if (follows && key_of(top) > load_again(&c.key)) atomic_max(&c.key, key_of(top));
     });
     List::deliver(team);
@@ -96,17 +98,40 @@ struct TokenShort {
   }
 
  private:
-  // For a small k one chunk per lane says enough.
-  __device__ __forceinline__ static bool by_lane(int64_t top_k) { return top_k <= Team::kThreads / 4; }
   __device__ __forceinline__ static uint32_t load_again(const uint32_t* p) {
     return *static_cast<const volatile uint32_t*>(p);
   }
 
-  // Blocks spread over the slice, of which a chunk's largest value is an entry of the list. The largest of all.
+  // The k-th of the largest values of the team's groups of lanes: as many tokens at least are not below it. A team
+  // barrier inside, one of the CTA at the end.
+  __device__ __forceinline__ float bound_of_groups(float top, int32_t k) {
+    constexpr int32_t kShare = Team::kThreads / kGroups;  // threads that count for a group
+    const int32_t lanes = kShare * int32_t(team.size());  // of a group, a warp at most
+    uint32_t* keys = Team::template shared<uint32_t>(TokenLayout::kSums);
+#pragma unroll 1
+    for (int32_t mask = 1; mask < lanes; mask *= 2) top = fmaxf(top, shuffle_xor(top, mask));
+    if (int32_t(threadIdx.x) % lanes == 0)
+      team.tell_all(keys + (int32_t(team.rank()) * Team::kThreads + int32_t(threadIdx.x)) / lanes, key_of(top));
+    team.sync();
+    const int32_t i = int32_t(threadIdx.x) / kShare;
+    const uint32_t mine = keys[i];
+    int32_t before = 0;
+#pragma unroll 4
+    for (int32_t g = int32_t(threadIdx.x) % kShare; g < kGroups; g += kShare)
+      before += keys[g] > mine || (keys[g] == mine && g < i);
+#pragma unroll
+    for (int32_t mask = 1; mask < kShare; mask *= 2) before += shuffle_xor(before, mask);
+    if (before == k - 1) team.control().key = mine;
+    sync_cta();
+    return float_of(team.control().key);
+  }
+
+  // Blocks spread over the slice; the lane's largest value. For a large k the largest of each of its chunks becomes an
+  // entry of the list.
   __device__ __forceinline__ float read_sample(bool follows, int64_t top_k) {
     int32_t num = slice.num_blocks;
     if constexpr (!K.resident) {
-      const int64_t needed = follows ? 4 * Team::kWarps : top_k * slice.n / (1400 * kTokenBlock) + 2 * Team::kWarps;
+      const int64_t needed = follows ? 2 * Team::kWarps : top_k * slice.num_blocks / 1400 + 2 * Team::kWarps;
       num = int32_t(math::min(int64_t(num), needed));
     }
     float top[kTokenSteps];
@@ -120,17 +145,13 @@ struct TokenShort {
         top[s] = fmaxf(fmaxf(fmaxf(v[s][0], v[s][1]), fmaxf(v[s][2], v[s][3])), top[s]);
     }
     const float all = fmaxf(fmaxf(top[0], top[1]), fmaxf(top[2], top[3]));
-    if (follows) return float_of(team.max(key_of(all)));
-    if (by_lane(top_k)) {
-      List::entries()[threadIdx.x] = entry_of(key_of(all), threadIdx.x);
-      return 0;
-    }
+    if (follows || top_k <= kByGroups) return all;
 #pragma unroll
     for (int32_t s = 0; s < kTokenSteps; ++s) {
       const int32_t i = s * Team::kThreads + int32_t(threadIdx.x);
       List::entries()[i] = entry_of(key_of(top[s]), uint32_t(i));
     }
-    return 0;
+    return all;
   }
 };
 

@@ -41,6 +41,7 @@ struct TokenSlice {
   // f(block) for this warp's blocks, numbered from the slice's first.
   template <class F>
   __device__ __forceinline__ void for_blocks(F f) const {
+#pragma unroll 1
     for (int32_t b = warp_index(); b < num_blocks; b += kWarps) f(b);
   }
   // The place in the row of this lane's elements.
@@ -48,13 +49,24 @@ struct TokenSlice {
     return of_row(block) * kTokenBlock + s * 128 + warp_lane() * 4;
   }
 
-  // Starts bringing the slice to shared memory; arrive() waits for what the warp itself will read.
+  // Starts bringing the slice to shared memory; arrive() waits for what the warp itself will read. What a cluster reads
+  // again and again goes as far as L2.
   __device__ __forceinline__ void depart() const {
-    if constexpr (!K.resident) return;
+    if constexpr (!K.resident) {
+      constexpr int32_t kLine = 128 / kSize;
+      if (!K.cluster) return;
+#pragma unroll 1
+      for (int32_t i = int32_t(threadIdx.x) * kLine; i < num_blocks * kTokenBlock; i += Team::kThreads * kLine) {
+        const int32_t at = of_row(i / kTokenBlock) * kTokenBlock + i % kTokenBlock;
+        if (at < n) prefetch_to_l2(row + at);
+      }
+      return;
+    }
     for_blocks([&](int32_t b) {
       X* to = kept + b * kTokenBlock;
       const int32_t from = of_row(b) * kTokenBlock;
       if constexpr (kMinus) {
+#pragma unroll 1
         for (int32_t i = warp_lane(); i < kTokenBlock; i += 32) to[i] = difference(from + i);
       } else if (from + kTokenBlock <= n) {
         constexpr int32_t kCopies = kTokenBlock / 32 / K.vec;
@@ -108,25 +120,32 @@ struct TokenSlice {
       }
     }
   }
+  // Element `which` of this lane's of a block.
+  __device__ __forceinline__ float value(int32_t block, int32_t which) const {
+    const int32_t in_block = which / 4 * 128 + warp_lane() * 4 + which % 4;
+    if constexpr (K.resident) return widen(kept[block * kTokenBlock + in_block]);
+    const int32_t i = of_row(block) * kTokenBlock + in_block;
+    if constexpr (kMinus) return widen(difference(i));
+    return widen(row[i]);
+  }
   // f(block, values) for this warp's blocks, all steps of a lane at once. From global memory the next block is on its
   // way while f works on one.
   template <class F>
   __device__ __forceinline__ void for_values(F f) const {
-    float next[kTokenSteps][4];
-    if (!K.resident && warp_index() < num_blocks) fetch_block(warp_index(), next);
+    float v[kTokenSteps][4], next[kTokenSteps][4];
+    if constexpr (K.resident) {
 #pragma unroll 1
-    for (int32_t b = warp_index(); b < num_blocks; b += kWarps) {
-      float v[kTokenSteps][4];
-      if constexpr (K.resident) {
-        fetch_block(b, v);
-      } else {
+      for (int32_t b = warp_index(); b < num_blocks; b += kWarps) fetch_block(b, v), f(b, v);
+    } else {
+#pragma unroll 1
+      for (int32_t b = warp_index() - kWarps; b < num_blocks; b += kWarps) {
 #pragma unroll
         for (int32_t s = 0; s < kTokenSteps; ++s)
 #pragma unroll
           for (int32_t j = 0; j < 4; ++j) v[s][j] = next[s][j];
         if (b + kWarps < num_blocks) fetch_block(b + kWarps, next);
+        if (b >= 0) f(b, v);
       }
-      f(b, v);
     }
   }
   __device__ __forceinline__ void fetch_block(int32_t block, float (&v)[kTokenSteps][4]) const {
@@ -151,6 +170,7 @@ struct TokenSlice {
 // its error.
 template <bool kLogits>
 struct TokenWeight {
+  static constexpr bool kCounts = false;  // goals are masses or numbers of tokens
   float top, factor;
 
   __device__ __forceinline__ static TokenWeight of(float top, float inv_temperature) {

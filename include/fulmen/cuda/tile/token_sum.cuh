@@ -40,6 +40,7 @@ template <class Team, class Slice>
 __device__ __forceinline__ uint64_t total_of(Team& team, const Slice& slice) {
   const uint64_t* blocks = Team::template shared<uint64_t>(TokenLayout::kBlocks);
   uint64_t total = 0;
+#pragma unroll 1
   for (int32_t b = int32_t(threadIdx.x); b < slice.row_blocks; b += Team::kThreads) total += blocks[b];
   return team.sum(total);
 }

@@ -33,7 +33,7 @@ inline constexpr uint32_t kNanKey = 0xffffffffu, kInfiniteKey = 0xff800000u, kLe
 template <class T>
 __device__ __forceinline__ T scan_warp(T x, T& total) {
   T sum = x;
-#pragma unroll
+#pragma unroll 1
   for (int32_t d = 1; d < 32; d *= 2) {
     const T other = shuffle_up(sum, d);
     if (warp_lane() >= d) sum += other;
@@ -84,6 +84,7 @@ struct TokenTeam {
   template <class T>
   __device__ __forceinline__ void tell_all(T* p, T x) const {
     if constexpr (kCluster) {
+#pragma unroll 1
       for (uint32_t r = 0; r < size(); ++r) store_remote(p, r, x);
     } else {
       *p = x;

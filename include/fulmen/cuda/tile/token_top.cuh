@@ -8,6 +8,7 @@ namespace fulmen::cuda {
 // Zeroes the bins; a barrier must follow.
 template <class Team, class Bin = uint32_t>
 __device__ __forceinline__ void clear_bins() {
+#pragma unroll 1
   for (int32_t i = int32_t(threadIdx.x); i < kTokenBins; i += Team::kThreads)
     Team::template shared<Bin>(TokenLayout::kBins)[i] = 0;
 }
@@ -86,6 +87,7 @@ __device__ __forceinline__ uint32_t first_of(Team& team, const Slice& slice, uin
   if (team.size() == 1) return first;
   if (threadIdx.x == 0) team.tell_all(&team.control().slots[0][team.rank()], uint64_t(first));
   team.sync();
+#pragma unroll 1
   for (uint32_t r = 0; r < team.size(); ++r) first = math::min(first, uint32_t(team.control().slots[0][r]));
   return first;
 }

@@ -8,7 +8,9 @@ from typing import Any
 from .. import (
     gen_customize_batch_attention_module,
     gen_customize_batch_decode_module,
+    gen_customize_batch_pod_module,
     gen_customize_batch_prefill_module,
+    gen_customize_pod_module,
     gen_customize_single_decode_module,
     gen_customize_single_prefill_module,
 )
@@ -16,7 +18,9 @@ from .. import (
 __all__ = [
     "gen_customize_batch_attention_module",
     "gen_customize_batch_decode_module",
+    "gen_customize_batch_pod_module",
     "gen_customize_batch_prefill_module",
+    "gen_customize_pod_module",
     "gen_customize_single_decode_module",
     "gen_customize_single_prefill_module",
 ]

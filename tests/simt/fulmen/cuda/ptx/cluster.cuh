@@ -22,8 +22,11 @@ void store_remote(T* p, uint32_t rank, T x) {
   *remote(p, rank) = x;
 }
 inline uint32_t load_remote(const uint32_t* p, uint32_t rank) { return *remote(const_cast<uint32_t*>(p), rank); }
-inline void load_remote_2(const uint32_t* p, uint32_t rank, uint32_t (&x)[2]) {
-  std::memcpy(x, remote(const_cast<uint32_t*>(p), rank), sizeof x);
+inline void store_remote_2(uint32_t* p, uint32_t rank, const uint32_t (&x)[2]) {
+  std::memcpy(remote(p, rank), x, sizeof x);
+}
+inline void store_remote_4(uint32_t* p, uint32_t rank, const uint32_t (&x)[4]) {
+  std::memcpy(remote(p, rank), x, sizeof x);
 }
 inline void load_remote_4(const uint32_t* p, uint32_t rank, uint32_t (&x)[4]) {
   std::memcpy(x, remote(const_cast<uint32_t*>(p), rank), sizeof x);
