@@ -294,6 +294,22 @@ TEST_F(CpuText, FlashInferSoftCapAndBias) {
   }
 }
 
+TEST_F(CpuText, FlashInferTextsForFa3AndHalf) {
+  for (AttentionCase c : cases()) {
+    c.options.causal = true, c.options.sm_scale = 0.25f, c.options.logits_soft_cap = 3;
+    AttentionProblem p(c);
+    Tensor gain(DType::kF16, {c.num_kv_heads * c.group});
+    gain.fill([](int64_t) { return 0.5; });
+    const FlashInferVariant v{
+        "SoftCapped", kFa3SoftCapText, {{"gain", "half"}}, {{"sm_scale", "double"}, {"cap", "double"}}};
+    const reference::AttentionValues want = reference::attention(p.args);
+    for (CpuLevel level : levels()) {
+      run(v, p, {TensorView(gain).data}, {0.5, 3}, level);
+      ASSERT_TRUE(within(p, want)) << runtime::name_of(level) << " " << describe(c);
+    }
+  }
+}
+
 TEST_F(CpuText, FlashInferSigmoid) {
   for (const AttentionCase& c : cases()) {
     AttentionProblem p(c);

@@ -286,7 +286,7 @@ void run_variant(const AttentionCall& call, const Key& key, char* workspace, con
   if (v.num_bytes > 0) std::memcpy(params + at, v.fields, size_t(v.num_bytes));
   Shape shape = shape_of(call, key, device);
   const Function& function = variant_function(variant_unit(key, v), device, shape);
-  if (shape.cluster == 1) shape.grid = std::min(shape.grid, uint32_t(function.max_ctas));
+  if (shape.cluster == 1) shape.grid = std::min(shape.grid, uint32_t(function.max_single));
   cuda::launch(Attention::kName, function, shape, params, context);
 }
 

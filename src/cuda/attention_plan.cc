@@ -46,6 +46,40 @@ void AttentionWorkspace::separate(const char* plan, const char* results) {
   for (int64_t* offset : {&head.slot_states, &head.slot_outputs, &head.totals, &head.total_states}) *offset += by;
 }
 
+namespace {
+
+// Prefill tiles, the longest of all still first, but those of some heads before those of others: of as many heads as
+// leave 16 workers to each, so that workers find in L2 the keys that another has read. The plan's own order stays where
+// no more heads than that are long, and where there are requests of few rows, which it has run beside the long ones.
+std::vector<PlanItem> order_for_l2(const attention::PlanView& plan) {
+  std::vector<PlanItem> items(plan.items().begin(), plan.items().end());
+  const attention::PlanConfig& c = plan.header.config;
+  constexpr int32_t kWorkersPerHead = 16, kFewRows = 32;
+  if (c.tile_q < 64) return items;
+  for (const attention::PlanRequest& r : plan.requests())
+    if (r.qo_len > 0 && r.qo_len * c.group_size() <= kFewRows) return items;
+  const int32_t heads = std::max(c.num_workers / kWorkersPerHead, 1);
+  // Of each request's head, by its longest tile.
+  std::vector<int32_t> rank(plan.requests().size() * size_t(c.num_kv_heads), -1);
+  int32_t num_ranks = 0, num_long = 0;
+  std::vector<std::pair<int32_t, PlanItem>> ranked;
+  ranked.reserve(items.size());
+  for (const PlanItem& item : items) {
+    int32_t& mine = rank[size_t(item.request_idx) * size_t(c.num_kv_heads) + size_t(item.kv_head)];
+    if (mine < 0) {
+      mine = num_ranks++;
+      num_long += 2 * int64_t(item.kv_end - item.kv_begin) >= items[0].kv_end - items[0].kv_begin;
+    }
+    ranked.emplace_back(mine / heads, item);
+  }
+  if (num_long <= heads) return items;
+  std::stable_sort(ranked.begin(), ranked.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  for (size_t i = 0; i < items.size(); ++i) items[i] = ranked[i].second;
+  return items;
+}
+
+}  // namespace
+
 std::vector<char> plan_image(const attention::PlanView& plan, const AttentionWorkspace& workspace) {
   std::vector<char> image(size_t(workspace.upload_bytes), 0);
   const auto put = [&image](int64_t at, const auto& records) {
@@ -53,7 +87,7 @@ std::vector<char> plan_image(const attention::PlanView& plan, const AttentionWor
   };
   std::memcpy(image.data(), &workspace.head, sizeof workspace.head);
   Record* records = reinterpret_cast<Record*>(image.data() + batch_attention::kRecords);
-  for (const PlanItem& item : plan.items()) *records++ = {item, plan.requests()[size_t(item.request_idx)]};
+  for (const PlanItem& item : order_for_l2(plan)) *records++ = {item, plan.requests()[size_t(item.request_idx)]};
   put(workspace.head.merges, plan.merges());
   int32_t* merge_of_slot = reinterpret_cast<int32_t*>(image.data() + workspace.head.merge_of_slot);
   int32_t index = 0;

@@ -82,6 +82,9 @@ Function load(const jit::Unit& unit, const Device& device, const Shape& shape) {
     must(cu.function_set(f.handle, driver::kFunctionMaxShared, device.max_shared_bytes - f.resources.shared_bytes),
          "cuFuncSetAttribute");
   if (shape.cluster > 8) must(cu.function_set(f.handle, driver::kFunctionNonPortableCluster, 1), "cuFuncSetAttribute");
+  int32_t per_sm = 0;
+  must(cu.occupancy(&per_sm, f.handle, int32_t(shape.num_threads), shape.shared_bytes), "cuOccupancyMaxActiveBlocks");
+  f.max_ctas = f.max_single = std::max(1, per_sm) * device.num_sms;
   if (shape.cluster > 1) {
     driver::LaunchAttribute attributes[2] = {};
     Shape one = shape;
@@ -90,10 +93,6 @@ Function load(const jit::Unit& unit, const Device& device, const Shape& shape) {
     int32_t clusters = 0;
     must(cu.occupancy_clusters(&clusters, f.handle, &config), "cuOccupancyMaxActiveClusters");
     f.max_ctas = std::max(1, clusters) * int32_t(shape.cluster);
-  } else {
-    int32_t per_sm = 0;
-    must(cu.occupancy(&per_sm, f.handle, int32_t(shape.num_threads), shape.shared_bytes), "cuOccupancyMaxActiveBlocks");
-    f.max_ctas = std::max(1, per_sm) * device.num_sms;
   }
   return f;
 }

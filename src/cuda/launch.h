@@ -25,6 +25,7 @@ struct Shape {
 struct Function {
   driver::Function handle = nullptr;
   int32_t max_ctas = 1;     // on the device at once, in the shape it was loaded for
+  int32_t max_single = 1;   // the same without clusters
   bool can_depend = false;  // waits for its predecessor's memory by itself
   jit::Resources resources;
 };
@@ -88,7 +89,10 @@ void run(const char* op, Work<Key, Params> work, const Device& device, const Con
   if (work.shape.grid == 0) return;  // nothing to do
   const CurrentContext current(device.primary);
   const Function& function = function_of(op, work, device);
-  if (work.persistent) work.shape.grid = std::min(work.shape.grid, uint32_t(function.max_ctas));
+  if (work.persistent) {
+    const int32_t most = work.shape.cluster > 1 ? function.max_ctas : function.max_single;
+    work.shape.grid = std::min(work.shape.grid, uint32_t(most));
+  }
   launch(op, function, work.shape, &work.params, context);
 }
 

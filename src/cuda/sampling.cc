@@ -32,6 +32,8 @@ TokenFilterNumbers filter_of(const TokenFilter& f) {
 StatusOutput status_of(const TensorView& t) {
   return {t.defined() ? t.as<int32_t>() : nullptr, t.defined() ? t.strides[0] : 0};
 }
+constexpr int64_t kFewCandidates = 96;  // of top_k
+
 TokenOutput output_of(const TensorView& t) { return {t.data, t.strides[0], size_of(t.dtype) == 8}; }
 TokenMatrix matrix_of(const TensorView& t) { return {t.data, t.strides[0], int32_t(t.shape[1])}; }
 
@@ -40,7 +42,12 @@ TokenMatrix matrix_of(const TensorView& t) { return {t.data, t.strides[0], int32
 runtime::Refusal Sample::refuses(const Args& a) { return refuses_tokens(a.out.shape[0], a.input.shape[1]); }
 
 Work<sample::Key, sample::Params> Sample::work(const Args& a, const Device& device) {
-  const TeamShape s = team_for(device, a.out.shape[0], a.input.shape[1], {&a.input}, false);
+  const TokenFilter& f = a.filter;
+  const bool lists = f.top_k_arr.defined() || f.top_k < a.input.shape[1] || f.min_p_arr.defined() || f.min_p > 0;
+  TeamShape s = team_for(device, a.out.shape[0], a.input.shape[1], {&a.input}, false, !lists);
+  // Many rows of few candidates: twice as many at a time, of which some read while others draw.
+  const bool few = !f.top_k_arr.defined() && f.top_k <= kFewCandidates;
+  if (few && s.size == 1 && s.threads == 512 && a.out.shape[0] > 2 * device.num_sms) s.threads = 256;
   return {.key = s.key(a.input.dtype, a.values == TokenValues::kLogits),
           .params = {.input = matrix_of(a.input),
                      .num_rows = a.input.shape[0],

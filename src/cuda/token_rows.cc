@@ -26,7 +26,7 @@ bool aligned(const TensorView& t) {
 }  // namespace
 
 TeamShape team_for(const Device& device, int64_t num_rows, int64_t n, std::initializer_list<const TensorView*> tensors,
-                   bool keeps) {
+                   bool keeps, bool searches) {
   const int32_t element_bytes = tensors.size() == 0 ? 4 : size_of((*tensors.begin())->dtype);
   TeamShape s{.threads = n <= kShortRow ? 128 : 512};
   if (tensors.size() > 0 && n % 4 == 0 &&
@@ -36,7 +36,8 @@ TeamShape team_for(const Device& device, int64_t num_rows, int64_t n, std::initi
   if (has_clusters(device) && n > kShortRow) {
     while (keeps && s.size < kMaxTeam && bytes(s.size) - TokenLayout::row(int32_t(n)) > kSliceBytes) s.size *= 2;
     // few rows: more SMs read each
-    while (s.size < kMaxTeam && num_rows * s.size * 2 <= device.num_sms && n / s.size > 2 * kShortRow) s.size *= 2;
+    const int64_t places = device.num_sms * (searches ? 2 : 1);
+    while (s.size < kMaxTeam && num_rows * s.size * 2 <= places && n / s.size > 2 * kShortRow) s.size *= 2;
   }
   s.resident = keeps && bytes(s.size) <= device.max_shared_bytes;
   s.shared_bytes = int32_t(TokenLayout::bytes(int32_t(n), s.size, element_bytes, s.resident));
@@ -54,7 +55,14 @@ std::vector<TokenKey> token_keys(std::initializer_list<bool> logits, bool keeps)
   for (DType t : {DType::kBF16, DType::kF16, DType::kF32})
     for (bool l : logits)
       for (bool cluster : {false, true})  // without clusters such rows exceed shared memory
-        keys.push_back({.x = t, .vec = 16 / size_of(t), .logits = l, .cluster = cluster, .resident = keeps && cluster});
+        for (int32_t threads : {512, 256})
+          if (threads == 512 || (!keeps && !cluster))
+            keys.push_back({.x = t,
+                            .vec = 16 / size_of(t),
+                            .threads = threads,
+                            .logits = l,
+                            .cluster = cluster,
+                            .resident = keeps && cluster});
   return keys;
 }
 

@@ -30,9 +30,9 @@ struct TeamShape {
 
 // tensors: those that are copied or written by whole vectors; the first one's row is what is kept. None: rows of f32
 // read one by one.
-// keeps: the row is wanted in shared memory; else it is read again from global memory.
+// keeps: the row is wanted in shared memory; else it is read again from global memory. searches: several times.
 TeamShape team_for(const Device& device, int64_t num_rows, int64_t n, std::initializer_list<const TensorView*> tensors,
-                   bool keeps = true);
+                   bool keeps = true, bool searches = false);
 std::string refuses_tokens(int64_t num_rows, int64_t n);
 // What serving usual vocabularies needs, for values that are logits or not.
 std::vector<TokenKey> token_keys(std::initializer_list<bool> logits, bool keeps = true);

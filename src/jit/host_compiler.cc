@@ -198,8 +198,10 @@ void compile_on_host(Kernel* k, const HostCompiler& compiler, double timeout_s) 
     if (k->log.find("'-std=c++20'") != k->log.npos)  // "unrecognized", "invalid value": an option is all it has read
       throw Error(Code::kUnsupported, k->key + ": must be compiled for " + k->arch + ", but " + compiler.command[0] +
                                           " knows no C++20; install g++ 11 or clang++ 14, or name one in FULMEN_CXX");
-    throw Error(Code::kInvalidArgument, first_host_errors(k->log, k->source, own) + "\n" + k->key +
-                                            ": does not compile for " + k->arch + " with " + compiler.command[0]);
+    const std::string errors = first_host_errors(k->log, k->source, own);
+    const std::string what = k->key + ": does not compile for " + k->arch + " with " + compiler.command[0];
+    const bool is_own = !own.empty() && errors.starts_with(std::string(own) + "(");
+    throw Error(Code::kInvalidArgument, is_own ? errors + "\n" + what : what + "\n" + errors);
   }
   const bool may_be_good = result.end == ProcessResult::kExited || result.end == ProcessResult::kUnknown;
   if (!may_be_good || k->image.empty()) fail_of(*k, compiler, result, timeout_s);

@@ -92,30 +92,6 @@ TEST_F(CudaFlashInferVariant, Mask) {
   EXPECT_TRUE(within(p, reference::attention(p.args, reference::Products::kHalf)));
 }
 
-// In the form of FlashInfer's backend fa3, with a tensor of half.
-constexpr const char* kSoftCapText = R"(
-struct SoftCapped : AttentionVariantBase {
-  float before, sm_scale_log2;
-
-  template <typename MainloopParams, typename BlockCoord>
-  __device__ __host__ SoftCapped(const MainloopParams& params, const BlockCoord& block_coord) {
-    auto [q_tile_idx, qo_head_idx, kv_head_idx, qo_indptr, kv_indptr, qo_len, kv_len, batch_idx] = block_coord;
-    before = params.additional_params.sm_scale * math::ptx_rcp(params.additional_params.cap);
-    sm_scale_log2 = params.additional_params.cap * math::log2e;
-  }
-  template <int NUM_ROWS_PER_THREAD>
-  __device__ auto GetAttentionUpdater() {
-    return OnlineSoftmax<NUM_ROWS_PER_THREAD, /*WITH_SCALE=*/true>(sm_scale_log2);
-  }
-  REGISTER_LOGITS_TRANSFORM(params, logits, batch_idx, qo_idx, kv_idx, qo_head_idx, kv_head_idx, {
-    return math::tanh(float(logits) * before * float(params.additional_params.gain[qo_head_idx]));
-  })
-  REGISTER_LOGITS_MASK(params, batch_idx, qo_idx, kv_idx, qo_head_idx, kv_head_idx, {
-    return kv_idx + params.get_qo_len(batch_idx) <= params.get_kv_len(batch_idx) + qo_idx;
-  })
-};
-)";
-
 TEST_F(CudaFlashInferVariant, TextsForFa3AndHalf) {
   AttentionCase c = half_case();
   c.lens = {{3, 200}, {1, 0}, {20, 30}};
@@ -128,7 +104,7 @@ TEST_F(CudaFlashInferVariant, TextsForFa3AndHalf) {
   AttentionArgs args = d.args;
   args.options.logits_soft_cap = 0, args.options.causal = false;
   const FlashInferVariant v{
-      "SoftCapped", kSoftCapText, {{"gain", "half"}}, {{"sm_scale", "double"}, {"cap", "double"}}};
+      "SoftCapped", kFa3SoftCapText, {{"gain", "half"}}, {{"sm_scale", "double"}, {"cap", "double"}}};
   run(v, args, c, {TensorView(on_gpu).data}, {0.5, 3});
   d.fetch();
   EXPECT_TRUE(within(p, reference::attention(p.args, reference::Products::kHalf)));

@@ -100,4 +100,28 @@ struct SoftCapAlibi : AttentionVariantBase {
 };
 )";
 
+// In the form of FlashInfer's backend fa3, with a tensor of half.
+constexpr const char* kFa3SoftCapText = R"(
+struct SoftCapped : AttentionVariantBase {
+  float before, sm_scale_log2;
+
+  template <typename MainloopParams, typename BlockCoord>
+  __device__ __host__ SoftCapped(const MainloopParams& params, const BlockCoord& block_coord) {
+    auto [q_tile_idx, qo_head_idx, kv_head_idx, qo_indptr, kv_indptr, qo_len, kv_len, batch_idx] = block_coord;
+    before = params.additional_params.sm_scale * math::ptx_rcp(params.additional_params.cap);
+    sm_scale_log2 = params.additional_params.cap * math::log2e;
+  }
+  template <int NUM_ROWS_PER_THREAD>
+  __device__ auto GetAttentionUpdater() {
+    return OnlineSoftmax<NUM_ROWS_PER_THREAD, /*WITH_SCALE=*/true>(sm_scale_log2);
+  }
+  REGISTER_LOGITS_TRANSFORM(params, logits, batch_idx, qo_idx, kv_idx, qo_head_idx, kv_head_idx, {
+    return math::tanh(float(logits) * before * float(params.additional_params.gain[qo_head_idx]));
+  })
+  REGISTER_LOGITS_MASK(params, batch_idx, qo_idx, kv_idx, qo_head_idx, kv_head_idx, {
+    return kv_idx + params.get_qo_len(batch_idx) <= params.get_kv_len(batch_idx) + qo_idx;
+  })
+};
+)";
+
 }  // namespace fulmen::testing

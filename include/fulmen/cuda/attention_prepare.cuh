@@ -14,16 +14,16 @@ namespace fulmen::cuda::attention_prepare {
 using attention::PlanItem, attention::PlanMerge, attention::PlanRequest;
 
 // Counts slots, and records by the cost of a tile's longest piece. only: the split of a thread's only tile.
-__device__ __forceinline__ void count_pieces(const Params& p, const Tiles& tiles, const Choice& choice, Split& only) {
+__device__ __forceinline__ void count_pieces(const Params& p, const Tiles& tiles, float limit, Split& only) {
   clear_buckets();
-  uint32_t slots = 0, taken = 0;
+  uint32_t slots = 0;
   for (int32_t first = 0; first < tiles.count; first += kThreads) {
     int32_t bucket = -1;
     uint32_t n = 0;
     Tile t{};
     const bool mine = tiles.is_mine(first);
     if (mine) t = tiles.get(first);
-    const Split split = split_by(p, t, mine, choice, taken);
+    const Split split = split_by(p, t, mine, limit);
     if (mine) {
       if (tiles.count <= kThreads) only = split;
       n = uint32_t(split.num_pieces);
@@ -44,7 +44,7 @@ __device__ __forceinline__ void place_buckets() {
   uint32_t total = 0;
   const uint32_t at = sum_before(i < kBuckets ? s.count[i] : 0, &total);
   if (i < kBuckets) s.count[i] = at;
-  if (i == 0) s.num_records = total, s.num_slots = 0;
+  if (i == 0) s.num_records = total, s.num_slots = s.slots_taken = 0;
   sync_cta();
 }
 
@@ -125,10 +125,8 @@ __device__ __forceinline__ T of_lane(const T& x, int32_t lane) {
   return bit_cast<T>(words);
 }
 
-__device__ __forceinline__ void write_records(const Params& p, const Tiles& tiles, const Choice& choice,
-                                              const Split& only) {
+__device__ __forceinline__ void write_records(const Params& p, const Tiles& tiles, float limit, const Split& only) {
   Shared& s = shared();
-  uint32_t taken = 0;
   for (int32_t first = 0; first < tiles.count; first += kThreads) {
     const bool mine = tiles.is_mine(first);
     SplitTile own{};
@@ -136,7 +134,7 @@ __device__ __forceinline__ void write_records(const Params& p, const Tiles& tile
     uint32_t* bucket = nullptr;
     if (mine) own.tile = tiles.get(first);
     if (tiles.count > kThreads)
-      own.split = split_by(p, own.tile, mine, choice, taken);
+      own.split = split_by(p, own.tile, mine, limit);
     else if (mine)
       own.split = only;
     if (mine) bucket = &s.count[bucket_of(float(cost_of(p, own.tile.num_rows, own.split.longest)))];
@@ -162,15 +160,15 @@ __device__ __forceinline__ void run(const Params& p) {
   uint32_t* arrivals = reinterpret_cast<uint32_t*>(p.workspace + p.head.arrivals);
   for (int32_t i = int32_t(threadIdx.x); i < p.max_merges * p.num_kv_heads; i += kThreads) arrivals[i] = 0;
   const Tiles tiles(p, p.batch_size > 0 ? read_requests(p) : 0);
-  Choice choice{choose_limit(p, collect_costs(p, tiles))};
+  const float limit = choose_limit(p, collect_costs(p, tiles));
   Split only{0, 1, 0};
-  count_pieces(p, tiles, choice, only);
+  count_pieces(p, tiles, limit, only);
   if (shared().num_slots > uint32_t(shared().max_slots)) {
-    choice = ration_slots(p, tiles, choice.limit);
-    count_pieces(p, tiles, choice, only);
+    ration_slots(p, tiles, limit);
+    count_pieces(p, tiles, limit, only);
   }
   place_buckets();
-  write_records(p, tiles, choice, only);
+  write_records(p, tiles, limit, only);
   if (threadIdx.x != 0) return;
   batch_attention::PlanOnDevice head = p.head;
   head.num_items = int32_t(math::min(shared().num_records, uint32_t(p.max_records))) * p.num_kv_heads;

@@ -40,6 +40,7 @@ struct Shared {
   int32_t slot_rows, max_slots;  // of the tile with the most rows, and how many such slots there are
   int32_t last_bucket;           // that is split, in part, where slots do not suffice
   uint32_t last_slots;           // left for it
+  uint32_t slots_taken;          // of those, while tiles are walked
 };
 
 struct Params {

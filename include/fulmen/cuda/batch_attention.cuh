@@ -181,8 +181,8 @@ __device__ __forceinline__ void look_ahead(const ParamsOf<Variant>& p, PlanOnDev
     if (next.index >= 0) load_item<K>(p, index, next);
   }
   if (fresh_thread() == 32 && item.plan.slot >= 0) {
-    control.merge_index = merge_index;
-    control.merge = reinterpret_cast<const attention::PlanMerge*>(p.workspace + plan.merges)[merge_index];
+    if constexpr (K.warps_q == 1) control.merge_index = merge_index;
+    control.merge = reinterpret_cast<const attention::PlanMerge*>(p.workspace + plan.merges)[control.merge_index];
   }
 }
 
@@ -197,9 +197,11 @@ template <Key K, class Variant>
 __device__ __forceinline__ void run_item(const ParamsOf<Variant>& p, PlanOnDevice& plan, Control& control) {
   const Item& item = control.item;
   start_queries<K>(p, item);
-  int32_t merge_index = 0;  // its load is not waited for until look_ahead
-  if (fresh_thread() == 32 && item.plan.slot >= 0)
+  int32_t merge_index = 0;  // where registers are not short, its load is not waited for until look_ahead
+  if (fresh_thread() == 32 && item.plan.slot >= 0) {
     merge_index = reinterpret_cast<const int32_t*>(p.workspace + plan.merge_of_slot)[item.plan.slot];
+    if constexpr (K.warps_q > 1) control.merge_index = merge_index;
+  }
   int32_t begin = item.plan.kv_begin;
   bool more;
   do {

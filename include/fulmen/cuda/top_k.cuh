@@ -32,19 +32,15 @@ struct Answer {
 
 // The leader's first k entries, sorted as asked.
 template <class Team, class X>
-__device__ __forceinline__ void write_list(const X* row, const Answer<X>& answer, int32_t k, bool sorted) {
-  uint64_t* list = TokenList<Team>::entries();
-  if (!sorted) {
-#pragma unroll 1
-    for (int32_t i = int32_t(threadIdx.x); i < k; i += Team::kThreads)
-      list[i] = uint64_t(tie_place(int32_t(place_of_entry(list[i])), answer.n, answer.large_index));
-    sync_cta();
-  }
+__device__ __forceinline__ void write_list(Team& team, const X* row, const Answer<X>& answer, int32_t k, bool sorted) {
+  if (!sorted)
+    return for_listed(team, k, answer.n, answer.large_index,
+                      [&](int32_t at, int32_t index) { answer.set(at, row[index], index); });
   TokenList<Team>::sort(k);
 #pragma unroll 1
   for (int32_t i = int32_t(threadIdx.x); i < k; i += Team::kThreads) {
-    const int32_t place = int32_t(place_of_entry(list[i]));
-    const int32_t index = sorted ? int32_t(tie_place(place, answer.n, answer.large_index)) : place;
+    const int32_t place = int32_t(place_of_entry(TokenList<Team>::entries()[i]));
+    const int32_t index = int32_t(tie_place(place, answer.n, answer.large_index));
     answer.set(i, row[index], index);
   }
 }
@@ -93,16 +89,15 @@ __device__ __forceinline__ void run(const Params& p) {
   const TokenCut cut = TokenSelect<K>::shared().cut;
   const Answer<X> answer{static_cast<X*>(p.values) + row * p.values_stride, p.indices, row * p.indices.stride,
                          p.input.n, p.large_index};
-  constexpr int32_t kSorted = 256;  // beyond, index order comes cheaper from another read
   if (p.sorted && !listed && p.k <= kTokenList && cut.key > kLeastKey) {
     TokenShort<K> few{team, slice, p.large_index};
     listed = few.gather(p.k, float_of(cut.key), 0, false, {});
   }
-  if (listed && (p.sorted || p.k <= kSorted)) {
+  if (listed && (p.sorted || p.input.n <= kNumberedRow)) {
     if (team.rank() != 0) return;
     const uint64_t last = entry_of(cut.key, cut.end - 1);
     List::compact(team, int32_t(team.control().list_count), [&](uint64_t entry) { return entry <= last; });
-    return write_list<Team>(x, answer, p.k, p.sorted);
+    return write_list(team, x, answer, p.k, p.sorted);
   }
   for_kept(team, slice, cut, p.large_index,
            [&](int32_t at, float value, int32_t index) { answer.set(at, narrow<X>(value), index); });

@@ -57,9 +57,15 @@ __device__ __forceinline__ void run(const Params& p) {
     team.wait();
     begin_select<K>(slice, p.large_index);
   }
-  select_cut<K>(p.k);
+  const bool listed = select_cut<K>(p.k);
   allow_successor();
   const TokenSlice<K> slice = TokenSelect<K>::shared().slice;
+  if (listed && n <= kNumberedRow) {
+    if (team.rank() != 0) return;
+    const uint64_t last = entry_of(TokenSelect<K>::shared().cut.key, TokenSelect<K>::shared().cut.end - 1);
+    TokenList<Team>::compact(team, int32_t(team.control().list_count), [&](uint64_t entry) { return entry <= last; });
+    return for_listed(team, p.k, n, p.large_index, [&](int32_t at, int32_t i) { answer.set(at, i); });
+  }
   for_kept(team, slice, TokenSelect<K>::shared().cut, p.large_index,
            [&](int32_t at, float, int32_t i) { answer.set(at, i); });
 }

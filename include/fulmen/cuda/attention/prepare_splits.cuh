@@ -33,7 +33,7 @@ __device__ __forceinline__ void add_to_bucket(int32_t bucket, uint32_t n, float 
 __device__ __forceinline__ void clear_buckets() {
   Shared& s = shared();
   for (int32_t i = int32_t(threadIdx.x); i < kBuckets; i += kThreads) s.count[i] = s.top[i] = 0;
-  if (threadIdx.x == 0) s.max_rows = s.num_slots = s.num_records = 0;
+  if (threadIdx.x == 0) s.max_rows = s.num_slots = s.num_records = s.slots_taken = 0;
   sync_cta();
 }
 
@@ -58,6 +58,7 @@ __device__ __forceinline__ uint64_t collect_costs(const Params& p, const Tiles& 
   if (warp_lane() == 0) s.warp_totals[warp_index()] = total, atomic_max(&s.max_rows, max_rows);
   sync_cta();
   if (threadIdx.x == 0) {  // read after list_buckets
+    s.last_bucket = kBuckets;
     s.slot_rows = math::max(1, int32_t(s.max_rows));
     s.max_slots = math::min(p.max_slots, int32_t(uint32_t(p.slot_room) / uint32_t(s.slot_rows)));
   }
@@ -178,14 +179,6 @@ __device__ __forceinline__ float choose_limit(const Params& p, uint64_t total) {
   return s.limits[first_bit(ballot(bits == least))];
 }
 
-// Which tiles are split: those that cost more than the limit; where slots do not suffice, of those all of the buckets
-// before `bucket`, and the first ones of that bucket that share so many slots.
-struct Choice {
-  float limit;
-  int32_t bucket = kBuckets;
-  uint32_t slots = 0;
-};
-
 struct Split {
   int32_t step = 0, num_pieces = 1;  // step 0: not split
   int32_t longest;                   // keys
@@ -213,8 +206,9 @@ __device__ __forceinline__ int32_t whole_bucket(const Params& p, const Tile& t) 
   return bucket_of(float(cost_of(p, t.num_rows, t.end - t.begin)));
 }
 
-// More slots are wanted than there are.
-__device__ __forceinline__ Choice ration_slots(const Params& p, const Tiles& tiles, float limit) {
+// More slots are wanted than there are: of the tiles that cost more than the limit those of all buckets before
+// last_bucket are split, and of that one the first that share last_slots. In shared memory, as registers are short.
+__device__ __forceinline__ void ration_slots(const Params& p, const Tiles& tiles, float limit) {
   Shared& s = shared();
   sync_cta();  // all have seen that
   clear_buckets();
@@ -234,21 +228,21 @@ __device__ __forceinline__ Choice ration_slots(const Params& p, const Tiles& til
   const uint32_t before = sum_before(own, &total);
   if (before <= most && before + own > most) s.last_bucket = int32_t(threadIdx.x), s.last_slots = most - before;
   sync_cta();
-  return {limit, s.last_bucket, s.last_slots};
 }
 
-// A tile's split. All threads call, `mine`: with a tile. taken: slots of the choice's bucket, by tiles before these.
-__device__ __forceinline__ Split split_by(const Params& p, const Tile& t, bool mine, const Choice& choice,
-                                          uint32_t& taken) {
+// A tile's split. All threads call, `mine`: with a tile.
+__device__ __forceinline__ Split split_by(const Params& p, const Tile& t, bool mine, float limit) {
+  Shared& shares = shared();
   Split s{0, 1, 0};
-  if (mine) s = split_of(p, t, choice.limit);
-  if (choice.bucket == kBuckets) return s;
+  if (mine) s = split_of(p, t, limit);
+  if (shares.last_bucket == kBuckets) return s;
   const int32_t bucket = s.num_pieces > 1 ? whole_bucket(p, t) : -1;
-  const uint32_t n = bucket == choice.bucket ? uint32_t(s.num_pieces) : 0;
+  const uint32_t n = bucket == shares.last_bucket ? uint32_t(s.num_pieces) : 0, taken = shares.slots_taken;
   uint32_t total = 0;
   const uint32_t through = taken + sum_before(n, &total) + n;
-  taken += total;
-  if (bucket > choice.bucket || (n > 0 && through > choice.slots)) s = {0, 1, t.end - t.begin};
+  if (threadIdx.x == 0) shares.slots_taken = taken + total;
+  sync_cta();
+  if (bucket > shares.last_bucket || (n > 0 && through > shares.last_slots)) s = {0, 1, t.end - t.begin};
   return s;
 }
 

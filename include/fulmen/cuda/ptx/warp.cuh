@@ -100,6 +100,7 @@ __device__ __forceinline__ uint32_t count_arrival(uint32_t* p, uint32_t last) {
   return before;
 }
 __device__ __forceinline__ uint32_t atomic_add_local(uint32_t* p, uint32_t x) { return atomicAdd(p, x); }  // before
+__device__ __forceinline__ void atomic_or(uint32_t* p, uint32_t x) { atomicOr(p, x); }
 __device__ __forceinline__ uint32_t atomic_max(uint32_t* p, uint32_t x) { return atomicMax(p, x); }
 
 }  // namespace fulmen::cuda

@@ -73,6 +73,7 @@ struct TokenSearch {
   using List = TokenList<Team>;
   using Slice = TokenSlice<K>;
   static constexpr uint32_t kEach = uint32_t(kTokenBins / K.threads);
+  static constexpr int32_t kMostGathered = K.cluster ? kLocalList : kTokenList;  // one CTA may have them all
   Slice slice;
   Weight weight;
   bool keep_ties, large_index, goal_is_mass;
@@ -117,7 +118,7 @@ struct TokenSearch {
     team.sync();
     TokenSearch& s = shared();
     if (threadIdx.x == 0)
-      s.range = {math::max(low_key, s.cut.key), s.top_key}, s.above = 0, s.gathers = s.slice.n <= kTokenList;
+      s.range = {math::max(low_key, s.cut.key), s.top_key}, s.above = 0, s.gathers = s.slice.n <= kMostGathered;
     sync_cta();
 #pragma unroll 1
     for (int32_t round = 0; round < 32; ++round) {
@@ -264,7 +265,7 @@ struct TokenSearch {
     if (threadIdx.x == 0) {
       if (!by_mass()) above += sums >> 32;
       range = now, in_range = uint32_t(sums);
-      gathers = in_range <= uint32_t(K.cluster ? kLocalList : kTokenList);
+      gathers = in_range <= uint32_t(kMostGathered);
     }
     sync_cta();
   }
@@ -306,42 +307,50 @@ struct TokenSearch {
     const uint32_t wanted = needed >= num ? num : uint32_t(needed);
     const uint32_t nth = large_index ? num - wanted : wanted - 1;  // from the row's start
     uint64_t* blocks = Team::template shared<uint64_t>(TokenLayout::kBlocks);
-    slice.for_blocks([&](int32_t b) {
-      uint64_t ties = 0;
-      slice.template for_vectors<1>(b, [&](int32_t i, const float(&v)[4]) {
-#pragma unroll
-        for (int32_t j = 0; j < 4; ++j) ties += is_tie(key, v[j], i + j);
-      });
-      team.tell_all_by_warp(blocks + slice.of_row(b), add_warp(ties));
+    const Slice part = slice;
+    const Ties ties{key, key == cut.key ? cut.end : kAllTies, part.n, large_index};
+    part.for_blocks([&](int32_t b) {
+      uint32_t count = 0;
+      part.template for_vectors<1>(b,
+                                   [&](int32_t i, const float(&v)[4]) { count += uint32_t(num_bits(ties.of(i, v))); });
+      team.tell_all_by_warp(blocks + part.of_row(b), uint64_t(add_warp(count)));
     });
     team.sync();
     uint64_t before = 0;
     int32_t block = 0;
 #pragma unroll 1
     for (; block < slice.row_blocks - 1 && before + blocks[block] <= nth; ++block) before += blocks[block];
-    block = slice.of_slice(block);
-    if (block >= 0 && warp_index() == 0) find_tie(team, key, block, uint32_t(nth - before));
+    block = part.of_slice(block);
+    if (block >= 0 && warp_index() == 0) {
+      uint32_t here = uint32_t(before);
+      part.template for_vectors<1>(block, [&](int32_t i, const float(&v)[4]) {
+        uint32_t mine = ties.of(i, v), total;
+        const uint32_t first = here + scan_warp(uint32_t(num_bits(mine)), total);
+        if (first <= nth && nth < first + uint32_t(num_bits(mine))) {
+#pragma unroll 1
+          for (uint32_t skipped = first; skipped < nth; ++skipped) mine &= mine - 1;
+          team.tell_all(&team.control().end, tie_place(i + first_bit(mine), part.n, large_index) + 1);
+        }
+        here += total;
+      });
+    }
     team.sync();
     set_cut({key, keep_ties ? kAllTies : team.control().end});
   }
-  __device__ __forceinline__ bool is_tie(uint32_t key, float x, int32_t i) const {
-    return key_of(x) == key && i < slice.n && cut.keeps(key, tie_place(i, slice.n, large_index));
-  }
-  __device__ __forceinline__ void find_tie(const Team& team, uint32_t key, int32_t block, uint32_t nth) const {
-    uint32_t before = 0;
-    slice.template for_vectors<1>(block, [&](int32_t i, const float(&v)[4]) {
-      uint32_t mine = 0, total;
+  // The tokens of one key that the cut so far keeps.
+  struct Ties {
+    uint32_t key, end;
+    int32_t n;
+    bool large_index;
+    __device__ __forceinline__ uint32_t of(int32_t i,
+                                           const float (&v)[4]) const {  // a bit each, of neighbours from i on
+      uint32_t bits = 0;
 #pragma unroll
-      for (int32_t j = 0; j < 4; ++j) mine += is_tie(key, v[j], i + j);
-      uint32_t here = before + scan_warp(mine, total);
-#pragma unroll
-      for (int32_t j = 0; j < 4; ++j) {
-        if (!is_tie(key, v[j], i + j)) continue;
-        if (here++ == nth) team.tell_all(&team.control().end, tie_place(i + j, slice.n, large_index) + 1);
-      }
-      before += total;
-    });
-  }
+      for (int32_t j = 0; j < 4; ++j)
+        if (key_of(v[j]) == key && i + j < n && tie_place(i + j, n, large_index) < end) bits |= 1u << j;
+      return bits;
+    }
+  };
 };
 
 }  // namespace fulmen::cuda

@@ -49,6 +49,43 @@ __device__ __noinline__ bool select_cut(int32_t k) {
   return true;
 }
 
+// f(number, index) for the leader's n <= kMostNumbered entries, numbered in index order: a bit for each place of a row
+// of at most kNumberedRow tokens, counted. Every thread of the leader calls.
+inline constexpr int32_t kNumberedRow = 2 * kTokenBins * 32, kMostNumbered = 2304;
+template <class Team, class F>
+__device__ __forceinline__ void for_listed(Team& team, int32_t n, int32_t row_len, bool large_index, const F& f) {
+  constexpr int32_t kEach = 2 * kTokenBins / Team::kThreads;
+  const uint64_t* list = TokenList<Team>::entries();
+  uint32_t* bits = Team::template shared<uint32_t>(TokenLayout::kBins);
+  uint32_t* before = Team::template shared<uint32_t>(TokenLayout::kList + 8 * kMostNumbered);  // a thread's words
+  static_assert(TokenLayout::kSums == TokenLayout::kBins + 4 * kTokenBins &&
+                TokenLayout::kList + 8 * kMostNumbered + 4 * Team::kThreads <= TokenLayout::kBlocks);
+  const auto index_of = [&](int32_t i) {
+    return int32_t(tie_place(int32_t(place_of_entry(list[i])), row_len, large_index));
+  };
+  sync_cta();
+#pragma unroll 1
+  for (int32_t i = int32_t(threadIdx.x); i < 2 * kTokenBins; i += Team::kThreads) bits[i] = 0;
+  sync_cta();
+#pragma unroll 1
+  for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads)
+    atomic_or(&bits[index_of(i) / 32], 1u << (index_of(i) % 32));
+  sync_cta();
+  uint32_t mine = 0, total;
+#pragma unroll 1
+  for (int32_t w = 0; w < kEach; ++w) mine += uint32_t(num_bits(bits[int32_t(threadIdx.x) * kEach + w]));
+  before[threadIdx.x] = team.scan(mine, total);
+  sync_cta();
+#pragma unroll 1
+  for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads) {
+    const int32_t index = index_of(i), word = index / 32;
+    int32_t at = int32_t(before[word / kEach]) + num_bits(bits[word] & ((1u << (index % 32)) - 1));
+#pragma unroll 1
+    for (int32_t w = word / kEach * kEach; w < word; ++w) at += num_bits(bits[w]);
+    f(at, index);
+  }
+}
+
 // f(number, value, index) for the kept tokens, numbered in index order, by all CTAs. One team barrier inside.
 template <class Team, class Slice, class F>
 __device__ __forceinline__ void for_kept(Team& team, const Slice& slice, const TokenCut& cut, bool large_index,

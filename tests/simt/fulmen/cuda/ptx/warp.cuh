@@ -72,6 +72,7 @@ inline uint32_t atomic_add_local(uint32_t* p, uint32_t x) {
   *p += x;
   return before;
 }
+inline void atomic_or(uint32_t* p, uint32_t x) { *p |= x; }
 inline uint32_t atomic_max(uint32_t* p, uint32_t x) {
   const uint32_t before = *p;
   if (x > before) *p = x;
