@@ -74,8 +74,10 @@ def _random(like: Array, increment: int, generator: Any, seed: Any, offset: Any)
 
 
 def _draws_on_device(like: Array, generator: Any) -> bool:
-    if generator is not None:
-        return like.is_cuda and getattr(generator, "device", None) == like.device
+    if generator is not None:  # torch.Generator("cuda") names no device in particular
+        device = getattr(generator, "device", None)
+        on_cuda = like.is_cuda and device is not None and device.type == "cuda"
+        return on_cuda and device.index in (None, like.device.index)
     return like.is_cuda or is_compiling()
 
 
