@@ -129,6 +129,7 @@ def kind_of(data: dict[str, Any]) -> tuple[str, Any] | None:
         "host_cost": ("Cost of a call on the host", host_cost),
         "jit": ("Kernels: compiling, and finding them again", jit),
         "tests": ("Tests on a GPU", facts),
+        "serving-pack": ("The pack of all kernels that serving needs", facts),
         "jit_crash": ("Processes killed on one cache", facts),
         "cpu_texts": ("Texts of users on the CPU", texts),
     }
