@@ -3,7 +3,6 @@
 // and their sort where it is asked for. Launched by src/cuda/sampling.cc.
 #pragma once
 #include <fulmen/cuda/top_k.h>
-#include <fulmen/cuda/ptx/dependent_launch.cuh>
 #include <fulmen/cuda/tile/token_select.cuh>
 
 namespace fulmen::cuda::top_k {
@@ -69,22 +68,11 @@ template <Key K>
 __device__ __forceinline__ void run(const Params& p) {
   using X = type_of<K.x>;
   using Team = TokenTeam<K.threads, K.cluster>;
-  using List = TokenList<Team>;
   Team team;
   const int64_t row = int64_t(blockIdx.x / team.size());
   wait_for_predecessor();
   const X* x = static_cast<const X*>(p.input.data) + row * p.input.stride;
-  {
-    const TokenSlice<K> slice(team, x, p.input.n);
-    slice.depart();
-    clear_list(team);
-    team.arrive();
-    slice.arrive();
-    team.wait();
-    begin_select<K>(slice, p.large_index);
-  }
-  bool listed = select_cut<K>(p.k);
-  allow_successor();
+  bool listed = select_row<K>(team, x, p.input.n, p.k, p.large_index);
   const TokenSlice<K> slice = TokenSelect<K>::shared().slice;
   const TokenCut cut = TokenSelect<K>::shared().cut;
   const Answer<X> answer{static_cast<X*>(p.values) + row * p.values_stride, p.indices, row * p.indices.stride,
@@ -95,8 +83,7 @@ __device__ __forceinline__ void run(const Params& p) {
   }
   if (listed && (p.sorted || p.input.n <= kNumberedRow)) {
     if (team.rank() != 0) return;
-    const uint64_t last = entry_of(cut.key, cut.end - 1);
-    List::compact(team, int32_t(team.control().list_count), [&](uint64_t entry) { return entry <= last; });
+    keep_selected<K>(team);
     return write_list(team, x, answer, p.k, p.sorted);
   }
   for_kept(team, slice, cut, p.large_index,

@@ -48,22 +48,12 @@ __device__ __forceinline__ void run(const Params& p) {
       answer.set(i, i < n ? i : -1);
     return;
   }
-  {
-    const TokenSlice<K> slice(team, static_cast<const X*>(p.input.data) + row * p.input.stride + start, n);
-    slice.depart();
-    clear_list(team);
-    team.arrive();
-    slice.arrive();
-    team.wait();
-    begin_select<K>(slice, p.large_index);
-  }
-  const bool listed = select_cut<K>(p.k);
-  allow_successor();
+  const X* x = static_cast<const X*>(p.input.data) + row * p.input.stride + start;
+  const bool listed = select_row<K>(team, x, n, p.k, p.large_index);
   const TokenSlice<K> slice = TokenSelect<K>::shared().slice;
   if (listed && n <= kNumberedRow) {
     if (team.rank() != 0) return;
-    const uint64_t last = entry_of(TokenSelect<K>::shared().cut.key, TokenSelect<K>::shared().cut.end - 1);
-    TokenList<Team>::compact(team, int32_t(team.control().list_count), [&](uint64_t entry) { return entry <= last; });
+    keep_selected<K>(team);
     return for_listed(team, p.k, n, p.large_index, [&](int32_t at, int32_t i) { answer.set(at, i); });
   }
   for_kept(team, slice, TokenSelect<K>::shared().cut, p.large_index,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The k largest of a row, and going through them in index order.
 #pragma once
+#include <fulmen/cuda/ptx/dependent_launch.cuh>
 #include <fulmen/cuda/tile/token_short.cuh>
 
 namespace fulmen::cuda {
@@ -10,6 +11,9 @@ struct NoWeight {
   float none;
   __device__ __forceinline__ float operator()(float) const { return 1; }
 };
+
+// What for_listed can number: tokens of a row, entries of a list.
+inline constexpr int32_t kNumberedRow = 2 * kTokenBins * 32, kMostNumbered = 2304;
 
 // Where the search for the k largest of a row keeps its slice and, after select_cut, the last one of them.
 template <TokenKey K>
@@ -49,9 +53,34 @@ __device__ __noinline__ bool select_cut(int32_t k) {
   return true;
 }
 
+// The k largest of n tokens at x, all of the row that the team has: as select_cut.
+template <TokenKey K, class Team>
+__device__ __forceinline__ bool select_row(Team& team, const type_of<K.x>* x, int32_t n, int32_t k, bool large_index) {
+  static_assert(TokenShort<K>::kMostListed <= kMostNumbered);
+  {
+    const TokenSlice<K> slice(team, x, n);
+    slice.depart();
+    clear_list(team);
+    team.arrive();
+    slice.arrive();
+    team.wait();
+    begin_select<K>(slice, large_index);
+  }
+  const bool listed = select_cut<K>(k);
+  allow_successor();
+  return listed;
+}
+
+// Leaves in the list what the cut keeps. Every thread of the leader calls.
+template <TokenKey K, class Team>
+__device__ __forceinline__ void keep_selected(Team& team) {
+  const TokenCut cut = TokenSelect<K>::shared().cut;
+  const uint64_t last = entry_of(cut.key, cut.end - 1);
+  TokenList<Team>::compact(team, int32_t(team.control().list_count), [&](uint64_t entry) { return entry <= last; });
+}
+
 // f(number, index) for the leader's n <= kMostNumbered entries, numbered in index order: a bit for each place of a row
 // of at most kNumberedRow tokens, counted. Every thread of the leader calls.
-inline constexpr int32_t kNumberedRow = 2 * kTokenBins * 32, kMostNumbered = 2304;
 template <class Team, class F>
 __device__ __forceinline__ void for_listed(Team& team, int32_t n, int32_t row_len, bool large_index, const F& f) {
   constexpr int32_t kEach = 2 * kTokenBins / Team::kThreads;
