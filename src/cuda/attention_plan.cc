@@ -57,7 +57,7 @@ std::vector<PlanItem> order_for_l2(const attention::PlanView& plan) {
   constexpr int32_t kWorkersPerHead = 16, kFewRows = 32;
   if (c.tile_q < 64) return items;
   for (const attention::PlanRequest& r : plan.requests())
-    if (r.qo_len > 0 && r.qo_len * c.group_size() <= kFewRows) return items;
+    if (r.qo_len > 0 && int64_t(r.qo_len) * c.group_size() <= kFewRows) return items;
   const int32_t heads = std::max(c.num_workers / kWorkersPerHead, 1);
   // Of each request's head, by its longest tile.
   std::vector<int32_t> rank(plan.requests().size() * size_t(c.num_kv_heads), -1);

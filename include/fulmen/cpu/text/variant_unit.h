@@ -107,9 +107,7 @@ float step(const void* variant, const Row& row, int32_t kv_idx, float* s, int32_
     for (int32_t j = 0; j < n; ++j) s[j] = 0;
     return 1;
   }
-  const float keep = m == state.m ? 1 : math::exp2(state.m - m);
-  state = {m, state.d * keep + weigh(s, n, m)};
-  return keep;
+  return state.merge({m, weigh(s, n, m)}).keep;
 }
 
 template <class V>
