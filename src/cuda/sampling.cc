@@ -71,9 +71,13 @@ Work<sample::Key, sample::Params> Sample::work(const Args& a, const Device& devi
   TeamShape s = team_for(device, num_rows, a.input.shape[1], {&a.input}, false,
                          path == TokenPath::kSearch || path == TokenPath::kSum);
   s.path = path;
-  // Many rows of few candidates: twice as many at a time, of which some read while others draw.
+  // Of few candidates, or none: many rows are twice as many at a time, of which some read while others draw; where an SM
+  // has one row alone, it takes all its threads to keep memory busy.
   const bool few = path == TokenPath::kList && a.filter.top_k <= kFewCandidates;
-  if (few && s.size == 1 && s.threads == 512 && num_rows > 2 * device.num_sms) s.threads = 256;
+  if (s.size == 1 && s.threads == 512) {
+    if ((few || path == TokenPath::kSum) && num_rows > 2 * device.num_sms) s.threads = 256;
+    if (few && num_rows <= device.num_sms) s.threads = 1024;
+  }
   return {.key = s.key(a.input.dtype, a.values == TokenValues::kLogits),
           .params = {.input = matrix_of(a.input),
                      .num_rows = a.input.shape[0],
@@ -90,9 +94,14 @@ Work<sample::Key, sample::Params> Sample::work(const Args& a, const Device& devi
 }
 
 std::vector<TokenKey> Sample::common_keys() {
-  std::vector<TokenKey> keys = with_paths(token_keys({false, true}, false),
-                                          {TokenPath::kAny, TokenPath::kSum, TokenPath::kSearch, TokenPath::kList});
-  std::erase_if(keys, [](const TokenKey& k) { return k.threads == 256 && k.path != TokenPath::kList; });
+  std::vector<TokenKey> keys = with_paths(
+      token_keys({false, true}, false), {TokenPath::kSum, TokenPath::kList, TokenPath::kSearch, TokenPath::kAny});
+  std::erase_if(keys, [](const TokenKey& k) {
+    return k.threads == 256 && k.path != TokenPath::kList && k.path != TokenPath::kSum;
+  });
+  const std::vector<TokenKey> one_cta = keys;
+  for (TokenKey k : one_cta)
+    if (k.threads == 256 && k.path == TokenPath::kList) k.threads = 1024, keys.insert(keys.begin(), k);
   return keys;
 }
 
@@ -112,7 +121,7 @@ Work<token_filter::Key, token_filter::Params> FilterTokens::work(const Args& a, 
 }
 
 std::vector<TokenKey> FilterTokens::common_keys() {
-  return with_paths(token_keys({false, true}), {TokenPath::kAny, TokenPath::kSearch, TokenPath::kList});
+  return with_paths(token_keys({false, true}), {TokenPath::kSearch, TokenPath::kList, TokenPath::kAny});
 }
 
 runtime::Refusal Softmax::refuses(const Args& a) { return refuses_tokens(a.out.shape[0], a.out.shape[1]); }

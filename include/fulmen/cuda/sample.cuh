@@ -193,15 +193,25 @@ __device__ __noinline__ bool sample_searched(const Params& p) {
 }
 
 // The tokens that can matter to a small top_k or a min_p, in the leader's list. False: it cannot hold them.
+// Every way of a row must wait for its team first; a number top_k does so while the sample is on its way.
 template <Key K>
-__device__ __forceinline__ bool list_row(const Params& p) {
+__device__ __forceinline__ bool list_row(const Params& p, const TokenSlice<K>& slice) {
   using Team = TokenTeam<K.threads, K.cluster>;
   Team team;
   const RowFilter& f = RowFilter::shared<Team>();
-  const TokenSlice<K> slice(team, row_of<K>(p), p.input.n);
   TokenShort<K> few{team, slice, false};
-  return few.serves(team, f, p.input.n) &&
-         few.run(f.top_k, 1, float_of(least_key<K.logits>(0)), LeastValue<K.logits>(f));
+  float top = 0;
+  bool serves = true;
+  if constexpr (K.path == TokenPath::kList) {
+    serves = few.counts(team, p.filter.top_k.value) || p.input.n <= kTokenList;
+    if (serves) top = few.sample(p.filter.top_k.value);
+    team.wait();
+  } else {
+    team.wait();
+    serves = few.serves(team, f, p.input.n);
+    if (serves) top = few.sample(f.top_k);
+  }
+  return serves && few.run(top, f.top_k, 1, float_of(least_key<K.logits>(0)), LeastValue<K.logits>(f));
 }
 
 // The same where more tokens reach the bound than the list holds: the k largest themselves, by halving the range of
@@ -223,9 +233,8 @@ __device__ __noinline__ bool list_hard_row(const Params& p) {
   return true;
 }
 
-// What all of a row's ways need, in shared memory. False: there is no such row.
 template <Key K>
-__device__ __forceinline__ bool begin_row(const Params& p) {
+__device__ __forceinline__ void run(const Params& p) {
   using Team = TokenTeam<K.threads, K.cluster>;
   Team team;
   const int64_t row = int64_t(blockIdx.x / team.size());
@@ -233,7 +242,7 @@ __device__ __forceinline__ bool begin_row(const Params& p) {
   const int64_t input_row = p.indices.ids.data == nullptr ? row : p.indices.of(row);
   if (input_row < 0 || input_row >= p.num_rows) {
     if (team.rank() == 0 && threadIdx.x == 0) Writer{p, row, TokenStatus::kBadParameter}(0);
-    return false;
+    return;
   }
   const TokenSlice<K> slice(team, static_cast<const type_of<K.x>*>(p.input.data) + input_row * p.input.stride,
                             p.input.n);
@@ -246,24 +255,19 @@ __device__ __forceinline__ bool begin_row(const Params& p) {
   clear_list(team);
   team.arrive();
   slice.arrive();
-  team.wait();  // all CTAs of the team are there
-  return true;
-}
-
-template <Key K>
-__device__ __forceinline__ void run(const Params& p) {
-  if (!begin_row<K>(p)) return;
   bool draws = false;
   if constexpr (K.path == TokenPath::kSum) {
+    team.wait();  // all CTAs of the team are there
     draws = sum_unfiltered<K>(p) || sample_searched<K>(p);
   } else if constexpr (K.path == TokenPath::kSearch) {
+    team.wait();
     draws = sample_searched<K>(p);
   } else {
-    bool listed = list_row<K>(p);
+    bool listed = list_row<K>(p, slice);
     if constexpr (K.path == TokenPath::kList) listed = listed || list_hard_row<K>(p);
     if (listed) {
       allow_successor();
-      if (TokenTeam<K.threads, K.cluster>::rank() == 0) sample_listed<K>(p);
+      if (team.rank() == 0) sample_listed<K>(p);
     } else if constexpr (K.path == TokenPath::kAny) {
       draws = sample_searched<K>(p);
     }

@@ -29,7 +29,7 @@ __device__ __forceinline__ void find_cut(uint32_t lane_key, uint32_t top_key) {
     if constexpr (K.path != TokenPath::kSearch) {
       TokenShort<K> few{team, slice, false};
       listed = f.top_k != kAllTokens && few.counts(team, f.top_k) && few.serves(team, f, slice.n) &&
-               few.run(f.top_k, 1, float_of(least_key<K.logits>(top_key)), {});
+               few.run(few.sample(f.top_k), f.top_k, 1, float_of(least_key<K.logits>(top_key)), {});
     }
   }
   if constexpr (K.path == TokenPath::kList) {

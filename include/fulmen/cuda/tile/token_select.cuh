@@ -51,7 +51,7 @@ __device__ __noinline__ void select_cut(int32_t k) {
     {
       const TokenSlice<K> slice = Select::shared().slice;
       TokenShort<K> few{team, slice, Select::shared().large_index};
-      listed = few.counts(team, k) && few.run(k, k, float_of(kLeastKey + 1), {});
+      listed = few.counts(team, k) && few.run(few.sample(k), k, k, float_of(kLeastKey + 1), {});
     }
     if (!listed) select_hard_row<K>(k);
     if (team.rank() == 0) {

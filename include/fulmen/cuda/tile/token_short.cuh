@@ -32,7 +32,9 @@ struct TokenShort {
   static constexpr int32_t kChunkSteps = Team::kThreads > 512 ? 2 : 1;
   static constexpr int32_t kChunks = Team::kThreads * kTokenSteps / kChunkSteps;
   static constexpr int32_t kMostListed = Team::kClusters ? 2100 : 1500;  // of k tokens
-  static constexpr int32_t kGroups = 128, kByGroups = 96;  // of the team's lanes; the most tokens for them
+  // Of the team's lanes, of which a warp holds each whole; the most tokens for them.
+  static constexpr int32_t kGroups = Team::kThreads * (Team::kClusters ? kMaxTeam : 1) > 4096 ? 256 : 128;
+  static constexpr int32_t kByGroups = 96;
   static_assert(kChunks <= kTokenList && Team::kThreads % kGroups == 0);
   Team& team;
   const Slice& slice;
@@ -46,15 +48,19 @@ struct TokenShort {
     return !mass_of_row && (counts(team, f.top_k) || (f.min_p > 0 && !(f.top_p < 1)) || n <= kTokenList);
   }
 
+  // The first part of run: the largest value of this lane's share of a sample of the row, which is all that a bound
+  // needs. No barrier inside.
+  __device__ __forceinline__ float sample(int64_t top_k) {
+    return slice.n > kTokenList ? read_sample(!counts(team, top_k), top_k) : 0;
+  }
   // False: the list cannot hold what reaches the bound, or holds fewer than needed. Else control().list_count says how
-  // many the leader's list has; every CTA of the team knows.
-  __device__ __forceinline__ bool run(int64_t top_k, int64_t needed, float least,
+  // many the leader's list has; every CTA of the team knows. top: sample's of a top_k not below this one.
+  __device__ __forceinline__ bool run(float top, int64_t top_k, int64_t needed, float least,
                                       const LeastValue<K.logits>& least_value) {
     TokenControl& c = team.control();
     const bool follows = !counts(team, top_k);  // the bound rises with the largest value
     float low = least;
     if (slice.n > kTokenList) {
-      const float top = read_sample(follows, top_k);
       if (follows) {
         const uint32_t key = team.max(key_of(top));
         if (threadIdx.x == 0) c.key = key;
