@@ -39,7 +39,7 @@ constexpr int64_t kMostListed = 1500;   // of top_k: what the list of one CTA is
 TokenPath path_of(const TokenFilter& f, int64_t n) {
   if (f.top_k_arr.defined()) return TokenPath::kAny;
   const bool by_mass = f.top_p_arr.defined() || f.top_p < 1, by_value = f.min_p_arr.defined() || f.min_p > 0;
-  if (f.top_k >= n) return by_mass ? TokenPath::kSearch : by_value ? TokenPath::kAny : TokenPath::kSum;
+  if (f.top_k >= n) return by_mass ? TokenPath::kSearch : by_value ? TokenPath::kValue : TokenPath::kSum;
   const bool mass_of_row = by_mass && f.order == FilterOrder::kJoint;
   return f.top_k > kMostListed || mass_of_row || f.keep_ties ? TokenPath::kAny : TokenPath::kList;
 }
@@ -71,8 +71,8 @@ Work<sample::Key, sample::Params> Sample::work(const Args& a, const Device& devi
   TeamShape s = team_for(device, num_rows, a.input.shape[1], {&a.input}, false,
                          path == TokenPath::kSearch || path == TokenPath::kSum);
   s.path = path;
-  // Of few candidates, or none: many rows are twice as many at a time, of which some read while others draw; where an SM
-  // has one row alone, it takes all its threads to keep memory busy.
+  // Of few candidates, or none: many rows are twice as many at a time, of which some read while others draw; where an
+  // SM has one row alone, it takes all its threads to keep memory busy.
   const bool few = path == TokenPath::kList && a.filter.top_k <= kFewCandidates;
   if (s.size == 1 && s.threads == 512) {
     if ((few || path == TokenPath::kSum) && num_rows > 2 * device.num_sms) s.threads = 256;
@@ -94,8 +94,9 @@ Work<sample::Key, sample::Params> Sample::work(const Args& a, const Device& devi
 }
 
 std::vector<TokenKey> Sample::common_keys() {
-  std::vector<TokenKey> keys = with_paths(
-      token_keys({false, true}, false), {TokenPath::kSum, TokenPath::kList, TokenPath::kSearch, TokenPath::kAny});
+  std::vector<TokenKey> keys =
+      with_paths(token_keys({false, true}, false),
+                 {TokenPath::kSum, TokenPath::kValue, TokenPath::kList, TokenPath::kSearch, TokenPath::kAny});
   std::erase_if(keys, [](const TokenKey& k) {
     return k.threads == 256 && k.path != TokenPath::kList && k.path != TokenPath::kSum;
   });
@@ -110,7 +111,7 @@ runtime::Refusal FilterTokens::refuses(const Args& a) { return refuses_tokens(a.
 Work<token_filter::Key, token_filter::Params> FilterTokens::work(const Args& a, const Device& device) {
   TeamShape s = team_for(device, a.out.shape[0], a.input.shape[1], {&a.input, &a.out});
   s.path = path_of(a.filter, a.input.shape[1]);
-  if (s.path == TokenPath::kSum) s.path = TokenPath::kSearch;
+  if (s.path == TokenPath::kSum || s.path == TokenPath::kValue) s.path = TokenPath::kSearch;
   return {.key = s.key(a.input.dtype, a.values == TokenValues::kLogits),
           .params = {.input = matrix_of(a.input),
                      .out = matrix_of(a.out),

@@ -163,6 +163,10 @@ __device__ __noinline__ bool sum_unfiltered(const Params& p) {
   return true;
 }
 
+// Whether a row may have to be searched for its cut.
+template <Key K>
+inline constexpr bool kCuts = K.path == TokenPath::kAny || K.path == TokenPath::kSearch;
+
 // A filter that needs all of the row: finds what it keeps. False: the row has its token already.
 template <Key K>
 __device__ __noinline__ bool sample_searched(const Params& p) {
@@ -185,10 +189,11 @@ __device__ __noinline__ bool sample_searched(const Params& p) {
     }
     const Weight weight = Weight::of(float_of(top.key), f.inv_temperature);
     begin_search<K>(slice, weight, top.key, f.keep_ties);
-    if constexpr (K.path == TokenPath::kSum)
-      sum_blocks(team, slice, KeptWeight<Weight>(weight, {least_key<K.logits>(top.key), kAllTies}, 0));
+    if constexpr (!kCuts<K>)
+      sum_blocks(team, slice,
+                 KeptWeight<Weight>(weight, {least_key<K.logits>(top.key), kAllTies}, least_weight(f, weight)));
   }
-  if constexpr (K.path != TokenPath::kSum) search_row<K, Team>(true);
+  if constexpr (kCuts<K>) search_row<K, Team>(true);
   return true;
 }
 
@@ -268,7 +273,7 @@ __device__ __forceinline__ void run(const Params& p) {
     if (listed) {
       allow_successor();
       if (team.rank() == 0) sample_listed<K>(p);
-    } else if constexpr (K.path == TokenPath::kAny) {
+    } else if constexpr (K.path != TokenPath::kList) {
       draws = sample_searched<K>(p);
     }
   }

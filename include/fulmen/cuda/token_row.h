@@ -25,6 +25,7 @@ enum class TokenPath : uint8_t {
   kList,    // top_k is a number that the list holds
   kSum,     // nothing is dropped
   kSearch,  // the cut is a mass of the row
+  kValue,   // min_p alone: a value says whether it is kept
 };
 constexpr const char* name_of(TokenPath p) {
   switch (p) {
@@ -32,6 +33,7 @@ constexpr const char* name_of(TokenPath p) {
     case TokenPath::kList: return "list";
     case TokenPath::kSum: return "sum";
     case TokenPath::kSearch: return "search";
+    case TokenPath::kValue: return "value";
   }
   return "";
 }
