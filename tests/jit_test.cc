@@ -10,8 +10,8 @@
 #include <filesystem>
 #include <fstream>
 
-#include "src/cuda/pack.h"
 #include "src/cuda/elementwise.h"
+#include "src/cuda/pack.h"
 #include "src/cuda/table.h"
 #include "src/jit/compiler_record.h"
 #include "src/jit/jit.h"
