@@ -208,6 +208,8 @@ def scalar(x: Any, name: str, default: float | None = None) -> float | None:
         return default
     if isinstance(x, (int, float)):
         return float(x)
+    if not hasattr(x, "__float__"):
+        raise TypeError(f"{name} is {x!r}, expected a number or an array of one")
     count = int(np.prod(x.shape)) if hasattr(x, "shape") else 1
     if count != 1:
         raise NotImplementedError(f"{name}: a tensor of {count} values; only one value per tensor is implemented")
@@ -215,7 +217,9 @@ def scalar(x: Any, name: str, default: float | None = None) -> float | None:
 
 
 def check_out(x: Array, shape: Sequence[int], dtype: str, name: str) -> Array:
-    """x itself. Raises ValueError unless it has this shape and dtype."""
+    """x itself. Raises ValueError unless it has this shape and dtype, TypeError where it is no array."""
+    if not hasattr(x, "shape"):
+        raise TypeError(f"{name} is a {type(x).__name__}, expected an array")
     if tuple(x.shape) != tuple(shape):
         raise ValueError(f"{name} has shape {tuple(x.shape)}, expected {tuple(shape)}")
     if dtype_of(x) != dtype:

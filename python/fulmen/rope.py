@@ -22,7 +22,10 @@ from ._options import check_kv_layout, nhd
 
 def _index(x: Array) -> Any:
     """Positions of any integer type as the library's int32 or int64."""
-    return arg(x if dtype_of(x) in ("int32", "int64") else cast(x, "int64"))
+    kind = dtype_of(x)
+    if "int" not in kind:
+        raise TypeError(f"positions and indices of {kind}, expected integers")
+    return arg(x if kind in ("int32", "int64") else cast(x, "int64"))
 
 
 def _rope(

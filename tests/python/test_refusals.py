@@ -71,6 +71,12 @@ def decoded(*extras: Any) -> Any:
     return decode(module, Q[0], CACHE[0, 0], CACHE[0, 1], *extras)
 
 
+def planned_decode() -> Any:
+    wrapper = fulmen.BatchDecodeWithPagedKVCacheWrapper(None)
+    wrapper.plan(i32(0, 1), i32(0), i32(1), 2, 2, 64, 4, q_data_type="float32")
+    return wrapper
+
+
 REFUSED: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "cascade: too few tables": (ValueError, "qo_indptr_arr has 1 entries", lambda: levels(qo=[i32(0, 4)])),
     "cascade: too many tables": (ValueError, "last_page_len has 3 entries", lambda: levels(last=[i32(4)] * 3)),
@@ -109,6 +115,12 @@ REFUSED: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "sampling: generator": (TypeError, "generator is", lambda: fulmen.sampling_from_probs(PROBS, generator=3)),
     "sampling: top_k of a half": (TypeError, "2.5", lambda: fulmen.top_k_sampling_from_probs(PROBS, 2.5, seed=1)),
     "sampling: top_p in words": (TypeError, "'0.5'", lambda: fulmen.top_p_sampling_from_probs(PROBS, "0.5", seed=1)),
+    "softmax: temperature": (ValueError, "temperature is -1", lambda: fulmen.softmax(X, temperature=-1.0)),
+    "softmax: no temperature": (ValueError, "temperature is nan", lambda: fulmen.softmax(X, temperature=np.nan)),
+    "rope: offsets of floats": (
+        TypeError, "float64", lambda: fulmen.apply_rope(Q[None, 0], Q[None, 0], i32(0, 1), np.array([0.5]))),
+    "decode: out is a list": (TypeError, "out is a list", lambda: planned_decode().run(Q[:1], CACHE, out=[[0.0]])),
+    "decode: a scale in words": (TypeError, "k_scale is 'x'", lambda: planned_decode().run(Q[:1], CACHE, k_scale="x")),
     "rmsnorm: no array": (TypeError, "rmsnorm: input is a list", lambda: fulmen.rmsnorm([[1.0]], X[0])),
     "rmsnorm: out is a list": (TypeError, "out is a list", lambda: fulmen.rmsnorm(X, X[0], out=[[0.0] * 50] * 3)),
     "silu_and_mul: no array": (TypeError, "silu_and_mul: input is a NoneType", lambda: fulmen.silu_and_mul(None)),
