@@ -74,9 +74,10 @@ def empty(like: Array, shape: Sequence[int], dtype: str | None = None) -> Array:
     """An uninitialised contiguous array of like's framework and device; dtype is a name, None for like's."""
     if isinstance(like, np.ndarray):
         return np.empty(shape, like.dtype if dtype is None else numpy_dtype(dtype))
-    if dtype is None and len(shape) > 0:
+    kind = like.dtype if dtype is None else torch_dtype(dtype)
+    if kind is like.dtype and len(shape) > 0:
         return like.new_empty(*shape)  # half the time of a tuple
-    return like.new_empty(tuple(shape), dtype=like.dtype if dtype is None else torch_dtype(dtype))
+    return like.new_empty(tuple(shape), dtype=kind)
 
 
 def empty_like(x: Array) -> Array:

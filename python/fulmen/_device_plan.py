@@ -18,7 +18,7 @@ from ._ffi import lib
 
 def on_device(x: Any) -> bool:
     """Whether x is a tensor in a GPU's memory."""
-    return is_torch(x) and x.device.type != "cpu"
+    return is_torch(x) and not x.is_cpu
 
 
 def to_device(x: Any, device: Any) -> Any:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ._arrays import Array
 
 # Which of FlashInfer's kernels would run. All compute the same function, so any of these names is served.
@@ -59,7 +61,10 @@ def unpack_paged_kv_cache(paged_kv_cache: Array | tuple[Array, Array], kv_layout
     if paged_kv_cache.ndim not in (4, 5) or paged_kv_cache.shape[1] != 2:
         shape = tuple(paged_kv_cache.shape)
         raise ValueError(f"paged_kv_cache has shape {shape}, expected [num_pages, 2, ...] of 5 dimensions")
-    k, v = paged_kv_cache[:, 0], paged_kv_cache[:, 1]
+    if isinstance(paged_kv_cache, np.ndarray):
+        k, v = paged_kv_cache[:, 0], paged_kv_cache[:, 1]
+    else:  # one step of PyTorch's instead of two
+        k, v = paged_kv_cache.unbind(1)
     return _with_page_axis(k, kv_layout), _with_page_axis(v, kv_layout)
 
 

@@ -11,7 +11,8 @@ from ._ffi import lib
 
 
 def _act_and_mul(input: Array, out: Array | None, activation: str) -> Array:
-    shape = (*input.shape[:-1], input.shape[-1] // 2)
+    shape = input.shape
+    shape = (*shape[:-1], shape[-1] // 2)
     if out is None:
         out = empty(input, shape)
     elif tuple(out.shape) != shape:

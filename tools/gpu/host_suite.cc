@@ -158,6 +158,8 @@ int measure_stub(const std::string& path) {
   std::vector<Row> rows = suite();
   for (Row& row : sampling_suite())
     if (row.id == "S1" || row.id == "S7") rows.push_back(std::move(row));
+  for (Row& row : plan_suite())
+    if (row.id.starts_with("H")) rows.push_back(std::move(row));
   if (const char* prefix = std::getenv("ROWS"))
     std::erase_if(rows, [&](const Row& row) { return !row.id.starts_with(prefix); });
   for (const Row& row : rows) {
