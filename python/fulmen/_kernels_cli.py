@@ -94,10 +94,13 @@ def list_packs(folders: Sequence[Path], as_json: bool) -> int:
 
 
 def explain(key: str, arch: str) -> int:
-    if not arch and not json.loads(lib.jit_config())["devices"]:
-        print("fulmen: there is no GPU here; name an architecture, such as --arch sm_90a", file=sys.stderr)
+    try:
+        text = str(lib.jit_explain(key, arch))
+    except NotImplementedError as error:
+        if arch:
+            raise
+        print(f"fulmen: {error}; or name an architecture, such as --arch sm_90a", file=sys.stderr)
         return 2
-    text = str(lib.jit_explain(key, arch))
     print(text, end="")
     return 0 if "  hit: " in text else 1
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ._arrays import Array
+from ._arrays import Array, _torch_types
+from ._ffi import is_compiling
 
 # Which of FlashInfer's kernels would run. All compute the same function, so any of these names is served.
 SERVED_BACKENDS = ("auto", "cpu", "fa2", "fa3", "cuda", "cuda-core")
@@ -66,6 +67,14 @@ def unpack_paged_kv_cache(paged_kv_cache: Array | tuple[Array, Array], kv_layout
     else:  # one step of PyTorch's instead of two
         k, v = paged_kv_cache.unbind(1)
     return _with_page_axis(k, kv_layout), _with_page_axis(v, kv_layout)
+
+
+def attention_cache(paged_kv_cache: Array | tuple[Array, Array], kv_layout: str) -> tuple[Array, Array]:
+    """unpack_paged_kv_cache for attention; one PyTorch array comes back twice, the library splits it."""
+    x = paged_kv_cache
+    if type(x) in _torch_types and x.ndim == 5 and x.shape[1] == 2 and not is_compiling():
+        return x, x
+    return unpack_paged_kv_cache(x, kv_layout)
 
 
 def _with_page_axis(x: Array, kv_layout: str) -> Array:
