@@ -84,8 +84,8 @@ void set_lengths(const AttentionArgs& a, const AttentionDims& d, Params& p) {
   p.batch_size = int32_t(d.batch_size), p.total_q = int32_t(d.total_q);
 }
 
-Work<attention_prepare::Key, Params> work_of(const AttentionCall& call, const AttentionKey& key,
-                                             const PlanPlace& place) {
+Work<attention_prepare::Key, Params> work_of(const AttentionCall& call, const AttentionKey& key, const PlanPlace& place,
+                                             const Device& device) {
   const PlanHeader& h = call.plan->header;
   const PlanConfig& c = h.config;
   AttentionWorkspace layout(h, key);
@@ -105,11 +105,18 @@ Work<attention_prepare::Key, Params> work_of(const AttentionCall& call, const At
   p.max_records = h.num_items, p.max_slots = h.num_slots, p.max_merges = h.num_merges;
   p.max_tiles = h.num_items - h.num_slots;
   p.slot_room = h.on_device;
-  return {.key = {},
+  const attention_prepare::Key planner{.threads = p.max_tiles <= attention_prepare::kFewThreads
+                                                      ? attention_prepare::kFewThreads
+                                                      : attention_prepare::kManyThreads,
+                                       .many = p.max_tiles > attention_prepare::kManyThreads};
+  const bool shares = p.max_tiles > attention_prepare::kTilesOfOne && device.arch >= 90;
+  const uint32_t cluster = shares ? attention_prepare::kCtas : 1;
+  return {.key = planner,
           .params = p,
-          .shape = {.grid = 1,
-                    .num_threads = attention_prepare::kThreads,
-                    .shared_bytes = uint32_t(sizeof(attention_prepare::Shared))}};
+          .shape = {.grid = cluster,
+                    .num_threads = uint32_t(num_threads(planner)),
+                    .shared_bytes = uint32_t(sizeof(attention_prepare::Shared)),
+                    .cluster = cluster}};
 }
 
 }  // namespace
@@ -125,11 +132,11 @@ void make_plan_once(const AttentionCall& call, const AttentionKey& key, const Pl
     if (made.workspace == workspace && made.capture == capture && is_known) return;
     made.workspace = workspace, made.capture = capture, made.was_captured |= capture != 0;
   }
-  run(AttentionPrepare::kName, work_of(call, key, place), device, context);
+  run(AttentionPrepare::kName, work_of(call, key, place, device), device, context);
 }
 
 void prepare_planner(const AttentionCall& call, const AttentionKey& key, const Device& device) {
-  prepare(AttentionPrepare::kName, work_of(call, key, {}), device);
+  prepare(AttentionPrepare::kName, work_of(call, key, {}, device), device);
 }
 
 }  // namespace fulmen::cuda
