@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <numeric>
 
 #include "src/cuda/attention.h"
 #include "src/cuda/attention_cluster.h"
@@ -25,7 +26,9 @@ int64_t most_tiles(const AttentionCall& call, int64_t tile) {
   const int64_t batch = call.dims.batch_size, total_q = call.dims.total_q, group = group_of(call);
   if (batch == 0) return 0;
   if (!call.args->qo_indptr.defined()) return batch * math::ceil_div(total_q / batch * group, tile);
-  return total_q * group / tile + std::min(batch, total_q);
+  // Rows come in groups, so that no request's last tile is emptier than this.
+  const int64_t empty = tile - std::gcd(tile, group);
+  return (total_q * group + std::min(batch, total_q) * empty) / tile;
 }
 
 // Slots for as many pieces as the workers may want, of as many rows as there is memory for: tiles of few rows need less
@@ -100,7 +103,8 @@ Work<attention_prepare::Key, Params> work_of(const AttentionCall& call, const At
   p.tile_q = c.tile_q, p.tile_kv = c.tile_kv, p.min_split_len = c.min_split_len;
   p.row_cost = c.row_cost, p.key_cost = c.key_cost;
   p.window_left = c.window_left, p.causal = c.causal != 0;
-  p.fixed_split_len = c.fixed_split_len, p.disable_split = c.disable_split != 0;
+  p.fixed_split_len = c.fixed_split_len;
+  p.disable_split = c.disable_split != 0 || cluster_size(c, device) > 1;  // a cluster has whole tiles
   p.num_kv_heads = c.num_kv_heads, p.num_workers = c.num_workers;
   p.max_records = h.num_items, p.max_slots = h.num_slots, p.max_merges = h.num_merges;
   p.max_tiles = h.num_items - h.num_slots;

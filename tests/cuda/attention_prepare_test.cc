@@ -105,13 +105,13 @@ class Made {
     const cuda::AttentionWorkspace layout(shape, key);
     workspace_bytes = layout.bytes;
     const GpuMemory memory(size_t(layout.bytes));
-    const std::vector<char> junk(size_t(layout.bytes), '\x55');
+    const std::vector<char> junk(size_t(layout.plan_bytes) + cuda::kWorkspaceAlign, '\x55');
     gpu_copy(memory.data(), junk.data(), junk.size());
     const PlanView view{shape, nullptr};
     call.plan = &view;
     char* base = cuda::aligned(memory.data());
     cuda::make_plan_once(call, key, {base}, device, {});
-    std::vector<char> image(size_t(layout.bytes) - cuda::kWorkspaceAlign);
+    std::vector<char> image(size_t(layout.plan_bytes));
     gpu_copy(image.data(), base, image.size());
     read(image.data(), layout);
   }

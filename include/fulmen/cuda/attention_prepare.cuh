@@ -184,6 +184,24 @@ __device__ __forceinline__ void write_records(const Params& p, const Tiles<K>& t
 }
 
 template <Key K>
+__device__ __forceinline__ void list_pieces(const Params& p, const Tiles<K>& tiles, float limit, bool is_split) {
+  Split only{0, 1, 0};
+  if (is_split)
+    count_all_pieces(p, tiles, limit, only);
+  else if (tiles.is_mine(0))  // pieces are the tiles, which have been counted
+    only.longest = tiles.get(0).end - tiles.get(0).begin;
+  place_buckets<K>();
+  write_records(p, tiles, limit, only);
+}
+
+// Tiles of one bucket that are not split: as they are.
+template <Key K>
+__device__ __forceinline__ void list_tiles(const Params& p, const Tiles<K>& tiles) {
+  if (tiles.is_mine(0)) write_whole(p, tiles.get(0), threadIdx.x);
+  if (threadIdx.x == 0) shared().num_records = uint32_t(tiles.count());
+}
+
+template <Key K>
 __device__ __forceinline__ void run(const Params& p) {
   wait_for_predecessor();
   allow_successor();
@@ -194,13 +212,11 @@ __device__ __forceinline__ void run(const Params& p) {
     arrivals[i] = 0;
   const Tiles<K> tiles(p, p.batch_size > 0 ? read_requests<K>(p) : 0);
   const float limit = choose_limit<K>(p, collect_costs(p, tiles));
-  Split only{0, 1, 0};
-  if (K.many || limit < kNoLimit)
-    count_all_pieces(p, tiles, limit, only);
-  else if (tiles.is_mine(0))  // nothing is split: pieces are the tiles, which have been counted
-    only.longest = tiles.get(0).end - tiles.get(0).begin;
-  place_buckets<K>();
-  write_records(p, tiles, limit, only);
+  const bool is_split = K.many || limit < kNoLimit;
+  if (!is_split && shared().num_used <= 1)
+    list_tiles(p, tiles);
+  else
+    list_pieces(p, tiles, limit, is_split);
   if (cta_rank<K>() != 0 || threadIdx.x != 0) return;
   batch_attention::PlanOnDevice head = p.head;
   head.num_items = int32_t(math::min(shared().num_records, uint32_t(p.max_records))) * p.num_kv_heads;

@@ -37,7 +37,7 @@ struct Request {
 struct Shared {
   Request requests[kSharedRequests];
   uint32_t count[kBuckets], top[kBuckets];  // tiles, and the bits of the largest cost; then records
-  int32_t used[kBuckets];                   // buckets that are not empty, in order
+  int32_t used[kBuckets], num_used;         // buckets that are not empty, in order
   uint32_t warp_sums[kManyThreads / 32];
   uint64_t warp_totals[kManyThreads / 32];
   float estimates[kCandidates], limits[kCandidates];

@@ -108,8 +108,10 @@ __device__ __forceinline__ int32_t list_buckets() {
     if ((word >> warp_lane()) % 2 != 0)
       s.used[before + uint32_t(num_bits(word & ((1u << warp_lane()) - 1)))] = i * 32 + warp_lane();
   }
+  const int32_t num_used = int32_t(add_warp(own));
+  if (threadIdx.x == 0) s.num_used = num_used;
   sync_cta();
-  return int32_t(add_warp(own));
+  return num_used;
 }
 
 // To a few places: these are estimates.

@@ -177,6 +177,7 @@ class Tiles {
     owner_ = owner_of(p, requests_of(p), int32_t(threadIdx.x));
     if constexpr (kKeeps) tile_ = tile_of(p, int32_t(threadIdx.x), owner_);
   }
+  __device__ __forceinline__ int32_t count() const { return end_ - begin_; }  // of this CTA's
   template <class F>
   __device__ __forceinline__ void for_passes(F f) const {  // f(first): all threads call
     if constexpr (K.many) {
