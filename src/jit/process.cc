@@ -70,9 +70,10 @@ std::vector<std::string> environment_with(const std::vector<std::string>& settin
 
 // Limits are set on a running child, before it has had time to start others: posix_spawn cannot.
 void limit(pid_t child) {
-  constexpr rlim_t kBytes = rlim_t(2) << 30;
-  const rlimit memory{kBytes, kBytes}, cores{0, 0};
+  constexpr rlim_t kBytes = rlim_t(2) << 30, kFileBytes = rlim_t(64) << 20;
+  const rlimit memory{kBytes, kBytes}, files{kFileBytes, kFileBytes}, cores{0, 0};
   (void)prlimit(child, RLIMIT_AS, &memory, nullptr);
+  (void)prlimit(child, RLIMIT_FSIZE, &files, nullptr);
   (void)prlimit(child, RLIMIT_CORE, &cores, nullptr);
 }
 

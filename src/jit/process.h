@@ -13,8 +13,8 @@ struct ProcessResult {
 };
 
 // words: a path and arguments. Its input is empty; output and errors go to log_file. settings ("NAME=value") replace
-// the environment's. After timeout_s it is killed with all that it has started. Its memory is limited to 2 GiB.
-// kUnknown: somebody else in this process has waited for it.
+// the environment's. After timeout_s it is killed with all that it has started. Its memory is limited to 2 GiB,
+// each file that it writes to 64 MiB. kUnknown: somebody else in this process has waited for it.
 ProcessResult run_process(const std::vector<std::string>& words, const std::string& log_file,
                           const std::vector<std::string>& settings, double timeout_s);
 
