@@ -47,7 +47,7 @@ __device__ __forceinline__ void count_all_pieces(const Params& p, const Tiles<K>
 #pragma unroll 1
   for (bool rationed = false;; rationed = true) {
     count_pieces(p, tiles, limit, only);
-    if (rationed || share_of<K>(&shared().num_slots).total <= uint32_t(shared().max_slots)) break;
+    if (rationed || warp_share_of<K>(&shared().num_slots).total <= uint32_t(shared().max_slots)) break;
     ration_slots(p, tiles, limit);
   }
 }
@@ -56,7 +56,7 @@ __device__ __forceinline__ void count_all_pieces(const Params& p, const Tiles<K>
 template <Key K>
 __device__ __forceinline__ void place_buckets() {
   Shared& s = shared();
-  const uint32_t slots = share_of<K>(&s.num_slots).before, merges = share_of<K>(&s.num_merges).before;
+  const uint32_t slots = warp_share_of<K>(&s.num_slots).before, merges = warp_share_of<K>(&s.num_merges).before;
   const uint32_t total = for_sums_before<K>(
       [&](int32_t bucket, uint32_t before, const Share& own) { s.count[bucket] = before + own.before; });
   if (threadIdx.x == 0) s.num_records = total, s.num_slots = (merges << 16) + slots, s.slots_taken = 0;
@@ -109,6 +109,7 @@ struct SplitTile {
   Tile tile;
   Split split;
   int32_t at, slot, merge;
+  int32_t start;  // of the first piece, before it is cut off at the tile's first key
 };
 
 __device__ __forceinline__ void write_piece(const Params& p, const SplitTile& s, int32_t i) {
@@ -118,8 +119,7 @@ __device__ __forceinline__ void write_piece(const Params& p, const SplitTile& s,
   if (i == 0)
     reinterpret_cast<PlanMerge*>(p.workspace + p.head.merges)[s.merge] = {
         t.request_idx, 0, 1, t.row_begin, t.num_rows, s.slot, split.num_pieces};
-  const int32_t start = int32_t(uint32_t(t.begin) / uint32_t(split.step)) * split.step;
-  const int64_t begin = start + int64_t(i) * split.step, end = begin + split.step;
+  const int64_t begin = s.start + int64_t(i) * split.step, end = begin + split.step;
   write_record(p, uint32_t(s.at + i), t, int32_t(i == 0 ? t.begin : begin), int32_t(end < t.end ? end : t.end), 0,
                s.slot + i);
   reinterpret_cast<int32_t*>(p.workspace + p.head.merge_of_slot)[s.slot + i] = s.merge;
@@ -179,6 +179,7 @@ __device__ __forceinline__ void write_records(const Params& p, const Tiles<K>& t
     if (ballot(n > 1) == 0) return;
     const uint32_t places = take(n > 1 ? &s.num_slots : nullptr, (1u << 16) + n);  // merges above slots
     own.slot = int32_t(places & 0xffff), own.merge = int32_t(places >> 16);
+    if (n > 1) own.start = own.tile.begin - own.tile.begin % own.split.step;
     write_pieces(p, own, n > 1 ? n : 0);
   });
 }

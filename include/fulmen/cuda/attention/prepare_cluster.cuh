@@ -24,37 +24,34 @@ __device__ __forceinline__ void sync_ctas() {
     sync_cta();
 }
 
-// A number of each CTA's shared memory, all on their way at once; 0 beyond the cluster.
-template <Key K>
-__device__ __forceinline__ void load_all(uint32_t (&x)[kCtas], const uint32_t* own) {
-  const int32_t size = num_ctas<K>();
-#pragma unroll
-  for (int32_t i = 0; i < kCtas; ++i) x[i] = i < size ? load_remote(own, uint32_t(i)) : 0;
-}
-
-// Of a number that each CTA has in its shared memory: what those before this one have, and all.
+// Of a number that each CTA has in its shared memory: what those before this one have, and all. Read between two
+// sync_ctas(): all have written, nobody writes again before all have read.
 struct Share {
   uint32_t before = 0, total = 0;
 };
-// Between two sync_ctas(): all have written, nobody writes again before all have read.
+// Each thread's own number; all CTAs' are on their way at once.
 template <Key K>
 __device__ __forceinline__ Share share_of(const uint32_t* own) {
   if constexpr (!K.many) return {0, *own};
   Share s;
-  const int32_t rank = cta_rank<K>();
   uint32_t x[kCtas];
-  load_all<K>(x, own);
+  const int32_t size = num_ctas<K>(), rank = cta_rank<K>();
+#pragma unroll
+  for (int32_t i = 0; i < kCtas; ++i) x[i] = i < size ? load_remote(own, uint32_t(i)) : 0;
 #pragma unroll
   for (int32_t i = 0; i < kCtas; ++i) s.before += i < rank ? x[i] : 0, s.total += x[i];
   return s;
 }
+// One number for all threads of a warp: a lane asks for a CTA's.
 template <Key K>
-__device__ __forceinline__ uint32_t most_of(const uint32_t* own) {
-  uint32_t x[kCtas], most = 0;
-  load_all<K>(x, own);
-#pragma unroll
-  for (int32_t i = 0; i < kCtas; ++i) most = math::max(most, x[i]);
-  return most;
+__device__ __forceinline__ uint32_t of_each_cta(const uint32_t* own) {
+  return warp_lane() < num_ctas<K>() ? load_remote(own, uint32_t(warp_lane())) : 0;
+}
+template <Key K>
+__device__ __forceinline__ Share warp_share_of(const uint32_t* own) {
+  if constexpr (!K.many) return {0, *own};
+  const uint32_t x = of_each_cta<K>(own);
+  return {add_warp(warp_lane() < cta_rank<K>() ? x : 0u), add_warp(x)};
 }
 
 }  // namespace fulmen::cuda::attention_prepare

@@ -43,17 +43,19 @@ template <Key K>
 __device__ __forceinline__ uint64_t share_costs(uint64_t total) {
   static_assert(K.threads >= kBuckets);
   Shared& s = shared();
-  const int32_t i = int32_t(threadIdx.x) % kBuckets;
   if (threadIdx.x == 0) s.total[0] = uint32_t(total), s.total[1] = uint32_t(total >> 32);
   sync_ctas<K>();
-  const uint32_t count = share_of<K>(&s.count[i]).total, top = most_of<K>(&s.top[i]), rows = most_of<K>(&s.max_rows);
-  uint32_t low[kCtas], high[kCtas];
-  load_all<K>(low, &s.total[0]), load_all<K>(high, &s.total[1]);
-  total = 0;
-#pragma unroll
-  for (int32_t rank = 0; rank < kCtas; ++rank) total += uint64_t(high[rank]) << 32 | low[rank];
+  const int32_t i = int32_t(threadIdx.x);
+  uint32_t count = 0, top = 0;
+  if (i < kBuckets) {
+    count = share_of<K>(&s.count[i]).total;
+#pragma unroll 4
+    for (int32_t rank = 0; rank < num_ctas<K>(); ++rank) top = math::max(top, load_remote(&s.top[i], uint32_t(rank)));
+  }
+  const uint32_t rows = max_warp(of_each_cta<K>(&s.max_rows));
+  total = add_warp(uint64_t(of_each_cta<K>(&s.total[1])) << 32 | of_each_cta<K>(&s.total[0]));
   sync_ctas<K>();
-  if (threadIdx.x < kBuckets) s.count[i] = count, s.top[i] = top;
+  if (i < kBuckets) s.count[i] = count, s.top[i] = top;
   if (threadIdx.x == 0) s.max_rows = rows;
   sync_cta();
   return total;

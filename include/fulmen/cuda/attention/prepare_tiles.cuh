@@ -115,7 +115,7 @@ __device__ __forceinline__ int32_t read_requests(const Params& p) {
   if (!K.many || !shares) return sync_cta(), int32_t(num_tiles);
   if (threadIdx.x == 0) shared().num_tiles = num_tiles;
   sync_ctas<K>();
-  const Share all = share_of<K>(&shared().num_tiles);
+  const Share all = warp_share_of<K>(&shared().num_tiles);
   for (int32_t i = begin + int32_t(threadIdx.x); i < end; i += K.threads)
     to[i].first_tile = int32_t(math::min(uint32_t(to[i].first_tile) + all.before, most));
   sync_ctas<K>();
