@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <numeric>
 
 #include "src/cuda/attention.h"
 #include "src/cuda/attention_cluster.h"
@@ -25,7 +26,9 @@ int64_t most_tiles(const AttentionCall& call, int64_t tile) {
   const int64_t batch = call.dims.batch_size, total_q = call.dims.total_q, group = group_of(call);
   if (batch == 0) return 0;
   if (!call.args->qo_indptr.defined()) return batch * math::ceil_div(total_q / batch * group, tile);
-  return total_q * group / tile + std::min(batch, total_q);
+  // Rows come in groups, so that no request's last tile is emptier than this.
+  const int64_t empty = tile - std::gcd(tile, group);
+  return (total_q * group + std::min(batch, total_q) * empty) / tile;
 }
 
 // Slots for as many pieces as the workers may want, of as many rows as there is memory for: tiles of few rows need less
@@ -84,8 +87,8 @@ void set_lengths(const AttentionArgs& a, const AttentionDims& d, Params& p) {
   p.batch_size = int32_t(d.batch_size), p.total_q = int32_t(d.total_q);
 }
 
-Work<attention_prepare::Key, Params> work_of(const AttentionCall& call, const AttentionKey& key,
-                                             const PlanPlace& place) {
+Work<attention_prepare::Key, Params> work_of(const AttentionCall& call, const AttentionKey& key, const PlanPlace& place,
+                                             const Device& device) {
   const PlanHeader& h = call.plan->header;
   const PlanConfig& c = h.config;
   AttentionWorkspace layout(h, key);
@@ -100,16 +103,24 @@ Work<attention_prepare::Key, Params> work_of(const AttentionCall& call, const At
   p.tile_q = c.tile_q, p.tile_kv = c.tile_kv, p.min_split_len = c.min_split_len;
   p.row_cost = c.row_cost, p.key_cost = c.key_cost;
   p.window_left = c.window_left, p.causal = c.causal != 0;
-  p.fixed_split_len = c.fixed_split_len, p.disable_split = c.disable_split != 0;
+  p.fixed_split_len = c.fixed_split_len;
+  p.disable_split = c.disable_split != 0 || cluster_size(c, device) > 1;  // a cluster has whole tiles
   p.num_kv_heads = c.num_kv_heads, p.num_workers = c.num_workers;
   p.max_records = h.num_items, p.max_slots = h.num_slots, p.max_merges = h.num_merges;
   p.max_tiles = h.num_items - h.num_slots;
   p.slot_room = h.on_device;
-  return {.key = {},
+  const attention_prepare::Key planner{.threads = p.max_tiles <= attention_prepare::kFewThreads
+                                                      ? attention_prepare::kFewThreads
+                                                      : attention_prepare::kManyThreads,
+                                       .many = p.max_tiles > attention_prepare::kManyThreads};
+  const bool shares = p.max_tiles > attention_prepare::kTilesOfOne && device.arch >= 90;
+  const uint32_t cluster = shares ? attention_prepare::kCtas : 1;
+  return {.key = planner,
           .params = p,
-          .shape = {.grid = 1,
-                    .num_threads = attention_prepare::kThreads,
-                    .shared_bytes = uint32_t(sizeof(attention_prepare::Shared))}};
+          .shape = {.grid = cluster,
+                    .num_threads = uint32_t(num_threads(planner)),
+                    .shared_bytes = uint32_t(sizeof(attention_prepare::Shared)),
+                    .cluster = cluster}};
 }
 
 }  // namespace
@@ -125,11 +136,11 @@ void make_plan_once(const AttentionCall& call, const AttentionKey& key, const Pl
     if (made.workspace == workspace && made.capture == capture && is_known) return;
     made.workspace = workspace, made.capture = capture, made.was_captured |= capture != 0;
   }
-  run(AttentionPrepare::kName, work_of(call, key, place), device, context);
+  run(AttentionPrepare::kName, work_of(call, key, place, device), device, context);
 }
 
 void prepare_planner(const AttentionCall& call, const AttentionKey& key, const Device& device) {
-  prepare(AttentionPrepare::kName, work_of(call, key, {}), device);
+  prepare(AttentionPrepare::kName, work_of(call, key, {}, device), device);
 }
 
 }  // namespace fulmen::cuda
