@@ -66,7 +66,18 @@ class Moving {
     const std::vector<char> got = fetch(7), got_lse = fetch(8);
     batch_attention(again_, context);
     runtime::find_backend(DeviceType::kCuda)->synchronize(context);
-    return got == fetch(9) && got_lse == fetch(10);
+    const bool same = got == fetch(9) && got_lse == fetch(10);
+    if (!same) {
+      const std::vector<char> expected = fetch(9);
+      size_t differ = 0, poisoned = 0, first = got.size();
+      for (size_t i = 0; i < got.size(); ++i) {
+        poisoned += got[i] == char(0xff);
+        if (got[i] != expected[i] && differ++ == 0) first = i;
+      }
+      std::printf("%zu of %zu bytes differ, the first at %zu; %zu are poison; lse %s\n", differ, got.size(), first, poisoned,
+                  got_lse == fetch(10) ? "agrees" : "differs");
+    }
+    return same;
   }
   void poison() {
     out_.poison(0xff), lse_.poison(0xff);
