@@ -74,8 +74,8 @@ class Moving {
         poisoned += got[i] == char(0xff);
         if (got[i] != expected[i] && differ++ == 0) first = i;
       }
-      std::printf("%zu of %zu bytes differ, the first at %zu; %zu are poison; lse %s\n", differ, got.size(), first, poisoned,
-                  got_lse == fetch(10) ? "agrees" : "differs");
+      std::printf("%zu of %zu bytes differ, the first at %zu; %zu are poison; lse %s\n", differ, got.size(), first,
+                  poisoned, got_lse == fetch(10) ? "agrees" : "differs");
     }
     return same;
   }
