@@ -87,6 +87,29 @@ void set_lengths(const AttentionArgs& a, const AttentionDims& d, Params& p) {
   p.batch_size = int32_t(d.batch_size), p.total_q = int32_t(d.total_q);
 }
 
+// Decode of at least as many tiles as there are workers: each worker begins with a tile's first keys, and where
+// requests are of one length, with those of the first requests. Where L2 is large.
+void set_ahead(const AttentionCall& call, const PlanConfig& c, const Device& device, Params& p) {
+  constexpr int64_t kBytes = 12 << 20;  // what memory delivers while a plan is made
+  if (device.arch < 90) return;
+  const AttentionArgs& a = *call.args;
+  const bool is_decode = !a.qo_indptr.defined() && p.rows_per_request * c.group_size() <= c.tile_q;
+  if (!is_decode || !call.dims.paged() || a.k.data == nullptr || c.window_left >= 0) return;
+  if (int64_t(p.batch_size) * c.num_kv_heads < c.num_workers) return;
+  batch_attention::Common caches{};
+  set_caches(a, call.dims, caches);
+  attention_prepare::Ahead& to = p.ahead;
+  to.num_tiles = c.num_workers, to.heads = Divisor(c.num_kv_heads);
+  to.k = caches.k, to.v = caches.v;
+  to.k_page = caches.k_page, to.k_token = caches.k_token, to.k_head = caches.k_head;
+  to.v_page = caches.v_page, to.v_token = caches.v_token, to.v_head = caches.v_head;
+  to.k_bytes = int32_t(call.dims.head_dim_qk * size_of(a.k.dtype));
+  to.v_bytes = int32_t(call.dims.head_dim_vo * size_of(a.v.dtype));
+  to.page_ids = caches.page_ids, to.table_stride = caches.table_stride, to.num_pages = caches.num_pages;
+  to.page_size = caches.page_size;
+  to.keys = Divisor(int32_t(std::max<int64_t>(1, kBytes / (int64_t(to.num_tiles) * (to.k_bytes + to.v_bytes)))));
+}
+
 Work<attention_prepare::Key, Params> work_of(const AttentionCall& call, const AttentionKey& key, const PlanPlace& place,
                                              const Device& device) {
   const PlanHeader& h = call.plan->header;
@@ -113,11 +136,12 @@ Work<attention_prepare::Key, Params> work_of(const AttentionCall& call, const At
                                                       ? attention_prepare::kFewThreads
                                                       : attention_prepare::kManyThreads,
                                        .many = p.max_tiles > attention_prepare::kManyThreads};
+  if (!planner.many) set_ahead(call, c, device, p);
   const bool shares = p.max_tiles > attention_prepare::kTilesOfOne && device.arch >= 90;
   const uint32_t cluster = shares ? attention_prepare::kCtas : 1;
   return {.key = planner,
           .params = p,
-          .shape = {.grid = cluster,
+          .shape = {.grid = p.ahead.num_tiles > 0 ? uint32_t(device.num_sms) : cluster,
                     .num_threads = uint32_t(num_threads(planner)),
                     .shared_bytes = uint32_t(sizeof(attention_prepare::Shared)),
                     .cluster = cluster}};

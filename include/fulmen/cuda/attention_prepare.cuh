@@ -6,6 +6,7 @@
 // Records within a bucket, and slots, are taken in any order; nothing that is computed later depends on it. Launched by
 // src/cuda/attention_prepare.cc.
 #pragma once
+#include <fulmen/cuda/attention/prepare_ahead.cuh>
 #include <fulmen/cuda/attention/prepare_splits.cuh>
 #include <fulmen/cuda/ptx/dependent_launch.cuh>
 
@@ -206,6 +207,7 @@ template <Key K>
 __device__ __forceinline__ void run(const Params& p) {
   wait_for_predecessor();
   allow_successor();
+  if (!K.many && blockIdx.x > 0) return fetch_ahead<K>(p);
   uint32_t* arrivals = reinterpret_cast<uint32_t*>(p.workspace + p.head.arrivals);
 #pragma unroll 1
   for (int32_t i = cta_rank<K>() * K.threads + int32_t(threadIdx.x); i < p.max_merges * p.num_kv_heads;

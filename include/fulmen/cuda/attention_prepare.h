@@ -49,6 +49,19 @@ struct Shared {
   uint32_t slots_taken;          // of those, while tiles are walked
 };
 
+// What is brought to L2 while the plan is made: the first keys of the first tiles.
+inline constexpr int32_t kLine = 128;  // bytes
+struct Ahead {
+  int32_t num_tiles;    // 0: nothing
+  Divisor keys, heads;  // of each tile; of a request
+  const char *k, *v;
+  int64_t k_page, k_token, k_head, v_page, v_token, v_head;  // bytes
+  int32_t k_bytes, v_bytes;                                  // of a row
+  IdVector page_ids;
+  int64_t table_stride, num_pages;
+  Divisor page_size;
+};
+
 struct Params {
   char* workspace;
   batch_attention::PlanOnDevice head;  // offsets; counts are the kernel's to fill
@@ -68,6 +81,7 @@ struct Params {
   int32_t num_kv_heads, num_workers;
   int32_t max_tiles, max_records, max_slots, max_merges;  // what the workspace holds, for each kv head
   int32_t slot_room;                                      // rows of all slots
+  Ahead ahead;
 };
 
 }  // namespace fulmen::cuda::attention_prepare
