@@ -85,6 +85,10 @@ TEST(HostCompiler, IsStoppedKilledOrDisbelieved) {
   const Error hangs = error_of(kernel(), compiler("hangs", "sleep 100 & sleep 100"), 0.3);
   EXPECT_EQ(hangs.code, Code::kInternal);
   EXPECT_NE(hangs.message.find("was stopped"), std::string::npos) << hangs.message;
+  set_interrupt_check([] { return true; });
+  const Error interrupted = error_of(kernel(), compiler("hangs", "sleep 100 & sleep 100"));
+  set_interrupt_check(nullptr);
+  EXPECT_NE(interrupted.message.find("was interrupted"), std::string::npos) << interrupted.message;
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));
   EXPECT_NE(error_of(kernel(), compiler("dies", "kill -9 $$")).message.find("died of signal 9"), std::string::npos);
   EXPECT_NE(error_of(kernel(), compiler("idles", "exit 0")).message.find("gave no library"), std::string::npos);
@@ -95,6 +99,32 @@ TEST(HostCompiler, IsStoppedKilledOrDisbelieved) {
   const Error fails = error_of(kernel(), compiler("fails", "echo out of cheese; exit 1"));
   EXPECT_EQ(fails.code, Code::kInvalidArgument);
   EXPECT_NE(fails.message.find("out of cheese"), std::string::npos);
+}
+
+TEST(HostCompiler, IsRememberedFromTheRoot) {
+  const ScratchFolder folder;
+  script(folder.path() + "/bin/c++", "");
+  const fs::path before = fs::current_path();
+  fs::current_path(folder.path());
+  const HostCompiler by_path = find_host_compiler(nullptr, nullptr, "bin"),
+                     by_name = find_host_compiler("bin/c++", nullptr, "/none");
+  fs::current_path(before);
+  ASSERT_FALSE(by_path.command.empty());
+  ASSERT_FALSE(by_name.command.empty());
+  EXPECT_TRUE(fs::exists(by_path.command[0])) << by_path.command[0];
+  EXPECT_TRUE(fs::exists(by_name.command[0])) << by_name.command[0];
+}
+
+TEST(HostCompiler, MayPrintWhatItLikes) {
+  const ScratchFolder folder;
+  const auto fails = [&](const char* name, const std::string& body) {
+    return error_of(kernel(), {{script(folder.path() + "/" + name, body)}, "it", ""}).message;
+  };
+  const std::string bytes = fails("bytes", R"(printf 'error: \377\300\303\251\355\240\200 \001 end'; exit 1)");
+  EXPECT_NE(bytes.find("error: ??\xc3\xa9??? ? end"), bytes.npos) << bytes;
+  EXPECT_LT(fails("much", "head -c 30000000 /dev/zero | tr '\\0' x; exit 1").size(), 6000u);
+  EXPECT_NE(fails("endless", "exec cat /dev/zero").find("died of signal " + std::to_string(SIGXFSZ)),
+            std::string::npos);
 }
 
 TEST(HostCompiler, LeavesNothingBehindAndPrintsNothing) {
@@ -221,6 +251,55 @@ TEST(HostTextThreads, GetOneAnswer) {
   for (std::string& value : values) threads.emplace_back([&] { value = value_of(40, 2); });
   for (std::thread& t : threads) t.join();
   for (const std::string& value : values) EXPECT_EQ(value, "44");
+}
+
+TEST(HostTexts, EndInAResultAndMayEndInABackslash) {
+  if (host_compiler().command.empty()) GTEST_SKIP() << host_compiler().problem;
+  setenv("FULMEN_CACHE_DIR", "", 1);
+  testing::Tensor a(DType::kF32, {2, 5}), out(DType::kF32, {2, 5});
+  a.fill([](int64_t) { return 3.0; });
+  elementwise({.text = "return a * a; \\", .name = "square", .a = a, .out = out});
+  EXPECT_EQ(out.data<float>()[9], 9);
+  for (const char* text : {" ", "if (a > 100) return 1;", "// return a;"}) {
+    const std::string message =
+        testing::error_of([&] { elementwise({.text = text, .name = "square", .a = a, .out = out}); });
+    EXPECT_EQ(message.rfind("elementwise name=square: does not compile", 0), 0u) << message;
+    EXPECT_NE(message.find("error: "), message.npos) << message;
+  }
+}
+
+// Of the threads of its parent a child has the one that forked.
+TEST(HostTextThreads, AForkedChildMakesWhatItsParentWasMaking) {
+  static std::atomic<bool> started{false};
+  Jit jit({.cache_folder = "", .pack_folders = {}, .compiler = {"slow", [](Kernel* k) {
+                                                                  started = true;
+                                                                  std::this_thread::sleep_for(
+                                                                      std::chrono::milliseconds(300));
+                                                                  k->image = "made";
+                                                                }}});
+  const Unit unit{"key", "source"};
+  std::thread maker([&] { jit.get(unit, "arch"); }), waiter([&] { jit.get(unit, "arch"); });
+  while (!started) std::this_thread::yield();
+  jit.before_fork();
+  const pid_t child = fork();
+  jit.after_fork(child == 0);
+  if (child == 0) {
+    alarm(20);
+    _exit(jit.get(unit, "arch")->image == "made" && jit.get(unit, "arch")->image == "made" ? 0 : 1);
+  }
+  EXPECT_TRUE(succeeds(child));
+  maker.join(), waiter.join();
+  EXPECT_EQ(jit.get(unit, "arch")->image, "made");
+}
+
+TEST(Cache, DoesNotWaitForWhatIsNoFile) {
+  const ScratchFolder folder;
+  ASSERT_EQ(mkfifo((folder.path() + "/pipe.kernel").c_str(), 0600), 0);
+  fs::create_directory(folder.path() + "/folder.kernel");
+  fs::create_symlink("loop.kernel", folder.path() + "/loop.kernel");
+  const Cache cache(folder.path());
+  for (const std::string& name : cache.names()) EXPECT_FALSE(cache.load(name).has_value()) << name;
+  EXPECT_EQ(cache.names().size(), 3u);
 }
 
 // A library that does not load here is made again.

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "src/cuda/elementwise.h"
 #include "src/cuda/pack.h"
 #include "src/cuda/table.h"
 #include "src/jit/compiler_record.h"
@@ -250,6 +251,16 @@ TEST_F(WithNvrtc, AnErrorStartsWithItsLine) {
   EXPECT_NE(text.find("mine: does not compile for sm_80"), std::string::npos) << text;
   EXPECT_NE(text.find("\nmy_variant.h(7): error"), std::string::npos) << text;
   EXPECT_EQ(error_of([&] { jit.get(bad, "sm_80"); }), text);  // and nobody waits for it afterwards
+}
+
+TEST_F(WithNvrtc, ATextEndsInAResultAndMayEndInABackslash) {
+  Jit jit(Options{.cache_folder = "", .pack_folders = {}});
+  const auto unit = [](const char* text) {
+    return cuda::elementwise_unit({.a = DType::kF32, .out = DType::kF32, .inputs = 1, .vec = 1}, "mine", text);
+  };
+  EXPECT_NE(jit.get(unit("return a * a; \\"), "sm_80")->image, "");
+  const std::string text = error_of([&] { jit.get(unit("if (a > 100) return 1;"), "sm_80"); });
+  EXPECT_NE(text.find("missing return"), text.npos) << text;
 }
 
 TEST(Jit, WithoutNvrtcTheErrorSaysWhatToInstall) {

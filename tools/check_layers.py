@@ -47,8 +47,8 @@ SYSTEM = {
     "core": set(),
     "cpu": {"immintrin.h", "math.h"},
     "src/runtime": {"sched.h", "pthread.h", "cpuid.h", "unistd.h", "sys/syscall.h", "sys/mman.h"},
-    "src/jit": {"dlfcn.h", "fcntl.h", "signal.h", "spawn.h", "sys/mman.h", "sys/resource.h", "sys/stat.h", "sys/wait.h",
-                "unistd.h"},
+    "src/jit": {"dlfcn.h", "fcntl.h", "pthread.h", "signal.h", "spawn.h", "sys/mman.h", "sys/resource.h", "sys/stat.h",
+                "sys/wait.h", "unistd.h"},
     "src/cuda": {"sched.h"},
     "runtime": {"omp.h"},
     "examples": {"dlfcn.h"},  # 03 opens the CUDA driver

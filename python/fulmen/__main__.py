@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import sys
 from typing import Any, Sequence
@@ -146,12 +147,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, words = parser.parse_known_args(argv)
     if words and (args.command != "why-not" or any(word.startswith("-") for word in words)):
         parser.error(f"unrecognized arguments: {' '.join(words)}")
+    try:
+        status = _run(parser, args, words)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read it has seen enough; Python would complain once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, NotImplementedError, RuntimeError, OSError, ImportError) as error:
+        print(f"fulmen: {str(error).removeprefix('fulmen: ')}", file=sys.stderr)
+        return 1
+
+
+def _run(parser: argparse.ArgumentParser, args: argparse.Namespace, words: Sequence[str]) -> int:
     if hasattr(args, "run"):
-        try:
-            return int(args.run(args))
-        except (ValueError, NotImplementedError, RuntimeError, OSError) as error:
-            print(f"fulmen: {error}", file=sys.stderr)
-            return 1
+        return int(args.run(args))
     if args.command == "show-config":
         return show_config(args.json)
     if args.command == "why-not":

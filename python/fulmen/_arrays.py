@@ -19,7 +19,7 @@ import numpy as np
 
 from ._dtypes import FP8, ML_DTYPES, dtype_name, numpy_dtype, torch_dtype
 from ._ffi import dispatched_types, is_compiling, lib
-from ._launch import asks_pdl, default_of_pdl, place_of_pdl
+from ._launch import as_asked, asks_pdl, default_of_pdl, place_of_pdl
 
 Array = Any  # np.ndarray, torch.Tensor, or anything with __dlpack__
 
@@ -32,6 +32,7 @@ _DIRECT = frozenset(np.dtype(name) for name in _DIRECT_NAMES)  # what NumPy's DL
 _native_types: set[type] = {np.ndarray}
 # PyTorch's types whose every tensor the library takes as it is.
 _torch_types: set[type] = set()
+_torch_empty_like: Callable[..., Any] | None = None  # PyTorch's, once a tensor came
 
 
 def is_torch(x: Any) -> bool:
@@ -57,6 +58,8 @@ def _remember(tensor_type: type) -> None:
     if tensor_type not in (torch.Tensor, torch.nn.Parameter):
         dispatched_types.add(tensor_type)
         return
+    global _torch_empty_like
+    _torch_empty_like = torch.empty_like
     _native_types.add(tensor_type)
     if hasattr(tensor_type, "__dlpack_c_exchange_api__"):  # PyTorch's older DLPack has no FP8
         _torch_types.add(tensor_type)
@@ -71,17 +74,18 @@ def empty(like: Array, shape: Sequence[int], dtype: str | None = None) -> Array:
     """An uninitialised contiguous array of like's framework and device; dtype is a name, None for like's."""
     if isinstance(like, np.ndarray):
         return np.empty(shape, like.dtype if dtype is None else numpy_dtype(dtype))
-    if dtype is None and len(shape) > 0:
+    kind = like.dtype if dtype is None else torch_dtype(dtype)
+    if kind is like.dtype and len(shape) > 0:
         return like.new_empty(*shape)  # half the time of a tuple
-    return like.new_empty(tuple(shape), dtype=like.dtype if dtype is None else torch_dtype(dtype))
+    return like.new_empty(tuple(shape), dtype=kind)
 
 
 def empty_like(x: Array) -> Array:
     """An uninitialised contiguous array of x's shape, dtype and framework."""
     if type(x) not in _torch_types and isinstance(x, np.ndarray):
         return np.empty(x.shape, x.dtype)
-    if x.is_contiguous():  # the faster of PyTorch's ways, but it keeps the order of strides
-        return sys.modules["torch"].empty_like(x)
+    if _torch_empty_like is not None and x.is_contiguous():  # PyTorch's fastest way, but it keeps the order of strides
+        return _torch_empty_like(x)
     return x.new_empty(x.shape)
 
 
@@ -137,11 +141,16 @@ def arg(x: Array | None) -> Any:
 
 
 def out_arg(x: Array, name: str = "out") -> Any:
-    """As arg, for memory that the library writes. Raises ValueError when NumPy marked it read-only."""
+    """As arg, for memory that the library writes. Raises ValueError when NumPy marked it read-only, TypeError when it
+    is no array: the result would be lost.
+    """
     if type(x) in _torch_types:
         return x
-    if isinstance(x, np.ndarray) and not x.flags.writeable:
-        raise ValueError(f"{name} is a read-only NumPy array")
+    if isinstance(x, np.ndarray):
+        if not x.flags.writeable:
+            raise ValueError(f"{name} is a read-only NumPy array")
+    elif not hasattr(x, "__dlpack__"):
+        raise TypeError(f"{name} is a {type(x).__name__}, expected an array")
     return arg(x)
 
 
@@ -186,7 +195,10 @@ def host_ints(x: Array | Sequence[int], dtype: str = "int32") -> np.ndarray:
     """Integers of any kind of array or list as a NumPy array: what plan() reads. A copy only where needed."""
     if is_torch(x):
         x = x.detach().cpu().numpy()
-    return np.ascontiguousarray(np.asarray(x), dtype=numpy_dtype(dtype))
+    x = np.asarray(x)
+    if x.dtype.kind not in "iub" and x.size > 0:
+        raise TypeError(f"a table of {x.dtype}, expected integers")
+    return np.ascontiguousarray(x, dtype=numpy_dtype(dtype))
 
 
 def scalar(x: Any, name: str, default: float | None = None) -> float | None:
@@ -197,6 +209,8 @@ def scalar(x: Any, name: str, default: float | None = None) -> float | None:
         return default
     if isinstance(x, (int, float)):
         return float(x)
+    if not hasattr(x, "__float__"):
+        raise TypeError(f"{name} is {x!r}, expected a number or an array of one")
     count = int(np.prod(x.shape)) if hasattr(x, "shape") else 1
     if count != 1:
         raise NotImplementedError(f"{name}: a tensor of {count} values; only one value per tensor is implemented")
@@ -204,7 +218,9 @@ def scalar(x: Any, name: str, default: float | None = None) -> float | None:
 
 
 def check_out(x: Array, shape: Sequence[int], dtype: str, name: str) -> Array:
-    """x itself. Raises ValueError unless it has this shape and dtype."""
+    """x itself. Raises ValueError unless it has this shape and dtype, TypeError where it is no array."""
+    if not hasattr(x, "shape"):
+        raise TypeError(f"{name} is a {type(x).__name__}, expected an array")
     if tuple(x.shape) != tuple(shape):
         raise ValueError(f"{name} has shape {tuple(x.shape)}, expected {tuple(shape)}")
     if dtype_of(x) != dtype:
@@ -241,6 +257,37 @@ def _adopt(x: Any, seen: list[Any]) -> Any:
     return _as_numpy(x)
 
 
+def is_plain(first: Any, enable_pdl: bool | None) -> bool:
+    """Whether a call is the common one: a NumPy or PyTorch array comes first, and nothing is asked of its launches. A
+    function whose first line asks this needs no takes_dlpack around it, which costs as much as half of its own work:
+
+        if not is_plain(input, enable_pdl):
+            return general(rmsnorm, input, weight, eps, out, enable_pdl)
+    """
+    return enable_pdl is None and (type(first) in _native_types or is_native(first))
+
+
+def general(function: Callable[..., Any], *args: Any) -> Any:
+    """A call that is not plain, enable_pdl the last of its arguments. Raises TypeError where no array comes first."""
+    *given, enable_pdl = args
+    if not is_native(args[0]) and not hasattr(args[0], "__dlpack__"):
+        name = function.__code__.co_varnames[0]
+        raise TypeError(f"{function.__name__}: {name} is a {type(args[0]).__name__}, expected an array")
+    return _adopted(as_asked, [enable_pdl, function, *given, None], {})
+
+
+def _adopted(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """The function of the arguments with NumPy views of foreign arrays, its result in the first one's framework."""
+    seen: list[Any] = []
+    args = tuple(_adopt(x, seen) for x in args)
+    kwargs = {name: _adopt(x, seen) for name, x in kwargs.items()}
+    result = function(*args, **kwargs)
+    if not seen:
+        return result
+    namespace = getattr(seen[0], "__array_namespace__", lambda: None)()
+    return _back(result, namespace if hasattr(namespace, "from_dlpack") else None)
+
+
 def takes_dlpack(function: Callable[..., Any]) -> Callable[..., Any]:
     """Lets a function written for NumPy and PyTorch arrays take any DLPack array and answer in its framework.
 
@@ -257,14 +304,9 @@ def takes_dlpack(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         if len(args) > position and (type(args[position]) in _native_types or is_native(args[position])):
-            return (asking if kwargs or len(args) > silent else function)(*args, **kwargs)
-        seen: list[Any] = []
-        args = tuple(_adopt(x, seen) for x in args)
-        kwargs = {name: _adopt(x, seen) for name, x in kwargs.items()}
-        result = asking(*args, **kwargs)
-        if not seen:
-            return result
-        namespace = getattr(seen[0], "__array_namespace__", lambda: None)()
-        return _back(result, namespace if hasattr(namespace, "from_dlpack") else None)
+            if len(args) <= silent and (not kwargs or "enable_pdl" not in kwargs):
+                return function(*args, **kwargs)
+            return asking(*args, **kwargs)
+        return _adopted(asking, args, kwargs)
 
     return wrapped

@@ -14,7 +14,7 @@ from typing import Any, Sequence
 
 import numpy as np
 
-from ._arrays import Array, arg, check_out, dtype_of, empty, is_native, is_torch, out_arg
+from ._arrays import Array, arg, check_out, dtype_of, empty, empty_like, is_native, is_torch, out_arg
 from ._device_plan import DevicePlan, OnDevice, alibi_slopes_for, on_device, to_device  # noqa: F401
 from ._dtypes import FP8, dtype_name, numpy_dtype
 from ._ffi import is_compiling, lib
@@ -92,7 +92,12 @@ def outputs(
     q: Array, shape: Sequence[int], dtype: str, out: Array | None, lse: Array | None, return_lse: bool
 ) -> tuple[Array, Array | None]:
     """The caller's output arrays, checked, or new ones."""
-    out = empty(q, shape, dtype) if out is None else check_out(out, shape, dtype, "out")
+    if out is not None:
+        check_out(out, shape, dtype, "out")
+    elif tuple(q.shape) == tuple(shape) and dtype_of(q) == dtype:
+        out = empty_like(q)  # takes less than the shape in numbers
+    else:
+        out = empty(q, shape, dtype)
     if lse is not None:
         check_out(lse, shape[:-1], "float32", "lse")
     elif return_lse:

@@ -18,7 +18,7 @@ from ._ffi import lib
 
 def on_device(x: Any) -> bool:
     """Whether x is a tensor in a GPU's memory."""
-    return is_torch(x) and x.device.type != "cpu"
+    return is_torch(x) and not x.is_cpu
 
 
 def to_device(x: Any, device: Any) -> Any:
@@ -73,6 +73,7 @@ class DevicePlan:
         self._held: Any = None  # tables that the plan points to
         self._memory: list[Any] = []  # of the plan's lists; earlier ones may be in captured graphs
         self._workspaces: list[Any] = []  # where the wrapper was given none; the same
+        self._flat: Any = None  # the wrapper's workspace and its bytes
         self._is_stale = True
 
     def forget_lengths(self) -> None:
@@ -128,7 +129,9 @@ class DevicePlan:
             size = math.prod(buffer.shape) * buffer.element_size()
             if size < self._needed:
                 raise RuntimeError(f"float_workspace_buffer has {size} bytes; this plan needs {self._needed}")
-            return as_bytes(buffer)
+            if self._flat is None or self._flat[0] is not buffer:
+                self._flat = (buffer, as_bytes(buffer))
+            return self._flat[1]
         if not self._workspaces or self._workspaces[-1].shape[0] < self._needed:
             import torch
 

@@ -26,7 +26,9 @@ _ALIASES = {"half": "float16", "float": "float32", "double": "float64", "float8_
 
 def dtype_name(dtype: Any) -> str:
     """The name of a torch.dtype, a NumPy dtype, a scalar type or a name. Raises TypeError on anything else."""
-    name = _name_of(dtype)
+    name = str(dtype).removeprefix("torch.")  # right for dtypes and plain names, which is what most calls ask about
+    if name not in NAMES:
+        name = _name_of(dtype)
     if name in NAMES:
         return name
     raise TypeError(f"{dtype!r} is not a dtype that fulmen knows; expected one of {', '.join(sorted(NAMES))}")

@@ -32,7 +32,9 @@ def add_commands(commands: Any) -> None:
     one.add_argument("key", nargs="+", help=KEY_HELP)
     one.add_argument("--arch", default="", help="sm_90a, compute_80, … (default: that of the first GPU)")
     one.set_defaults(run=lambda args: explain(" ".join(args.key), args.arch))
-    one = parts.add_parser("clear", help="empty the cache")
+    one = parts.add_parser(
+        "clear", help="empty the cache", description="Removes every kernel from the cache folder (FULMEN_CACHE_DIR)."
+    )
     one.set_defaults(run=lambda args: clear())
 
     pack = commands.add_parser("pack", help="kernels compiled ahead of time, on a machine with or without a GPU")
@@ -48,11 +50,14 @@ def add_commands(commands: Any) -> None:
     one.add_argument("--out", type=Path, default=Path("fulmen-pack"), help="the folder (default: ./fulmen-pack)")
     one.add_argument("--jobs", type=int, default=0, help="kernels at a time (default: as CPUs and memory allow)")
     one.set_defaults(run=lambda args: build(args.arch, args.keys, args.out, args.jobs))
-    one = parts.add_parser("list", help="the kernels in a pack")
+    one = parts.add_parser(
+        "list", help="the kernels in a pack", description="What packs hold: architecture, what the compiler says, key."
+    )
     one.add_argument("folder", nargs="*", type=Path, help="packs (default: those that calls would search)")
     one.add_argument("--json", action="store_true", help="as JSON")
     one.set_defaults(run=lambda args: list_packs(args.folder, args.json))
-    one = parts.add_parser("keys", help="print the keys of the kernels that usual models need")
+    text = "the keys of the kernels that usual models need"
+    one = parts.add_parser("keys", help=f"print {text}", description=f"Prints {text}, one a line.")
     one.set_defaults(run=lambda args: print(str(lib.pack_keys()), end="") or 0)
 
 
@@ -89,7 +94,13 @@ def list_packs(folders: Sequence[Path], as_json: bool) -> int:
 
 
 def explain(key: str, arch: str) -> int:
-    text = str(lib.jit_explain(key, arch))
+    try:
+        text = str(lib.jit_explain(key, arch))
+    except NotImplementedError as error:
+        if arch:
+            raise
+        print(f"fulmen: {error}; or name an architecture, such as --arch sm_90a", file=sys.stderr)
+        return 2
     print(text, end="")
     return 0 if "  hit: " in text else 1
 

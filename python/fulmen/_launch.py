@@ -21,10 +21,19 @@ def default_of_pdl(function: Callable[..., Any]) -> bool | None:
     return None if place is None else defaults[place - function.__code__.co_argcount]
 
 
+def as_asked(on: bool | None, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The function's result, its launches as enable_pdl says. What PyTorch traces runs as the process is set."""
+    if on is None or is_compiling():
+        return function(*args, **kwargs)
+    before = lib.ask_dependent_launch(bool(on))
+    try:
+        return function(*args, **kwargs)
+    finally:
+        lib.ask_dependent_launch(before)
+
+
 def asks_pdl(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, its launches as its argument enable_pdl says; unchanged where it has none. What PyTorch traces runs
-    as the process is set.
-    """
+    """The function, its launches as its argument enable_pdl says; unchanged where it has none."""
     place, default = place_of_pdl(function), default_of_pdl(function)
     if place is None:
         return function
@@ -32,12 +41,6 @@ def asks_pdl(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def asking(*args: Any, **kwargs: Any) -> Any:
         on = args[place] if len(args) > place else kwargs.get("enable_pdl", default)
-        if on is None or is_compiling():
-            return function(*args, **kwargs)
-        before = lib.ask_dependent_launch(bool(on))
-        try:
-            return function(*args, **kwargs)
-        finally:
-            lib.ask_dependent_launch(before)
+        return as_asked(on, function, *args, **kwargs)
 
     return asking

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._arrays import Array
+import numpy as np
+
+from ._arrays import Array, _torch_types
+from ._ffi import is_compiling
 
 # Which of FlashInfer's kernels would run. All compute the same function, so any of these names is served.
 SERVED_BACKENDS = ("auto", "cpu", "fa2", "fa3", "cuda", "cuda-core")
@@ -59,8 +62,19 @@ def unpack_paged_kv_cache(paged_kv_cache: Array | tuple[Array, Array], kv_layout
     if paged_kv_cache.ndim not in (4, 5) or paged_kv_cache.shape[1] != 2:
         shape = tuple(paged_kv_cache.shape)
         raise ValueError(f"paged_kv_cache has shape {shape}, expected [num_pages, 2, ...] of 5 dimensions")
-    k, v = paged_kv_cache[:, 0], paged_kv_cache[:, 1]
+    if isinstance(paged_kv_cache, np.ndarray):
+        k, v = paged_kv_cache[:, 0], paged_kv_cache[:, 1]
+    else:  # one step of PyTorch's instead of two
+        k, v = paged_kv_cache.unbind(1)
     return _with_page_axis(k, kv_layout), _with_page_axis(v, kv_layout)
+
+
+def attention_cache(paged_kv_cache: Array | tuple[Array, Array], kv_layout: str) -> tuple[Array, Array]:
+    """unpack_paged_kv_cache for attention; one PyTorch array comes back twice, the library splits it."""
+    x = paged_kv_cache
+    if type(x) in _torch_types and x.ndim == 5 and x.shape[1] == 2 and not is_compiling():
+        return x, x
+    return unpack_paged_kv_cache(x, kv_layout)
 
 
 def _with_page_axis(x: Array, kv_layout: str) -> Array:

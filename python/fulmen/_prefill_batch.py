@@ -7,7 +7,7 @@ from typing import Any
 
 from . import _attention as core
 from ._arrays import Array, takes_dlpack
-from ._options import only, unpack_paged_kv_cache
+from ._options import attention_cache, only
 from ._positional import o_data_type_may_come_before
 from ._prefill_wrapper import BatchPrefillWrapper, not_a_bool
 
@@ -148,7 +148,7 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
             kv_cache_sf=kv_cache_sf,
             skip_softmax_threshold_scale_factor=skip_softmax_threshold_scale_factor,
         )
-        k, v = unpack_paged_kv_cache(paged_kv_cache, self._kv_layout)
+        k, v = attention_cache(paged_kv_cache, self._kv_layout)
         if self._jit_module is not None:
             return self._scaled_run(q, k, v, out, lse, return_lse, None, None, None, None, window_left, args)
         scales = core.scale_args(args, q_scale, k_scale, v_scale)

@@ -16,8 +16,12 @@ def index(x: Any) -> Any:
     """An index tensor as the library takes it: int32 or int64 and contiguous, where x is. Shares memory if it can."""
     if is_torch(x):
         x = x.detach()
+        if x.is_floating_point():
+            raise TypeError(f"a table of {x.dtype}, expected integers")
         return (x if dtype_of(x) in ("int32", "int64") else x.to(_torch_int32())).contiguous()
     x = np.asarray(x)
+    if x.dtype.kind not in "iub" and x.size > 0:
+        raise TypeError(f"a table of {x.dtype}, expected integers")
     return np.ascontiguousarray(x if x.dtype in (np.int32, np.int64) else x.astype(np.int32))
 
 

@@ -41,9 +41,13 @@ def _bind(words: str, shape: Sequence[int], sizes: dict[str, int]) -> None:
     axes = words.strip("[]").replace(",", " ").split()
     while len(axes) > len(shape) and any(word.endswith("?") for word in axes):
         axes.remove(next(word for word in axes if word.endswith("?")))
-    for word, size in zip(axes, shape):
-        if re.fullmatch(r"[a-z_]\w*\??", word):
-            sizes.setdefault(word.rstrip("?"), size)
+    for word, size in zip(axes, shape):  # "n", "n?", "2*n" or "n+1"
+        found = re.fullmatch(r"(?:(\d+)\*)?([a-z_]\w*)\??(?:\+(\d+))?", word)
+        if found is None:
+            continue
+        bound, rest = divmod(size - int(found[3] or 0), int(found[1] or 1))
+        if rest == 0 and bound >= 0:
+            sizes.setdefault(found[2], bound)
 
 
 def _shape(words: str, sizes: dict[str, int]) -> list[int]:
@@ -65,10 +69,31 @@ def _stand_in(dtype: str, shape: Sequence[int], device: tuple[int, int]) -> Any:
     return lib.stand_in(list(shape), tvm_ffi.dtype(dtype), *device)
 
 
-def _number(text: str, type_: str) -> Any:
-    if type_ == "bool":
-        return text.lower() in ("1", "true", "yes")
-    return {"int": int, "float": float, "str": str}[type_](text)
+_BOOLS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+def _number(name: str, text: str, type_: str) -> Any:
+    try:
+        return _BOOLS[text.lower()] if type_ == "bool" else {"int": int, "float": float, "str": str}[type_](text)
+    except (KeyError, ValueError):
+        raise ValueError(f"{name} is {text!r}, expected a value of type {type_}") from None
+
+
+def _complete(op: str, given: dict[str, str], sizes: dict[str, int]) -> None:
+    """Adds what fits by a rule that no schema's row can say."""
+    if op == "rope":
+        if not given.keys() & {"pos_ids", "indptr", "offsets"}:
+            given["pos_ids"] = "int32"
+        for name, other in (("indptr", "offsets"), ("offsets", "indptr")):
+            if name in given:
+                given.setdefault(other, "int32")
+    elif op == "packbits":
+        sizes.setdefault("num_bytes", (sizes.setdefault("num_bits", _size("num_bits")) + 7) // 8)
+    elif op == "per_token_group_quant_fp8":
+        tokens, hidden = (sizes.setdefault(name, _size(name)) for name in ("num_tokens", "hidden_size"))
+        groups = hidden // max(1, _number("group_size", given.get("group_size", "128"), "int"))
+        by_group = _number("group_major_scales", given.get("group_major_scales", "0"), "bool")
+        given.setdefault("scales", f"float32[{groups},{tokens}]" if by_group else f"float32[{tokens},{groups}]")
 
 
 def arguments(op: str, given: dict[str, str], device: tuple[int, int]) -> list[Any]:
@@ -78,17 +103,18 @@ def arguments(op: str, given: dict[str, str], device: tuple[int, int]) -> list[A
     given, sizes, first, values = dict(given), {}, None, []
     names = function["arguments"].split(", ")
     for name in [n for n in given if n not in names]:
-        sizes[name] = int(given.pop(name))
+        sizes[name] = _number(name, given.pop(name), "int")
     known = set(re.findall(r"[a-z_]\w*", " ".join(row["shape"] for row in rows.values())))
     for name in set(sizes) - known:
         raise ValueError(f"{op} has no argument and no size {name!r}; arguments: {', '.join(names)}; "
                          f"sizes: {', '.join(sorted(known))}")
     for name in [n for n in given if n in rows]:
         _bind(rows[name]["shape"], _tensor(given[name])[1] or (), sizes)
+    _complete(op, given, sizes)
     for name, type_ in zip(names, function["types"]):
         text = given.get(name)
         if not type_.startswith("Tensor"):
-            value = _DEFAULTS.get(name, _BY_TYPE[type_]) if text is None else _number(text, type_)
+            value = _DEFAULTS.get(name, _BY_TYPE[type_]) if text is None else _number(name, text, type_)
         elif text is None and rows[name]["optional"]:
             value = None
         else:

@@ -6,12 +6,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ._arrays import Array, arg, dtype_of, empty, joined, out_arg, takes_dlpack
+from ._arrays import Array, arg, dtype_of, empty, general, is_plain, joined, out_arg, takes_dlpack
 from ._ffi import lib
 
 
 def _act_and_mul(input: Array, out: Array | None, activation: str) -> Array:
-    shape = (*input.shape[:-1], input.shape[-1] // 2)
+    shape = input.shape
+    shape = (*shape[:-1], shape[-1] // 2)
     if out is None:
         out = empty(input, shape)
     elif tuple(out.shape) != shape:
@@ -35,24 +36,27 @@ def _rows(x: Array) -> Array:
         ) from None
 
 
-@takes_dlpack
 def silu_and_mul(input: Array, out: Array | None = None, enable_pdl: bool | None = None) -> Array:
     """silu(input[..., :d]) * input[..., d:], silu(x) = x / (1 + e^-x).
 
     input: [..., 2 * d]; out: [..., d], input's dtype. Returns out. Raises ValueError on another shape or dtype.
     """
+    if not is_plain(input, enable_pdl):
+        return general(silu_and_mul, input, out, enable_pdl)
     return _act_and_mul(input, out, "silu")
 
 
-@takes_dlpack
 def gelu_and_mul(input: Array, out: Array | None = None, enable_pdl: bool | None = None) -> Array:
     """gelu(input[..., :d]) * input[..., d:], the exact gelu with erf. Shapes as in silu_and_mul."""
+    if not is_plain(input, enable_pdl):
+        return general(gelu_and_mul, input, out, enable_pdl)
     return _act_and_mul(input, out, "gelu")
 
 
-@takes_dlpack
 def gelu_tanh_and_mul(input: Array, out: Array | None = None, enable_pdl: bool | None = None) -> Array:
     """gelu(input[..., :d]) * input[..., d:], gelu's approximation with tanh. Shapes as in silu_and_mul."""
+    if not is_plain(input, enable_pdl):
+        return general(gelu_tanh_and_mul, input, out, enable_pdl)
     return _act_and_mul(input, out, "gelu_tanh")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from . import _attention as core
 from ._arrays import Array, takes_dlpack
-from ._options import only, unpack_paged_kv_cache
+from ._options import attention_cache, only
 from .prefill import BatchPrefillWithPagedKVCacheWrapper
 
 
@@ -75,7 +75,7 @@ class BatchAttention(core.PlannedBatch):
         only("BatchAttention.run", None, profiler_buffer=profiler_buffer, kv_cache_sf=kv_cache_sf)
         if logits_soft_cap and not np.isclose(logits_soft_cap, self._logits_soft_cap):
             raise ValueError(f"logits_soft_cap is {logits_soft_cap}, but {self._logits_soft_cap} in the plan function")
-        k, v = unpack_paged_kv_cache(kv_cache, self._kv_layout)
+        k, v = attention_cache(kv_cache, self._kv_layout)
         return self._scaled_run(q, k, v, out, lse, True, None, None, k_scale, v_scale)  # type: ignore[return-value]
 
 

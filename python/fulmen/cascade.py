@@ -12,6 +12,7 @@ from typing import Any, Sequence
 from . import _attention as core
 from ._arrays import Array, arg, cast, dtype_of, empty, empty_like, out_arg, takes_dlpack
 from ._cascade_flat import flat_tables
+from ._device_plan import on_device
 from ._dtypes import dtype_name
 from ._ffi import lib
 from .decode import BatchDecodeWithPagedKVCacheWrapper
@@ -37,6 +38,9 @@ def merge_state_in_place(v: Array, s: Array, v_other: Array, s_other: Array, mas
 @takes_dlpack
 def merge_states(v: Array, s: Array) -> tuple[Array, Array]:
     """The union of many: v [num_tokens, num_states, num_heads, head_dim], s [num_tokens, num_states, num_heads]."""
+    if len(v.shape) != 4:
+        expected = "[num_tokens, num_states, num_heads, head_dim]"
+        raise ValueError(f"merge_states: v has shape {tuple(v.shape)}, expected {expected}")
     tokens, _, heads, dim = v.shape
     out, lse = empty(v, (tokens, heads, dim)), empty(v, (tokens, heads), "float32")
     lib.merge_states(arg(v), arg(cast(s, "float32")), arg(out), arg(lse), "2")
@@ -62,6 +66,8 @@ class MultiLevelCascadeAttentionWrapper:
         paged_kv_indices_buf_arr: Sequence[Array] | None = None,
         paged_kv_last_page_len_buf_arr: Sequence[Array] | None = None,
     ) -> None:
+        if isinstance(num_levels, bool) or not hasattr(num_levels, "__index__") or num_levels < 1:
+            raise ValueError(f"num_levels is {num_levels!r}, expected 1 or more")
         arrays = (qo_indptr_buf_arr, paged_kv_indptr_buf_arr, paged_kv_indices_buf_arr, paged_kv_last_page_len_buf_arr)
         for array in arrays:
             if use_cuda_graph and (array is None or len(array) != num_levels):
@@ -71,7 +77,7 @@ class MultiLevelCascadeAttentionWrapper:
             buffers = list(zip(*arrays))  # type: ignore[arg-type]
         self._use_cuda_graph, self._num_levels, self._kv_layout = use_cuda_graph, num_levels, kv_layout
         self._flat = BatchPrefillWithPagedKVCacheWrapper(float_workspace_buffer, kv_layout)
-        self._is_flat = False
+        self._is_flat = self._is_planned = False
         self._batch_prefill_wrappers = [
             BatchPrefillWithPagedKVCacheWrapper(float_workspace_buffer, kv_layout, use_cuda_graph, *b) for b in buffers
         ]
@@ -116,23 +122,38 @@ class MultiLevelCascadeAttentionWrapper:
             window_left=window_left, logits_soft_cap=logits_soft_cap, rope_scale=rope_scale, rope_theta=rope_theta,
             q_data_type=q_data_type, kv_data_type=kv_data_type,
         )  # fmt: skip
-        self._is_flat = False
+        self._is_flat = self._is_planned = False
+        self._check_tables(arrays)
         if not self._use_cuda_graph and pos_encoding_mode == "NONE" and window_left < 0:
             kv_size = core.numpy_size(dtype_name(q_data_type if kv_data_type is None else kv_data_type))
             tables = flat_tables(self._flat._float_workspace_buffer, arrays, shape, causal, kv_size)
             if tables is not None:
                 self._flat.plan(*tables, *shape, causal=causal, **options)
-                self._is_flat = True
+                self._is_flat = self._is_planned = True
                 return
         if self._num_levels > 1:
             options["o_data_type"] = "float32"
         for i, (wrapper, *tables) in enumerate(zip(self._batch_prefill_wrappers, *arrays)):
             wrapper.plan(*tables, *shape, causal=causal and i + 1 == self._num_levels, **options)
+        self._is_planned = True
+
+    def _check_tables(self, arrays: Sequence[Sequence[Array]]) -> None:
+        names = ("qo_indptr_arr", "paged_kv_indptr_arr", "paged_kv_indices_arr", "paged_kv_last_page_len")
+        for name, tables in zip(names, arrays):
+            if not isinstance(tables, (list, tuple)) or len(tables) != self._num_levels:
+                what = f"has {len(tables)} entries" if isinstance(tables, (list, tuple)) else f"is a {type(tables)}"
+                raise ValueError(f"{name} {what}, expected a list of {self._num_levels}, one per level")
+        # The rows of a level that left some out would be merged with what lay in memory.
+        rows = [int(x[-1]) for x in arrays[0] if not on_device(x) and len(x) > 0]
+        if len(set(rows)) > 1:
+            raise ValueError(f"qo_indptr_arr: the levels have {rows} rows, expected one number for all")
 
     begin_forward = plan
 
     def run(self, q: Array, paged_kv_cache: Array | tuple[Array, Array]) -> Array:
         """q: [total_q, num_qo_heads, head_dim]; paged_kv_cache as in BatchPrefillWithPagedKVCacheWrapper.run."""
+        if not self._is_planned:
+            raise RuntimeError("run() before plan()")
         if self._is_flat or self._num_levels == 1:
             return (self._flat if self._is_flat else self._batch_prefill_wrappers[0]).run(q, paged_kv_cache)
         return _levels_run(q, paged_kv_cache, self._batch_prefill_wrappers)
@@ -243,6 +264,8 @@ class BatchPrefillWithSharedPrefixPagedKVCacheWrapper:
         rope_theta: float | None = None,
     ) -> Array:
         """q: [total_q, num_qo_heads, head_dim]; the prefix is seen by all rows, causal holds for the paged part."""
+        if not self._plan_arguments:
+            raise RuntimeError("forward() before begin_forward()")
         self._wrapper.plan(
             *self._plan_arguments, causal=causal, use_fp16_qk_reduction=use_fp16_qk_reduction, sm_scale=sm_scale,
             rope_scale=rope_scale, rope_theta=rope_theta, q_data_type=q.dtype, kv_data_type=k_shared.dtype,

@@ -14,7 +14,7 @@ from . import _attention as core
 from ._arrays import Array, arg, out_arg, takes_dlpack
 from ._dtypes import dtype_name
 from ._ffi import lib
-from ._options import check_backend, check_kv_layout, check_pos_encoding_mode, only, unpack_paged_kv_cache
+from ._options import attention_cache, check_backend, check_kv_layout, check_pos_encoding_mode, only
 from ._positional import o_data_type_may_come_before
 from ._trtllm import trtllm_batch_decode_with_kv_cache  # noqa: F401
 from .jit import gen_customize_batch_decode_module
@@ -239,7 +239,7 @@ class BatchDecodeWithPagedKVCacheWrapper(core.PlannedBatch):
         if q_len_per_req is not None and q_len_per_req != self._q_len_per_req and q_len_per_req > 1:
             self._q_len_per_req, self._causal = q_len_per_req, True
             self._total_q = self._paged_kv_last_page_len_buf.shape[0] * q_len_per_req
-        k, v = unpack_paged_kv_cache(paged_kv_cache, self._kv_layout)
+        k, v = attention_cache(paged_kv_cache, self._kv_layout)
         if self._jit_module is not None:
             return self._scaled_run(q, k, v, out, lse, return_lse, None, None, None, None, window_left, args)
         scales = core.scale_args(args, q_scale, k_scale, v_scale)

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._arrays import Array, arg, empty_like, filled, out_arg, takes_dlpack
+from ._arrays import Array, arg, empty_like, filled, general, is_plain, out_arg, takes_dlpack
 from ._ffi import lib
 
 
-@takes_dlpack
 def rmsnorm(
     input: Array, weight: Array, eps: float = 1e-6, out: Array | None = None, enable_pdl: bool | None = None
 ) -> Array:
@@ -20,37 +19,44 @@ def rmsnorm(
     enable_pdl: whether the kernel may start while the stream's previous one ends; None: fulmen.dependent_launch().
     Raises ValueError on a shape, dtype or eps that does not fit.
     """
+    if not is_plain(input, enable_pdl):
+        return general(rmsnorm, input, weight, eps, out, enable_pdl)
     if out is None:
         out = empty_like(input)
     lib.rmsnorm(arg(input), arg(weight), out_arg(out), None, eps, 0.0)
     return out
 
 
-@takes_dlpack
 def gemma_rmsnorm(
     input: Array, weight: Array, eps: float = 1e-6, out: Array | None = None, enable_pdl: bool | None = None
 ) -> Array:
     """rmsnorm with 1 + weight in the place of weight."""
+    if not is_plain(input, enable_pdl):
+        return general(gemma_rmsnorm, input, weight, eps, out, enable_pdl)
     if out is None:
         out = empty_like(input)
     lib.rmsnorm(arg(input), arg(weight), out_arg(out), None, eps, 1.0)
     return out
 
 
-@takes_dlpack
 def fused_add_rmsnorm(
     input: Array, residual: Array, weight: Array, eps: float = 1e-6, enable_pdl: bool | None = None
 ) -> None:
     """residual += input, then input = rmsnorm(residual) * weight; both in place. Shapes as in rmsnorm."""
+    if not is_plain(input, enable_pdl):
+        general(fused_add_rmsnorm, input, residual, weight, eps, enable_pdl)
+        return
     x = out_arg(input, "input")
     lib.fused_add_rmsnorm(x, out_arg(residual, "residual"), arg(weight), x, None, eps, 0.0)
 
 
-@takes_dlpack
 def gemma_fused_add_rmsnorm(
     input: Array, residual: Array, weight: Array, eps: float = 1e-6, enable_pdl: bool | None = None
 ) -> None:
     """fused_add_rmsnorm with 1 + weight in the place of weight."""
+    if not is_plain(input, enable_pdl):
+        general(gemma_fused_add_rmsnorm, input, residual, weight, eps, enable_pdl)
+        return
     x = out_arg(input, "input")
     lib.fused_add_rmsnorm(x, out_arg(residual, "residual"), arg(weight), x, None, eps, 1.0)
 

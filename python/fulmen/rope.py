@@ -22,7 +22,10 @@ from ._options import check_kv_layout, nhd
 
 def _index(x: Array) -> Any:
     """Positions of any integer type as the library's int32 or int64."""
-    return arg(x if dtype_of(x) in ("int32", "int64") else cast(x, "int64"))
+    kind = dtype_of(x)
+    if "int" not in kind:
+        raise TypeError(f"positions and indices of {kind}, expected integers")
+    return arg(x if kind in ("int32", "int64") else cast(x, "int64"))
 
 
 def _rope(
@@ -191,13 +194,15 @@ def _heads(x: Array, head_size: int) -> Array:
     if isinstance(x, np.ndarray):  # reshape would copy rows that are further apart than their length
         strides = (x.strides[0], head_size * x.itemsize, x.strides[1])
         return np.lib.stride_tricks.as_strided(x, (x.shape[0], heads, head_size), strides)
-    return x.unflatten(-1, (heads, head_size))
+    return x.view(x.shape[0], heads, head_size)
 
 
 def _cached(
     positions: Array, query: Array, key: Array, head_size: int, cache: Array, is_neox: bool, outs: tuple[Array, Array]
 ) -> None:
-    q, k, q_out, k_out = (_heads(x, head_size) for x in (query, key, *outs))
+    q, k = _heads(query, head_size), _heads(key, head_size)
+    q_out = q if outs[0] is query else _heads(outs[0], head_size)
+    k_out = k if outs[1] is key else _heads(outs[1], head_size)
     lib.rope(
         arg(q), arg(k), out_arg(q_out, "query"), out_arg(k_out, "key"), _index(positions), None, None, arg(cache),
         0, not is_neox, 1.0, 1e4, 1.0, 4.0, 0,

@@ -62,14 +62,15 @@ def _random(like: Array, increment: int, generator: Any, seed: Any, offset: Any)
         seed, offset = get_seed_and_offset(increment, generator, like.device if is_torch(like) else None)
     numbers: list[int] = []
     arrays: list[Any] = []
-    for value in (seed, 0 if offset is None else offset):
+    for name, value in (("seed", seed), ("offset", 0 if offset is None else offset)):
         if is_torch(value) and value.ndim == 0:  # its number may be on a GPU
             value = value.reshape(1)
         is_array = hasattr(value, "shape") and value.ndim > 0
+        kind = dtype_of(value) if hasattr(value, "dtype") else "int" if hasattr(value, "__index__") else "no number"
+        if "int" not in kind:
+            raise TypeError(f"{name} is {str(value)[:40]!r}, expected an integer or an array of integers")
         numbers.append(0 if is_array else _signed(int(value)))
-        arrays.append(
-            arg(value if dtype_of(value) in ("int64", "uint64") else cast(value, "int64")) if is_array else None
-        )
+        arrays.append(arg(value if kind in ("int64", "uint64") else cast(value, "int64")) if is_array else None)
     return numbers[0], numbers[1], arrays[0], arrays[1]
 
 
@@ -93,6 +94,9 @@ def _per_row(x: Any, default: float | int, dtype: str) -> tuple[Any, Any]:
     """(number, array) of a filter's parameter."""
     if x is None:
         return default, None
+    if not hasattr(x, "__index__" if dtype == "int32" else "__float__"):
+        expected = "an integer" if dtype == "int32" else "a number"
+        raise TypeError(f"a filter's parameter is {x!r}, expected {expected} or an array")
     if hasattr(x, "shape") and x.ndim > 0:
         wanted = ("int32", "int64") if dtype == "int32" else (dtype,)
         return default, arg(x if dtype_of(x) in wanted else cast(x, dtype))

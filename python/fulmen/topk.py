@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import enum
+from typing import Any
 
-from ._arrays import Array, arg, empty, takes_dlpack
+from ._arrays import Array, arg, empty, out_arg, takes_dlpack
 from ._ffi import lib
 
 
@@ -15,6 +16,24 @@ class TopKTieBreak(enum.IntEnum):
     NONE = 0
     SMALL = 1
     LARGE = 2
+
+
+def _size_of(op: str, input: Array, k: Any) -> tuple[int, int]:
+    """(num_rows, k); raises TypeError or ValueError where no output of that shape makes sense."""
+    if isinstance(k, bool) or not hasattr(k, "__index__"):
+        raise TypeError(f"{op}: k is {k!r}, expected an integer")
+    if not hasattr(input, "shape") or len(input.shape) != 2:
+        what = f"has shape {tuple(input.shape)}" if hasattr(input, "shape") else f"is a {type(input).__name__}"
+        raise ValueError(f"{op}: input {what}, expected an array [num_rows, row_len]")
+    if not 0 <= k <= input.shape[1]:
+        raise ValueError(f"{op}: k is {k}, expected 0 to row_len {input.shape[1]}")
+    return input.shape[0], int(k)
+
+
+def _prefers_large(op: str, tie_break: int) -> bool:
+    if tie_break not in (TopKTieBreak.NONE, TopKTieBreak.SMALL, TopKTieBreak.LARGE):
+        raise ValueError(f"{op}: tie_break is {tie_break!r}, expected a TopKTieBreak")
+    return tie_break == TopKTieBreak.LARGE
 
 
 @takes_dlpack
@@ -30,9 +49,9 @@ def top_k(
 
     sorted: largest first, else in index order. deterministic and dsa_graph_safe hold always.
     """
-    shape = (input.shape[0], k)
+    shape = _size_of("top_k", input, k)
     values, indices = empty(input, shape), empty(input, shape, "int64")
-    lib.top_k(arg(input), arg(values), arg(indices), sorted, tie_break == TopKTieBreak.LARGE)
+    lib.top_k(arg(input), arg(values), arg(indices), sorted, _prefers_large("top_k", tie_break))
     return values, indices
 
 
@@ -60,12 +79,16 @@ def top_k_page_table_transform(
     further on: page * page_size + the token's place in it. In index order, -1 beyond the length.
     out_raw_indices: gets i itself. deterministic and dsa_graph_safe hold always.
     """
+    op = "top_k_page_table_transform"
+    shape = _size_of(op, input, k)
     if out is None:
-        out = empty(input, (input.shape[0], k), "int32")
+        out = empty(input, shape, "int32")
+    elif tuple(getattr(out, "shape", shape)) != shape:
+        raise ValueError(f"{op}: out has shape {tuple(out.shape)}, expected {shape}")
+    raw = None if out_raw_indices is None else out_arg(out_raw_indices, "out_raw_indices")
     lib.top_k_transform(
         arg(input), arg(lengths), arg(row_starts), arg(src_page_table), arg(row_to_batch),
-        arg(page_table_row_starts), None, arg(out), arg(out_raw_indices), page_size,
-        tie_break == TopKTieBreak.LARGE,
+        arg(page_table_row_starts), None, out_arg(out), raw, page_size, _prefers_large(op, tie_break),
     )  # fmt: skip
     return out
 
@@ -82,10 +105,11 @@ def top_k_ragged_transform(
     row_starts: Array | None = None,
 ) -> Array:
     """int32 [num_rows, k]: offsets[r] + i of the k best-scored tokens i of each row, as top_k_page_table_transform."""
-    out = empty(input, (input.shape[0], k), "int32")
+    op = "top_k_ragged_transform"
+    out = empty(input, _size_of(op, input, k), "int32")
     lib.top_k_transform(
         arg(input), arg(lengths), arg(row_starts), None, None, None, arg(offsets), arg(out), None, 1,
-        tie_break == TopKTieBreak.LARGE,
+        _prefers_large(op, tie_break),
     )  # fmt: skip
     return out
 

@@ -43,7 +43,7 @@ jit::Unit unit_of(const ElementwiseArgs& args) {
   std::string source = "#include <fulmen/cpu/text/cuda_names.h>\n#include <fulmen/cpu/text/elementwise_unit.h>\n";
   source.append("namespace fulmen {\nstruct User {\n  static inline float apply(float a, float b, float c, float d, ");
   source.append("const float* s) {\n#line 1 \"").append(args.name).append("\"\n").append(args.text);
-  source.append("\n#line 100 \"unit.cc\"\n  }\n};\n}\n");
+  source.append("\n\n#line 100 \"unit.cc\"\n  }\n};\n}\n");  // a text may end in a backslash
   source += entry_of("fulmen::cpu::text::ElementwiseTable{.apply = &fulmen::cpu::text::apply<fulmen::User>}");
   return {"elementwise name=" + std::string(args.name), std::move(source)};
 }

@@ -4,8 +4,8 @@
 #include <fulmen/core/error.h>
 
 #include <array>
+#include <atomic>
 #include <cstdlib>
-#include <memory>
 #include <mutex>
 
 namespace fulmen::cuda {
@@ -49,9 +49,9 @@ Device describe(int32_t id) {
 }
 
 struct Devices {
-  std::vector<std::once_flag> once;
-  std::vector<std::unique_ptr<Device>> all;
-  explicit Devices(int32_t n) : once(size_t(n)), all(size_t(n)) {}
+  std::mutex mutex;
+  std::vector<std::atomic<const Device*>> all;  // null: not asked yet; never destroyed
+  explicit Devices(int32_t n) : all(size_t(n)) {}
 };
 
 int32_t count() {
@@ -91,12 +91,16 @@ int32_t num_devices() {
 
 const Device& device(int32_t id) {
   static Devices* devices = new Devices(num_devices());
-  if (id < 0 || id >= num_devices()) {
+  if (id < 0 || size_t(id) >= devices->all.size()) {
     (void)driver::api();  // says why there is no driver
     throw Error(Code::kInvalidArgument, "cuda: device " + std::to_string(id) + " of " + std::to_string(num_devices()));
   }
-  std::call_once(devices->once[size_t(id)], [&] { devices->all[size_t(id)] = std::make_unique<Device>(describe(id)); });
-  return *devices->all[size_t(id)];
+  std::atomic<const Device*>& known = devices->all[size_t(id)];
+  if (const Device* d = known.load(std::memory_order_acquire)) return *d;  // every launch comes by here
+  const std::lock_guard lock(devices->mutex);
+  if (known.load(std::memory_order_relaxed) == nullptr)
+    known.store(new Device(describe(id)), std::memory_order_release);
+  return *known.load(std::memory_order_relaxed);
 }
 
 CurrentContext::CurrentContext(driver::Context context) {

@@ -64,9 +64,11 @@ const Function& function_for(const ElementwiseArgs& a, const elementwise::Key& k
 
 jit::Unit elementwise_unit(const elementwise::Key& key, std::string_view name, std::string_view text) {
   jit::Unit unit = jit::unit_of("elementwise", key);
+  // 940: a function that ends without its result. A text may end in a backslash.
   std::string user =
-      "struct User {\n  static __device__ float apply(float a, float b, float c, float d, const float* s) {\n";
-  user.append("#line 1 \"").append(name).append("\"\n").append(text).append("\n#line 100 \"kernel.cu\"\n  }\n};\n");
+      "#pragma nv_diag_error 940\nstruct User {\n  static __device__ float apply(float a, float b, float c, float d, "
+      "const float* s) {\n";
+  user.append("#line 1 \"").append(name).append("\"\n").append(text).append("\n\n#line 100 \"kernel.cu\"\n  }\n};\n");
   unit.source.replace(unit.source.find("run<kKey>"), 9, "run<kKey, User>");
   unit.source.insert(unit.source.find("extern \"C\""), user);
   unit.key.append(" name=").append(name);

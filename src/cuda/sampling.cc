@@ -33,6 +33,30 @@ StatusOutput status_of(const TensorView& t) {
   return {t.defined() ? t.as<int32_t>() : nullptr, t.defined() ? t.strides[0] : 0};
 }
 constexpr int64_t kFewCandidates = 96;  // of top_k
+constexpr int64_t kMostListed = 1500;   // of top_k: what the list of one CTA is for; of a cluster: what each may hold
+
+// Filters of one number for all rows that a kernel of one way serves.
+TokenPath path_of(const TokenFilter& f, int64_t n) {
+  if (f.top_k_arr.defined()) return TokenPath::kAny;
+  const bool by_mass = f.top_p_arr.defined() || f.top_p < 1, by_value = f.min_p_arr.defined() || f.min_p > 0;
+  if (f.top_k >= n) return by_mass ? TokenPath::kSearch : by_value ? TokenPath::kValue : TokenPath::kSum;
+  const bool mass_of_row = by_mass && f.order == FilterOrder::kJoint;
+  return f.top_k > kMostListed || mass_of_row || f.keep_ties ? TokenPath::kAny : TokenPath::kList;
+}
+
+// Of the k largest; sorted: the list is where they are sorted.
+TokenPath path_of(int64_t k, bool sorted, const TeamShape& s) {
+  const int64_t most = s.size > 1 ? kLocalList : sorted ? kTokenList : kMostListed;
+  return k <= most ? TokenPath::kList : TokenPath::kSearch;
+}
+
+// Keys of every way named.
+std::vector<TokenKey> with_paths(const std::vector<TokenKey>& keys, std::initializer_list<TokenPath> paths) {
+  std::vector<TokenKey> all;
+  for (TokenPath path : paths)
+    for (TokenKey k : keys) k.path = path, all.push_back(k);
+  return all;
+}
 
 TokenOutput output_of(const TensorView& t) { return {t.data, t.strides[0], size_of(t.dtype) == 8}; }
 TokenMatrix matrix_of(const TensorView& t) { return {t.data, t.strides[0], int32_t(t.shape[1])}; }
@@ -42,12 +66,18 @@ TokenMatrix matrix_of(const TensorView& t) { return {t.data, t.strides[0], int32
 runtime::Refusal Sample::refuses(const Args& a) { return refuses_tokens(a.out.shape[0], a.input.shape[1]); }
 
 Work<sample::Key, sample::Params> Sample::work(const Args& a, const Device& device) {
-  const TokenFilter& f = a.filter;
-  const bool lists = f.top_k_arr.defined() || f.top_k < a.input.shape[1] || f.min_p_arr.defined() || f.min_p > 0;
-  TeamShape s = team_for(device, a.out.shape[0], a.input.shape[1], {&a.input}, false, !lists);
-  // Many rows of few candidates: twice as many at a time, of which some read while others draw.
-  const bool few = !f.top_k_arr.defined() && f.top_k <= kFewCandidates;
-  if (few && s.size == 1 && s.threads == 512 && a.out.shape[0] > 2 * device.num_sms) s.threads = 256;
+  const TokenPath path = path_of(a.filter, a.input.shape[1]);
+  const int64_t num_rows = a.out.shape[0];
+  TeamShape s = team_for(device, num_rows, a.input.shape[1], {&a.input}, false,
+                         path == TokenPath::kSearch || path == TokenPath::kSum);
+  s.path = path;
+  // Of few candidates, or none: many rows are twice as many at a time, of which some read while others draw; where an
+  // SM has one row alone, it takes all its threads to keep memory busy.
+  const bool few = path == TokenPath::kList && a.filter.top_k <= kFewCandidates;
+  if (s.size == 1 && s.threads == 512) {
+    if ((few || path == TokenPath::kSum) && num_rows > 2 * device.num_sms) s.threads = 256;
+    if (few && num_rows <= device.num_sms) s.threads = 1024;
+  }
   return {.key = s.key(a.input.dtype, a.values == TokenValues::kLogits),
           .params = {.input = matrix_of(a.input),
                      .num_rows = a.input.shape[0],
@@ -63,12 +93,25 @@ Work<sample::Key, sample::Params> Sample::work(const Args& a, const Device& devi
           .persistent = false};
 }
 
-std::vector<TokenKey> Sample::common_keys() { return token_keys({false, true}, false); }
+std::vector<TokenKey> Sample::common_keys() {
+  std::vector<TokenKey> keys =
+      with_paths(token_keys({false, true}, false),
+                 {TokenPath::kSum, TokenPath::kValue, TokenPath::kList, TokenPath::kSearch, TokenPath::kAny});
+  std::erase_if(keys, [](const TokenKey& k) {
+    return k.threads == 256 && k.path != TokenPath::kList && k.path != TokenPath::kSum;
+  });
+  const std::vector<TokenKey> one_cta = keys;
+  for (TokenKey k : one_cta)
+    if (k.threads == 256 && k.path == TokenPath::kList) k.threads = 1024, keys.insert(keys.begin(), k);
+  return keys;
+}
 
 runtime::Refusal FilterTokens::refuses(const Args& a) { return refuses_tokens(a.out.shape[0], a.out.shape[1]); }
 
 Work<token_filter::Key, token_filter::Params> FilterTokens::work(const Args& a, const Device& device) {
-  const TeamShape s = team_for(device, a.out.shape[0], a.input.shape[1], {&a.input, &a.out});
+  TeamShape s = team_for(device, a.out.shape[0], a.input.shape[1], {&a.input, &a.out});
+  s.path = path_of(a.filter, a.input.shape[1]);
+  if (s.path == TokenPath::kSum || s.path == TokenPath::kValue) s.path = TokenPath::kSearch;
   return {.key = s.key(a.input.dtype, a.values == TokenValues::kLogits),
           .params = {.input = matrix_of(a.input),
                      .out = matrix_of(a.out),
@@ -78,7 +121,9 @@ Work<token_filter::Key, token_filter::Params> FilterTokens::work(const Args& a, 
           .persistent = false};
 }
 
-std::vector<TokenKey> FilterTokens::common_keys() { return token_keys({false, true}); }
+std::vector<TokenKey> FilterTokens::common_keys() {
+  return with_paths(token_keys({false, true}), {TokenPath::kSearch, TokenPath::kList, TokenPath::kAny});
+}
 
 runtime::Refusal Softmax::refuses(const Args& a) { return refuses_tokens(a.out.shape[0], a.out.shape[1]); }
 
@@ -98,7 +143,8 @@ std::vector<TokenKey> Softmax::common_keys() { return token_keys({true}); }
 runtime::Refusal TopK::refuses(const Args& a) { return refuses_tokens(a.input.shape[0], a.input.shape[1]); }
 
 Work<top_k::Key, top_k::Params> TopK::work(const Args& a, const Device& device) {
-  const TeamShape s = team_for(device, a.input.shape[0], a.input.shape[1], {&a.input});
+  TeamShape s = team_for(device, a.input.shape[0], a.input.shape[1], {&a.input});
+  s.path = path_of(a.values.shape[1], a.sorted, s);
   return {.key = s.key(a.input.dtype, false),
           .params = {.input = matrix_of(a.input),
                      .values = a.values.data,
@@ -111,13 +157,16 @@ Work<top_k::Key, top_k::Params> TopK::work(const Args& a, const Device& device) 
           .persistent = false};
 }
 
-std::vector<TokenKey> TopK::common_keys() { return token_keys({false}); }
+std::vector<TokenKey> TopK::common_keys() {
+  return with_paths(token_keys({false}), {TokenPath::kSearch, TokenPath::kList});
+}
 
 runtime::Refusal TopKTransform::refuses(const Args& a) { return refuses_tokens(a.input.shape[0], a.input.shape[1]); }
 
 Work<top_k_transform::Key, top_k_transform::Params> TopKTransform::work(const Args& a, const Device& device) {
   TeamShape s = team_for(device, a.input.shape[0], a.input.shape[1], {&a.input});
   if (a.row_starts.defined()) s.vec = 1;  // windows start anywhere
+  s.path = path_of(a.out.shape[1], false, s);
   const TensorView& pages = a.page_table;
   return {.key = s.key(a.input.dtype, false),
           .params = {.input = matrix_of(a.input),
@@ -139,7 +188,9 @@ Work<top_k_transform::Key, top_k_transform::Params> TopKTransform::work(const Ar
           .persistent = false};
 }
 
-std::vector<TokenKey> TopKTransform::common_keys() { return token_keys({false}); }
+std::vector<TokenKey> TopKTransform::common_keys() {
+  return with_paths(token_keys({false}), {TokenPath::kSearch, TokenPath::kList});
+}
 
 runtime::Refusal ChainSpeculativeSampling::refuses(const Args& a) {
   if (a.out.shape[1] > 0x7fffffff) return "more than 2147483646 drafted tokens";

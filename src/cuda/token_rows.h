@@ -17,8 +17,16 @@ struct TeamShape {
   int32_t shared_bytes = 0;
   bool resident = true;
 
+  TokenPath path = TokenPath::kAny;
+
   TokenKey key(DType x, bool logits) const {
-    return {.x = x, .vec = vec, .threads = threads, .logits = logits, .cluster = size > 1, .resident = resident};
+    return {.x = x,
+            .vec = vec,
+            .threads = threads,
+            .logits = logits,
+            .cluster = size > 1,
+            .resident = resident,
+            .path = path};
   }
   Shape launch(int64_t num_rows) const {
     return {.grid = uint32_t(num_rows * size),

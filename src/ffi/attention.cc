@@ -4,6 +4,7 @@
 // from.
 #include <fulmen/attention/flashinfer_code.h>
 
+#include <algorithm>
 #include <memory>
 #include <sstream>
 
@@ -57,6 +58,18 @@ AttentionEntry parse_entry(AnyView arg) {
   fail("attention", "entry", "is \"" + text + "\", which is no attention op");
 }
 
+// K and V as one array [num_pages, 2, …], given for both: its halves. Splitting it in Python takes longer than the
+// call.
+void split_cache(AttentionArgs* a) {
+  if (a->k.rank != 5 || a->v.rank != 5 || a->k.data != a->v.data || a->k.shape[1] != 2) return;
+  if (a->k.num_elements() > 0) a->v.data = a->v.as<char>() + a->v.strides[1] * size_of(a->v.dtype);
+  for (TensorView* t : {&a->k, &a->v}) {
+    std::copy(t->shape + 2, t->shape + 5, t->shape + 1);
+    std::copy(t->strides + 2, t->strides + 5, t->strides + 1);
+    t->rank = 4;
+  }
+}
+
 // args[first ...] as kArguments names them. Braces evaluate from left to right.
 AttentionArgs read(const PackedArgs& args, int32_t first) {
   int32_t i = first;
@@ -90,6 +103,7 @@ AttentionArgs read(const PackedArgs& args, int32_t first) {
                .lse_base = parse_base(args[i++]),
                .fixed_split_len = to_i32("attention", "fixed_split_len", args[i++].cast<int64_t>()),
                .disable_split = args[i++].cast<bool>()};
+  split_cache(&a);
   return a;
 }
 
@@ -211,6 +225,7 @@ void attention_run_(Plan plan, Tensor q, Tensor k, Tensor v, Tensor out, MaybeTe
                     MaybeTensor workspace, double q_scale, double k_scale, double v_scale) {
   AttentionArgs a = plan->args;
   a.q = view(q), a.k = view(k), a.v = view(v), a.out = view(out), a.lse = view(lse), a.workspace = view(workspace);
+  split_cache(&a);
   if (sinks.has_value()) a.sinks = view(sinks);
   a.options.q_scale = float(q_scale), a.options.k_scale = float(k_scale), a.options.v_scale = float(v_scale);
   plan->batch.use(context_of(a.q));
@@ -234,6 +249,7 @@ void attention_run_variant_(PackedArgs args, tvm::ffi::Any*) {
   AttentionArgs a = plan->args;
   a.q = tensor(args[2]), a.k = tensor(args[3]), a.v = tensor(args[4]), a.out = tensor(args[5]);
   a.lse = tensor(args[6]), a.workspace = tensor(args[7]);
+  split_cache(&a);
   std::vector<const void*> tensors;
   std::vector<double> scalars;
   for (size_t i = 0; i < v.tensors.size(); ++i) {
@@ -267,7 +283,8 @@ String attention_plan_text_(Plan plan) { return attention::to_string(plan->batch
 FULMEN_FFI_EXPORT_PACKED(
     attention, "entry, " FULMEN_FFI_ATTENTION_ARGUMENTS, 30,
     "softmax attention; entry: batch_attention, single_prefill, single_decode, batch_prefill_paged, "
-    "batch_prefill_ragged or batch_decode; kv_layout: NHD or HND; lse_base: e or 2");
+    "batch_prefill_ragged or batch_decode; kv_layout: NHD or HND; lse_base: e or 2; a cache that is one array "
+    "[num_pages, 2, ...] may stand for k and for v, here and in the functions of plans");
 FULMEN_FFI_EXPORT_PACKED(attention_plan, "entry, " FULMEN_FFI_ATTENTION_ARGUMENTS, 30,
                          "returns a plan for batches of these lengths; q, k, v and out lend only shapes and dtypes");
 FULMEN_FFI_EXPORT(attention_run, "plan, q, k, v, out, lse, sinks, workspace, q_scale, k_scale, v_scale",

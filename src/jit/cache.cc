@@ -71,7 +71,8 @@ bool is_kernel(const std::string& name) { return name.ends_with(kSuffix) && !nam
 
 std::optional<Kernel> Cache::load(const std::string& name) const {
   if (folder_.empty()) return {};
-  const File file(::open((folder_ + "/" + name).c_str(), O_RDONLY | O_CLOEXEC));
+  // Whatever lies there: a named pipe would keep its reader waiting.
+  const File file(::open((folder_ + "/" + name).c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!file.is_open()) return {};
   const std::optional<std::string> bytes = read_all(file.get());
   if (!bytes) return {};

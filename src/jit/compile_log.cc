@@ -44,6 +44,29 @@ std::string_view line_of_text(std::string_view source, std::string_view file, in
 
 }  // namespace
 
+std::string as_utf8(std::string bytes) {
+  const auto at = [&](size_t i) { return i < bytes.size() ? uint8_t(bytes[i]) : uint8_t(0); };
+  for (size_t i = 0; i < bytes.size();) {
+    const uint8_t c = at(i);
+    size_t length = c < 0x80                ? 1
+                    : c >= 0xc2 && c < 0xe0 ? 2
+                    : c >= 0xe0 && c < 0xf0 ? 3
+                    : c >= 0xf0 && c < 0xf5 ? 4
+                                            : 0;
+    for (size_t k = 1; k < length; ++k)
+      if ((at(i + k) & 0xc0) != 0x80) length = 0;
+    const bool is_control = c < 0x20 && c != '\n' && c != '\t';
+    // Overlong forms, surrogates and what is beyond the last letter.
+    const uint8_t next = at(i + 1);
+    if ((c == 0xe0 && next < 0xa0) || (c == 0xed && next > 0x9f) || (c == 0xf0 && next < 0x90) ||
+        (c == 0xf4 && next > 0x8f))
+      length = 0;
+    if (length == 0 || is_control) bytes[i] = '?';
+    i += std::max<size_t>(length, 1);
+  }
+  return bytes;
+}
+
 Resources resources_of(std::string_view log) {
   return {.registers = number_after(log, "Used "),
           .shared_bytes = number_before(log, " bytes smem"),
@@ -71,11 +94,11 @@ std::string first_errors(std::string_view log, std::string_view file) {
       }
     }
   }
-  if (error == log.npos) return std::string(log);
+  constexpr size_t kMost = 4000;  // a template's error can go on for pages
+  if (error == log.npos) return as_utf8(std::string(log.substr(0, kMost)));
   const size_t line = log.rfind('\n', error);
   std::string_view rest = log.substr(line == log.npos ? 0 : line + 1);
-  constexpr size_t kMost = 4000;  // a template's error can go on for pages
-  return std::string(rest.substr(0, std::min(rest.size(), kMost)));
+  return as_utf8(std::string(rest.substr(0, kMost)));
 }
 
 std::string first_host_errors(std::string_view log, std::string_view source, std::string_view file) {

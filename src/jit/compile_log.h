@@ -18,4 +18,7 @@ std::string first_errors(std::string_view log, std::string_view file = {});
 // the named file, as first_errors.
 std::string first_host_errors(std::string_view log, std::string_view source, std::string_view file);
 
+// Bytes that any language can take for text: what belongs to no UTF-8 letter, and control characters, become '?'.
+std::string as_utf8(std::string bytes);
+
 }  // namespace fulmen::jit

@@ -27,13 +27,14 @@ bool is_program(const std::string& path) {
   return ::stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) && ::access(path.c_str(), X_OK) == 0;
 }
 
-// As a shell finds it; empty: nowhere.
+// As a shell finds it, from the root: the program may change its folder later. Empty: nowhere.
 std::string on_path(const std::string& word, std::string_view path) {
-  if (word.find('/') != word.npos) return is_program(word) ? word : "";
+  std::error_code ignored;
+  if (word.find('/') != word.npos) return is_program(word) ? fs::absolute(word, ignored).string() : "";
   while (!path.empty()) {
     const size_t end = std::min(path.find(':'), path.size());
     const std::string file = std::string(path.substr(0, end)) + "/" + word;
-    if (end > 0 && is_program(file)) return file;
+    if (end > 0 && is_program(file)) return fs::absolute(file, ignored).string();
     path.remove_prefix(std::min(end + 1, path.size()));
   }
   return {};
@@ -73,7 +74,8 @@ class WorkFolder {
     const char* named = set_or_null(std::getenv("TMPDIR"));
     for (const char* parent : {named, "/tmp", "/var/tmp", "/dev/shm"}) {
       if (parent == nullptr) continue;
-      std::string name = std::string(parent) + "/" + kFolderPrefix + "XXXXXX";
+      std::error_code ignored;
+      std::string name = fs::absolute(parent, ignored).string() + "/" + kFolderPrefix + "XXXXXX";
       if (::mkdtemp(name.data()) == nullptr) continue;
       path_ = name;
       remove_abandoned(parent);
@@ -110,6 +112,16 @@ std::string contents(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
+// Its beginning, as text that any language takes: what is no printable ASCII becomes '?', but for whole UTF-8 letters.
+std::string log_of(const std::string& path) {
+  constexpr size_t kMost = size_t(1) << 20;
+  std::string log(kMost, '\0');
+  std::ifstream file(path, std::ios::binary);
+  file.read(log.data(), kMost);
+  log.resize(size_t(file.gcount()));
+  return as_utf8(std::move(log));
+}
+
 std::vector<std::string> level_flags(std::string_view arch) {
   std::vector<std::string> flags;
   if (arch.starts_with("x86_64-avx"))
@@ -137,6 +149,7 @@ std::vector<std::string> words_of(const HostCompiler& compiler, const Kernel& k,
     case ProcessResult::kTimedOut:
       what += " took longer than " + std::to_string(int64_t(timeout_s)) + " s and was stopped";
       break;
+    case ProcessResult::kInterrupted: what += " was interrupted"; break;
     case ProcessResult::kNotStarted: what += std::string(" cannot be run: ") + std::strerror(result.code); break;
     case ProcessResult::kSignalled: what += " died of signal " + std::to_string(result.code); break;
     default: what += " gave no library (status " + std::to_string(result.code) + ")";
@@ -170,10 +183,12 @@ const HostCompiler& host_compiler() {
   return *found;
 }
 
-// No exceptions and no run-time types, as on a GPU. The last two flags let loops with comparisons and roots become
+// No exceptions and no run-time types, as on a GPU. A function that ends without its result could do anything, so it is
+// an error. The last two flags let loops with comparisons and roots become
 // vectors; they change no result.
 std::string_view host_flags() {
-  return "-std=c++20 -O3 -shared -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti -w -DFULMEN_HOST_TEXT "
+  return "-std=c++20 -O3 -shared -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti -Werror=return-type "
+         "-DFULMEN_HOST_TEXT "
          "-D__device__= -D__host__= -D__forceinline__=inline -fno-math-errno -fno-trapping-math";
 }
 
@@ -190,7 +205,7 @@ void compile_on_host(Kernel* k, const HostCompiler& compiler, double timeout_s) 
   const auto ms = [](const rusage& r) {
     return double(r.ru_utime.tv_sec + r.ru_stime.tv_sec) * 1e3 + double(r.ru_utime.tv_usec + r.ru_stime.tv_usec) * 1e-3;
   };
-  k->log = contents(folder / "log");
+  k->log = log_of(folder / "log");
   k->image = contents(folder / "unit.so");
   k->resources.compile_ms = ms(after) - ms(before);
   if (result.end == ProcessResult::kExited && result.code != 0) {

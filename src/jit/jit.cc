@@ -3,10 +3,14 @@
 
 #include <fulmen/core/error.h>
 
+#include <pthread.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <filesystem>
+#include <new>
 
 #include "src/jit/compiler_record.h"
 #include "src/jit/dynamic_library.h"
@@ -78,14 +82,14 @@ Jit::KernelPtr Jit::get(const Unit& unit, const std::vector<std::string>& archs,
   std::unique_lock lock(mutex_);
   for (;;) {
     const auto found = kernels_.find(request);
-    if (found == kernels_.end()) break;
-    if (found->second != nullptr) {
+    if (found == kernels_.end() || (found->second.kernel == nullptr && found->second.maker != ::getpid())) break;
+    if (found->second.kernel != nullptr) {
       if (origin != nullptr) *origin = Origin::kMemory;
-      return found->second;
+      return found->second.kernel;
     }
     done_.wait(lock);
   }
-  kernels_.emplace(request, nullptr);
+  kernels_[request] = {nullptr, ::getpid()};
   lock.unlock();
 
   KernelPtr made;
@@ -99,7 +103,7 @@ Jit::KernelPtr Jit::get(const Unit& unit, const std::vector<std::string>& archs,
     throw;
   }
   lock.lock();
-  kernels_[request] = made;
+  kernels_[request] = {made, ::getpid()};
   done_.notify_all();
   if (origin != nullptr) *origin = from;
   return made;
@@ -174,7 +178,12 @@ Jit::KernelPtr Jit::compile_again(const Unit& unit, const std::string& arch) {
   Kernel kernel = wanted_for(unit, arch, compiler_name());
   compile_and_store(&kernel);
   const std::lock_guard lock(mutex_);
-  return kernels_[request_of(unit, arch)] = std::make_shared<const Kernel>(std::move(kernel));
+  return (kernels_[request_of(unit, arch)] = {std::make_shared<const Kernel>(std::move(kernel)), ::getpid()}).kernel;
+}
+
+void Jit::after_fork(bool in_child) {
+  if (in_child) new (&done_) std::condition_variable;  // the old one would wait for its waiters, who are not here
+  mutex_.unlock();
 }
 
 std::string Jit::explain(const Unit& unit, const std::string& arch) const {
@@ -210,12 +219,30 @@ std::string Jit::explain(const Unit& unit, const std::string& arch) const {
 }
 
 namespace {
-std::atomic<Jit*> the_jit{nullptr};  // never destroyed: kernels may be asked for while statics die
+// Never destroyed: kernels may be asked for while statics die.
+std::atomic<Jit*> the_jit{nullptr}, the_host_jit{nullptr};
+
+// Forks are handled one at a time; a Jit that is set up during one is not held.
+Jit* held[2] = {};
+void before_fork() {
+  held[0] = the_jit.load(), held[1] = the_host_jit.load();
+  for (Jit* jit : held)
+    if (jit != nullptr) jit->before_fork();
 }
+template <bool kInChild>
+void after_fork() {
+  for (Jit* jit : held)
+    if (jit != nullptr) jit->after_fork(kInChild);
+}
+void watch_forks() {
+  [[maybe_unused]] static const int watching = pthread_atfork(before_fork, after_fork<false>, after_fork<true>);
+}
+}  // namespace
 
 bool configure_default_jit(const Options& options) {
   auto made = std::make_unique<Jit>(options);
   Jit* none = nullptr;
+  watch_forks();
   if (!the_jit.compare_exchange_strong(none, made.get())) return false;
   (void)made.release();
   return true;
@@ -228,12 +255,15 @@ Jit& default_jit() {
 }
 
 Jit& host_jit() {
-  static Jit* jit = [] {
+  static const bool made = [] {
     Options options = options_from_environment();
     options.compiler = {host_compiler().name, [](Kernel* k) { compile_on_host(k); }, std::string(host_flags())};
-    return new Jit(options);  // never destroyed, as above
+    watch_forks();
+    the_host_jit = new Jit(options);
+    return true;
   }();
-  return *jit;
+  (void)made;
+  return *the_host_jit.load();
 }
 
 }  // namespace fulmen::jit

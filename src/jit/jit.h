@@ -3,6 +3,7 @@
 // Knows text and images, nothing of what kernels compute.
 #pragma once
 #include <condition_variable>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -58,6 +59,10 @@ class Jit {
 
   const Options& options() const { return options_; }
 
+  // Around a fork, whose child has one thread: it must find no lock held, and makes itself what others were making.
+  void before_fork() { mutex_.lock(); }
+  void after_fork(bool in_child);
+
  private:
   struct Pack {
     Cache files;
@@ -77,7 +82,11 @@ class Jit {
   std::vector<Pack> packs_;
   std::mutex mutex_;
   std::condition_variable done_;
-  std::map<std::string, KernelPtr, std::less<>> kernels_;  // by request; null: being made
+  struct Slot {
+    KernelPtr kernel;   // null: being made
+    int32_t maker = 0;  // by this process; its forked children know of it, and have no such thread
+  };
+  std::map<std::string, Slot, std::less<>> kernels_;  // by request
 };
 
 // The process's own, made at first use from the environment, unless configure_default_jit came before.

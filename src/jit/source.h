@@ -81,7 +81,7 @@ inline std::string in_namespace(std::string_view space, std::string_view name, s
   }
   std::string all = std::move(includes);
   all.append("namespace ").append(space).append(" {\n#line 1 \"").append(name).append("\"\n");
-  return all.append(body).append(text).append("\n#line 1000 \"unit\"\n}\n");
+  return all.append(body).append(text).append("\n\n#line 1000 \"unit\"\n}\n");
 }
 
 // The unit of a kernel in the house's form: fulmen/cuda/<op>.cuh has a namespace fulmen::cuda::<op> with a Key, a

@@ -89,7 +89,7 @@ void run_with(AttentionCall& call, const Context& context) {
 }
 
 void same(int64_t got, int64_t planned, std::string_view name) {
-  require(got == planned, "batch_attention", name, got, std::to_string(planned) + ", as planned");
+  require(got == planned, "batch_attention", name, got, [&] { return std::to_string(planned) + ", as planned"; });
 }
 
 // The plan was made for these options and sizes.
@@ -104,9 +104,9 @@ void check_config(const PlanView& plan, const AttentionArgs& args, const Attenti
   if (plan.header.on_device != 0) check_rows(args, dims);
   if (plan.header.on_device != 0)
     return require(dims.total_q <= plan.header.total_q, "batch_attention", "total_q", dims.total_q,
-                   std::to_string(plan.header.total_q) + " or less, as planned");
+                   [&] { return std::to_string(plan.header.total_q) + " or less, as planned"; });
   require(dims.total_q >= plan.header.total_q, "batch_attention", "total_q", dims.total_q,
-          std::to_string(plan.header.total_q) + " or more, as planned");
+          [&] { return std::to_string(plan.header.total_q) + " or more, as planned"; });
 }
 
 // And for these lengths.
@@ -155,7 +155,7 @@ void BatchAttention::plan_on_device(const AttentionArgs& args, AttentionEntry en
 
 void BatchAttention::keep_plan_in(const TensorView& memory) {
   require(memory.num_elements() >= plan_bytes_, "batch_attention", "memory of the plan", memory.num_elements(),
-          std::to_string(plan_bytes_) + " bytes or more");
+          [&] { return std::to_string(plan_bytes_) + " bytes or more"; });
   if (!made_.memory.defined()) workspace_bytes_ = max_workspace_bytes_ = workspace_bytes_ - plan_bytes_;
   made_ = {.memory = memory};
 }

@@ -9,7 +9,7 @@ PerTokenGroupQuantFp8Dims check(const PerTokenGroupQuantFp8Args& a) {
   const Dims d = check(kPerTokenGroupQuantFp8Schema, {&a.input, &a.out, &a.scales});
   const int64_t hidden_size = d["hidden_size"], num_tokens = d["num_tokens"];
   require(a.group_size >= 1 && hidden_size % a.group_size == 0, kOp, "group_size", a.group_size,
-          "a divisor of hidden_size " + std::to_string(hidden_size));
+          [&] { return "a divisor of hidden_size " + std::to_string(hidden_size); });
   require(a.eps > 0, kOp, "eps", a.eps, "a positive number");
   const int64_t num_groups = hidden_size / a.group_size;
   const int64_t expected[2] = {a.group_major_scales ? num_groups : num_tokens,

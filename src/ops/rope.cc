@@ -49,7 +49,8 @@ RopeDims check(const RopeArgs& a) {
   check_positions(a);
   const int64_t rotary_dim = rotary_dim_of(a);
   require(rotary_dim >= 0 && rotary_dim % 2 == 0 && rotary_dim <= std::min(kMaxRotaryDim, d["head_dim"]), "rope",
-          "rotary_dim", rotary_dim, "an even number up to head_dim " + std::to_string(d["head_dim"]) + " and 1024");
+          "rotary_dim", rotary_dim,
+          [&] { return "an even number up to head_dim " + std::to_string(d["head_dim"]) + " and 1024"; });
   check_angles("rope", a);
   return {d["nnz"],        d["num_qo_heads"], a.k.defined() ? d["num_kv_heads"] : 0, d["head_dim"], rotary_dim,
           d["batch_size"], d["max_position"]};

@@ -23,6 +23,7 @@ SampleDims check(const SampleArgs& a) {
   check_one_or_per_row("sample", "offset_arr", a.random.offset_arr, batch_size);
   if (a.values == TokenValues::kProbs && (a.temperature != 1 || a.temperature_arr.defined()))
     fail("sample", "temperature", "is for logits, not for probabilities");
+  require(a.temperature >= 0, "sample", "temperature", a.temperature, "0 or more");
   require(vocab_size > 0 || batch_size == 0, "sample", "vocab_size", vocab_size, "1 or more");
   require(vocab_size <= INT32_MAX, "sample", "vocab_size", vocab_size, "less than 2^31");
   return {num_rows, batch_size, vocab_size};

@@ -14,6 +14,9 @@ std::string describe(const OpSchema& schema, const Axis& axis) {
 
 std::string number(int64_t n) { return std::to_string(n); }
 
+// Kernels compute offsets in int64, in elements and in bytes: none may overflow.
+constexpr int64_t kMostElements = int64_t(1) << 59;  // times the largest element, 8 bytes, and once more
+
 struct Checker {
   const OpSchema& schema;
   Dims dims;
@@ -25,6 +28,7 @@ struct Checker {
       if (row.presence == Presence::kRequired) fail(schema.op(), row.name, "is missing");
       return;
     }
+    if (fits(row, schema.shape(index), t)) return;
     if (!row.dtypes.has(t.dtype))
       fail(schema.op(), row.name, std::string("dtype is ") + name_of(t.dtype) + ", expected " + to_string(row.dtypes));
     check_shape(row, schema.shape(index), t);
@@ -33,10 +37,47 @@ struct Checker {
     check_memory(row, t);
   }
 
+  // All of what follows in one pass, since every call pays for it. False: the rest finds out what is wrong, or that
+  // nothing is (a tensor without elements).
+  bool fits(const TensorRow& row, const OpSchema::Shape& shape, const TensorView& t) {
+    int32_t missing = shape.rank - t.rank, at = 0;
+    if (!row.dtypes.has(t.dtype) || missing < 0 || missing > shape.num_optional) return false;
+    int64_t count = 1, last = 0;
+    bool bad = false;
+    for (int32_t i = 0; i < shape.rank; ++i) {
+      const Axis& axis = shape.axes[size_t(i)];
+      const bool skip = axis.optional && missing > 0;
+      const int64_t size = skip ? 1 : t.shape[at];
+      if (size <= 0 || !binds(axis, size)) return false;
+      if (skip) {
+        --missing;
+        continue;
+      }
+      const int64_t stride = t.strides[at++];
+      int64_t offset = 0;
+      bad |= __builtin_mul_overflow(count, size, &count);
+      if (size == 1) continue;
+      bad |= stride < 0 || (stride == 0 && row.access != Access::kRead) || (at == t.rank && stride != 1);
+      bad |= __builtin_mul_overflow(size - 1, stride, &offset) || __builtin_add_overflow(last, offset, &last);
+    }
+    if (first == nullptr) first = &t;
+    return !bad && count <= kMostElements && last <= kMostElements && t.data != nullptr &&
+           reinterpret_cast<uintptr_t>(t.data) % uintptr_t(size_of(t.dtype)) == 0 &&
+           t.device_type == first->device_type && t.device_id == first->device_id;
+  }
+
+  bool binds(const Axis& axis, int64_t size) {
+    if (axis.kind == Axis::kAny) return true;
+    if (axis.kind == Axis::kConstant) return size == axis.add;
+    int64_t& bound = dims.sizes[size_t(axis.dim)];
+    if (bound >= 0) return size == bound * axis.scale + axis.add;
+    if (size < axis.add || (axis.scale != 1 && (size - axis.add) % axis.scale != 0)) return false;
+    bound = axis.scale == 1 ? size - axis.add : (size - axis.add) / axis.scale;
+    return true;
+  }
+
   void check_shape(const TensorRow& row, const OpSchema::Shape& shape, const TensorView& t) {
-    int32_t num_optional = 0;
-    for (int32_t i = 0; i < shape.rank; ++i) num_optional += shape.axes[size_t(i)].optional;
-    if (t.rank > shape.rank || t.rank < shape.rank - num_optional)
+    if (t.rank > shape.rank || t.rank < shape.rank - shape.num_optional)
       fail(schema.op(), row.name,
            "rank is " + number(t.rank) + ", expected " + number(shape.rank) + " [" + std::string(row.shape) + "]");
     int32_t missing = shape.rank - t.rank, at = 0;
@@ -80,7 +121,6 @@ struct Checker {
     }
   }
 
-  // Kernels compute offsets in int64, in elements and in bytes: none may overflow.
   void check_extent(const TensorRow& row, const TensorView& t) {
     int64_t count = 1, last = 0;
     bool overflows = false;
@@ -91,8 +131,7 @@ struct Checker {
       if (t.shape[i] > 1) overflows |= __builtin_mul_overflow(t.shape[i] - 1, t.strides[i], &offset);
       overflows |= __builtin_add_overflow(last, offset, &last);
     }
-    constexpr int64_t kMost = int64_t(1) << 59;  // times the largest element, 8 bytes, and once more
-    if (overflows || count > kMost || last > kMost)
+    if (overflows || count > kMostElements || last > kMostElements)
       fail(schema.op(), row.name, "spans more memory than a machine can address");
   }
 

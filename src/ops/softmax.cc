@@ -8,6 +8,7 @@ SoftmaxDims check(const SoftmaxArgs& a) {
   const Dims d = check(kSoftmaxSchema, {&a.logits, &a.out, &a.status, &a.temperature_arr});
   if (a.out.data == a.logits.data && a.out.dtype != a.logits.dtype)
     fail("softmax", "out", "is logits itself, which is not float32");
+  require(a.temperature >= 0, "softmax", "temperature", a.temperature, "0 or more");
   return {d["num_rows"], d["vocab_size"]};
 }
 

@@ -7,7 +7,8 @@ namespace fulmen {
 TopKDims check(const TopKArgs& a) {
   const Dims d = check(kTopKSchema, {&a.input, &a.values, &a.indices});
   if (a.values.dtype != a.input.dtype) fail("top_k", "values", "dtype differs from input's");
-  require(d["k"] <= d["row_len"], "top_k", "k", d["k"], "at most row_len " + std::to_string(d["row_len"]));
+  require(d["k"] <= d["row_len"], "top_k", "k", d["k"],
+          [&] { return "at most row_len " + std::to_string(d["row_len"]); });
   require(d["row_len"] <= INT32_MAX, "top_k", "row_len", d["row_len"], "less than 2^31");
   return {d["num_rows"], d["row_len"], d["k"]};
 }

@@ -12,7 +12,7 @@ TopKDims check(const TopKTransformArgs& a) {
   if (a.row_to_batch.defined() && !a.page_table.defined()) fail(op, "row_to_batch", "given without page_table");
   if (a.page_starts.defined() && !a.page_table.defined()) fail(op, "page_starts", "given without page_table");
   require(a.page_size >= 1, op, "page_size", a.page_size, "1 or more");
-  require(d["k"] <= d["row_len"], op, "k", d["k"], "at most row_len " + std::to_string(d["row_len"]));
+  require(d["k"] <= d["row_len"], op, "k", d["k"], [&] { return "at most row_len " + std::to_string(d["row_len"]); });
   require(d["row_len"] <= INT32_MAX, op, "row_len", d["row_len"], "less than 2^31");
   return {d["num_rows"], d["row_len"], d["k"]};
 }

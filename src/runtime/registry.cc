@@ -3,8 +3,10 @@
 #include <fulmen/runtime/registry.h>
 
 #include <algorithm>
+#include <atomic>
+#include <memory>
 #include <mutex>
-#include <shared_mutex>
+#include <optional>
 
 namespace fulmen::runtime {
 namespace {
@@ -14,10 +16,22 @@ struct Entry {
   std::vector<std::vector<const KernelRow*>> rows;  // [op] most specialised first
 };
 
-struct Registry {
-  std::shared_mutex mutex;
+// What is registered. A table never changes: whoever registers publishes a new one, so that calls read without a lock.
+struct Table {
   std::vector<std::string> ops;  // OpHandle → name
   std::vector<Entry> entries;
+};
+
+struct Registry {
+  std::mutex mutex;                            // of those who write
+  std::vector<std::unique_ptr<Table>> tables;  // all there ever were: a call may still read an older one
+  std::atomic<const Table*> current;
+  Registry() { publish(std::make_unique<Table>()); }
+  std::unique_ptr<Table> copy() const { return std::make_unique<Table>(*current.load()); }
+  void publish(std::unique_ptr<Table> table) {
+    current.store(table.get());
+    tables.push_back(std::move(table));
+  }
 };
 
 Registry& registry() {
@@ -25,16 +39,22 @@ Registry& registry() {
   return *r;
 }
 
-OpHandle intern(Registry& r, std::string_view op) {
-  const auto found = std::find(r.ops.begin(), r.ops.end(), op);
-  if (found != r.ops.end()) return OpHandle(found - r.ops.begin());
-  r.ops.emplace_back(op);
-  for (Entry& e : r.entries) e.rows.resize(r.ops.size());
-  return OpHandle(r.ops.size()) - 1;
+const Table& table() { return *registry().current.load(std::memory_order_acquire); }
+
+std::optional<OpHandle> find(const Table& t, std::string_view op) {
+  const auto found = std::find(t.ops.begin(), t.ops.end(), op);
+  return found == t.ops.end() ? std::nullopt : std::optional(OpHandle(found - t.ops.begin()));
 }
 
-const Entry* find(const Registry& r, DeviceType type) {
-  for (const Entry& e : r.entries)
+OpHandle intern(Table& t, std::string_view op) {
+  if (const std::optional<OpHandle> known = find(t, op)) return *known;
+  t.ops.emplace_back(op);
+  for (Entry& e : t.entries) e.rows.resize(t.ops.size());
+  return OpHandle(t.ops.size()) - 1;
+}
+
+const Entry* find(const Table& t, DeviceType type) {
+  for (const Entry& e : t.entries)
     if (e.backend->device_type == type) return &e;
   return nullptr;
 }
@@ -43,44 +63,44 @@ const Entry* find(const Registry& r, DeviceType type) {
 
 void register_backend(const Backend* backend) {
   Registry& r = registry();
-  const std::unique_lock lock(r.mutex);
+  const std::lock_guard lock(r.mutex);
+  std::unique_ptr<Table> next = r.copy();
   if (backend->api_version != kBackendApiVersion)
     fail("register_backend", backend->name,
          "api_version is " + std::to_string(backend->api_version) + ", expected " + std::to_string(kBackendApiVersion));
-  if (find(r, backend->device_type) != nullptr) fail("register_backend", backend->name, "its device type is taken");
-  r.entries.push_back({backend, std::vector<std::vector<const KernelRow*>>(r.ops.size())});
+  if (find(*next, backend->device_type) != nullptr) fail("register_backend", backend->name, "its device type is taken");
+  next->entries.push_back({backend, std::vector<std::vector<const KernelRow*>>(next->ops.size())});
   for (int32_t i = 0; i < backend->num_rows; ++i) {
-    const OpHandle op = intern(r, backend->rows[i].op);
-    r.entries.back().rows[size_t(op)].push_back(&backend->rows[i]);
+    const OpHandle op = intern(*next, backend->rows[i].op);
+    next->entries.back().rows[size_t(op)].push_back(&backend->rows[i]);
   }
+  r.publish(std::move(next));
 }
 
 const Backend* find_backend(DeviceType type) {
-  Registry& r = registry();
-  const std::shared_lock lock(r.mutex);
-  const Entry* e = find(r, type);
+  const Entry* e = find(table(), type);
   return e == nullptr ? nullptr : e->backend;
 }
 
 std::vector<const Backend*> backends() {
-  Registry& r = registry();
-  const std::shared_lock lock(r.mutex);
   std::vector<const Backend*> all;
-  for (const Entry& e : r.entries) all.push_back(e.backend);
+  for (const Entry& e : table().entries) all.push_back(e.backend);
   return all;
 }
 
 OpHandle op_handle(std::string_view op) {
+  if (const std::optional<OpHandle> known = find(table(), op)) return *known;
   Registry& r = registry();
-  const std::unique_lock lock(r.mutex);
-  return intern(r, op);
+  const std::lock_guard lock(r.mutex);
+  std::unique_ptr<Table> next = r.copy();
+  const OpHandle handle = intern(*next, op);
+  r.publish(std::move(next));
+  return handle;
 }
 
 Choice choose(OpHandle op, DeviceType type, int32_t device_id, const void* args, const Context& context) {
-  Registry& r = registry();
-  const std::shared_lock lock(r.mutex);
   Choice choice;
-  const Entry* e = find(r, type);
+  const Entry* e = find(table(), type);
   if (e == nullptr) {
     choice.refusals = "\n  no backend is registered for device type " + std::to_string(int32_t(type));
     return choice;
@@ -101,16 +121,10 @@ Choice choose(OpHandle op, DeviceType type, int32_t device_id, const void* args,
 
 namespace {
 
-std::string name_of(OpHandle op) {  // a copy: another thread may be adding names
-  Registry& r = registry();
-  const std::shared_lock lock(r.mutex);
-  return r.ops[size_t(op)];
-}
-
 const KernelRow& row_for(OpHandle op, const TensorView& where, const void* args, const Context& context) {
   const Choice choice = choose(op, where.device_type, where.device_id, args, context);
   if (choice.row == nullptr)
-    throw Error(Code::kUnsupported, name_of(op) + ": no kernel serves this call" + choice.refusals);
+    throw Error(Code::kUnsupported, table().ops[size_t(op)] + ": no kernel serves this call" + choice.refusals);
   return *choice.row;
 }
 

@@ -266,3 +266,26 @@ def test_runs_on_the_device_of_its_tensors():
 def test_devices_may_not_be_mixed():
     with pytest.raises(ValueError, match="device"):
         fulmen.rmsnorm(torch.randn(4, 64, device="cuda"), torch.ones(64))
+
+
+@pytest.mark.parametrize("kv_layout", ["NHD", "HND"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_cache_of_one_array_is_its_two_halves(kv_layout, device):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    torch.manual_seed(1)
+    inner = (16, 2) if kv_layout == "NHD" else (2, 16)
+    whole = torch.randn(9, 3, 2, *inner, 80, device=device).half()[:, 1, :, :, :, :64]  # strides of its own
+    table = [torch.tensor(x, dtype=torch.int32, device=device) for x in ([0, 2, 3, 5], [8, 0, 3, 7, 1], [5, 16, 1])]
+    q = torch.randn(3, 8, 64, device=device).half()
+    qo_indptr = torch.arange(4, dtype=torch.int32, device=device)
+    decode = fulmen.BatchDecodeWithPagedKVCacheWrapper(None, kv_layout)
+    decode.plan(*table, 8, 2, 64, 16, q_data_type=torch.float16)
+    prefill = fulmen.BatchPrefillWithPagedKVCacheWrapper(None, kv_layout)
+    prefill.plan(qo_indptr, *table, 8, 2, 64, 16, q_data_type=torch.float16)
+    for wrapper in (decode, prefill):
+        want = wrapper.run(q, (whole[:, 0], whole[:, 1]))
+        assert torch.equal(wrapper.run(q, whole), want)
+        assert torch.equal(wrapper.run(q, torch.nn.Parameter(whole, requires_grad=False)), want)
+        with pytest.raises(ValueError, match="expected"):
+            wrapper.run(q, whole[:, :1])

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// fulmen_gpu_bench OUT.json [PREFIX | attention [IDS] | cascade [PREFIX] | plan | jit FOLDER]: times the standard rows
-// on device 0 (those whose ids start so, or attention's, or its planning), writes JSON, prints a table. cascade: levels
-// and flat for many sizes. A row's floor is its bytes at the copy bandwidth measured in the same run, or its flops at
-// 800 TFLOP/s, what bf16 matrix products of random data reach on an H100. jit: how fast the kernels of a pack or cache
-// are found.
+// fulmen_gpu_bench OUT.json [PREFIX | attention [IDS] | cascade [PREFIX] | plan | jit FOLDER | host [stub]]: times the
+// standard rows on device 0 (those whose ids start so, or attention's, or its planning), writes JSON, prints a table.
+// cascade: levels and flat for many sizes. A row's floor is its bytes at the copy bandwidth measured in the same run,
+// or its flops at 800 TFLOP/s, what bf16 matrix products of random data reach on an H100. jit: how fast the kernels of
+// a pack or cache are found. host: what a call costs the calling thread (host_suite.cc).
 #include <fulmen/core/error.h>
 
 #include <algorithm>
@@ -193,6 +193,8 @@ std::string today() {
 
 int main(int argc, char** argv) {
   try {
+    if (argc >= 3 && std::string_view(argv[2]) == "host")
+      return fulmen::gpu::measure_host(argv[1], argc > 3 ? argv[3] : "");
     if (argc == 4 && std::string_view(argv[2]) == "jit") return fulmen::gpu::measure_jit(argv[1], argv[3]);
     return fulmen::gpu::run(argc > 1 ? argv[1] : "gpu-memory.json", argc > 2 ? argv[2] : "", argc > 3 ? argv[3] : "");
   } catch (const std::exception& e) {

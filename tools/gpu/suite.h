@@ -33,6 +33,9 @@ std::vector<Row> sampling_suite();           // S1 to S8
 // Writes and prints how fast the kernels of a pack or cache folder are found. Not 0: one was not. Needs no GPU.
 int measure_jit(const std::string& path, const std::string& folder);
 
+// What a call costs the calling thread; how: "stub" (without the driver's part; needs no GPU) or empty.
+int measure_host(const std::string& path, const std::string& how);
+
 // For the heads of result files: FULMEN_COMMIT, and YYYY-MM-DD.
 std::string commit();
 std::string today();

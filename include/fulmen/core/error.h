@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The one exception type. What it carries is meant for the person who wrote the call: op, argument, expected, got.
 #pragma once
+#include <concepts>
 #include <exception>
 #include <string>
 #include <string_view>
@@ -32,6 +33,11 @@ template <class T>
 inline void require(bool ok, std::string_view op, std::string_view argument, const T& got, std::string_view expected) {
   if (ok) return;
   fail(op, argument, "is " + std::to_string(got) + ", expected " + std::string(expected));
+}
+// The same where what was expected takes time to say.
+template <class T, std::invocable Expected>
+inline void require(bool ok, std::string_view op, std::string_view argument, const T& got, Expected expected) {
+  if (!ok) require(false, op, argument, got, std::string_view(expected()));
 }
 
 }  // namespace fulmen

@@ -56,7 +56,7 @@ class OpSchema {
   static constexpr int32_t kMaxTensors = 24, kMaxDims = 24;
   struct Shape {
     std::array<Axis, TensorView::kMaxRank> axes{};
-    int32_t rank = 0;
+    int32_t rank = 0, num_optional = 0;
   };
 
   consteval OpSchema(std::string_view op, std::initializer_list<TensorRow> rows) : op_(op) {
@@ -81,7 +81,7 @@ class OpSchema {
     Shape shape;
     while (!text.empty()) {
       const size_t end = text.find(' ') == text.npos ? text.size() : text.find(' ');
-      if (end > 0) shape.axes[shape.rank++] = parse_axis(text.substr(0, end));
+      if (end > 0) shape.num_optional += (shape.axes[shape.rank++] = parse_axis(text.substr(0, end))).optional;
       text.remove_prefix(end < text.size() ? end + 1 : end);
     }
     return shape;

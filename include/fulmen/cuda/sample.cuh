@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// sample: one read of the row gives its largest value and those of its chunks. A top_k that a list can hold goes
-// through the leader's list; other filters search the row for their cut. Launched by src/cuda/sampling.cc.
+// sample: a top_k that a list can hold goes through the leader's list, no filter at all through the sums of the blocks;
+// other filters search the row for their cut. K.path: which of that a kernel holds. Launched by src/cuda/sampling.cc.
 #pragma once
 #include <fulmen/cuda/sample.h>
 #include <fulmen/cuda/ptx/dependent_launch.cuh>
@@ -20,6 +20,12 @@ struct Writer {
       p.valid[row * p.valid_stride] = status == TokenStatus::kOk || status == TokenStatus::kInfinite;
   }
 };
+
+template <Key K>
+__device__ __forceinline__ const type_of<K.x>* row_of(const Params& p) {
+  const int64_t row = TokenTeam<K.threads, K.cluster>::control().input_row;
+  return static_cast<const type_of<K.x>*>(p.input.data) + row * p.input.stride;
+}
 
 // The leader's list of n <= kFew, in any order: what the filter keeps of it, and a draw among that. Instead of sorting,
 // each entry adds up what comes before it, by as many lanes as there are for it.
@@ -75,13 +81,24 @@ __device__ __forceinline__ void sample_few(Team& team, int32_t n, const Weight& 
   if (speaks && kept && sum <= target && target < sum + mass) write(int64_t(place_of_entry(entry)));
 }
 
-// The leader's list holds all that can matter. True: draw_searched is to draw; the leader has the cut, the masses of
-// the row's blocks and, as its slice, the row.
+// Draws among all of the leader's list, in the order of places.
+template <Key K, class Weight>
+__device__ __forceinline__ void draw_listed(int32_t n, const Weight& weight, const Writer& write) {
+  using Team = TokenTeam<K.threads, K.cluster>;
+  uint64_t* list = TokenList<Team>::entries();
+#pragma unroll 1
+  for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads) list[i] = list[i] << 32 | list[i] >> 32;
+  const ListMass<Weight> mass{Measure::kWeightByPlace, weight};
+  const uint64_t target = target_of(Team::control().u, TokenList<Team>::mass_of_list(n, mass));
+  const uint64_t entry = TokenList<Team>::reach(n, target + 1, mass);
+  if (threadIdx.x == 0) write(int64_t(entry >> 32));
+}
+
+// The leader's list holds all that can matter.
 template <Key K>
-__device__ __noinline__ bool sample_listed(const Params& p, int64_t input_row) {
+__device__ __noinline__ void sample_listed(const Params& p) {
   using Team = TokenTeam<K.threads, K.cluster>;
   using Weight = TokenWeight<K.logits>;
-  using Search = TokenSearch<K, Weight>;
   Team team;
   const RowFilter& f = RowFilter::shared<Team>();
   TokenControl& c = team.control();
@@ -95,7 +112,7 @@ __device__ __noinline__ bool sample_listed(const Params& p, int64_t input_row) {
   const Writer write{p, row, judge<K.logits>(top, f.status)};
   if (write.status == TokenStatus::kNan) {
     if (threadIdx.x == 0) write(0);
-    return false;
+    return;
   }
   const Weight weight = Weight::of(float_of(top), f.inv_temperature);
   const float least = f.min_p > 0 && !(f.top_p < 1) ? least_weight(f, weight) : 0;
@@ -107,30 +124,16 @@ __device__ __noinline__ bool sample_listed(const Params& p, int64_t input_row) {
     if (threadIdx.x == 0) c.list_count = uint32_t(n);
     sync_cta();
   }
-  if (n <= kFew) return sample_few(team, n, weight, c.u, write), false;
+  if (n <= kFew) return sample_few(team, n, weight, c.u, write);
   const uint64_t last = last_of_list<Team>(weight);
-  TokenSlice<K> slice(team, static_cast<const type_of<K.x>*>(p.input.data) + input_row * p.input.stride, p.input.n);
-  slice.first = 0, slice.step = 1, slice.num_blocks = slice.row_blocks;
-  Search::begin(slice, weight, f.keep_ties, false, least_key<K.logits>(top), top);
-  uint64_t* blocks = Team::template shared<uint64_t>(TokenLayout::kBlocks);
-#pragma unroll 1
-  for (int32_t b = int32_t(threadIdx.x); b < slice.row_blocks; b += Team::kThreads) blocks[b] = 0;
-  sync_cta();
-  if (last != kWholeList) Search::set_cut(cut_after(last, f.keep_ties));
-  const KeptWeight<Weight> kept(weight, Search::shared().cut, least_weight(f, weight));
-  n = int32_t(c.list_count);
-#pragma unroll 1
-  for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads) {
-    const uint64_t entry = TokenList<Team>::entries()[i];
-    const int32_t place = int32_t(place_of_entry(entry));
-    atomic_add(reinterpret_cast<unsigned long long*>(blocks + place / kTokenBlock),
-               static_cast<unsigned long long>(fixed(kept(float_of(key_of_entry(entry)), place))));
-  }
-  sync_cta();
-  return true;
+  const float kept = least_weight(f, weight);
+  n = TokenList<Team>::compact(team, int32_t(c.list_count), [&](uint64_t entry) {
+    return entry <= last && weight(float_of(key_of_entry(entry))) >= kept;
+  });
+  draw_listed<K>(n, weight, write);
 }
 
-// The draw after a search; on its own, so that it shares no registers with what comes before.
+// The draw after a search or a sum; on its own, so that it shares no registers with what comes before.
 template <Key K>
 __device__ __noinline__ void draw_searched(const Params& p) {
   using Team = TokenTeam<K.threads, K.cluster>;
@@ -145,18 +148,35 @@ __device__ __noinline__ void draw_searched(const Params& p) {
              Writer{p, team.control().row, judge<K.logits>(key_of(weight.top), f.status)});
 }
 
+// No filter: one read, of which the blocks' sums are left. False: the row is out of the ordinary.
+template <Key K>
+__device__ __noinline__ bool sum_unfiltered(const Params& p) {
+  using Team = TokenTeam<K.threads, K.cluster>;
+  Team team;
+  const RowFilter& f = RowFilter::shared<Team>();
+  if (f.keeps_first() || f.status != TokenStatus::kOk) return false;
+  const TokenSlice<K> slice(team, row_of<K>(p), p.input.n);
+  const uint32_t top_key = sum_once<K>(team, slice, f.inv_temperature);
+  if (top_key == 0) return false;
+  allow_successor();
+  begin_search<K>(slice, TokenWeight<K.logits>::of(float_of(top_key), f.inv_temperature), top_key, false);
+  return true;
+}
+
+// Whether a row may have to be searched for its cut.
+template <Key K>
+inline constexpr bool kCuts = K.path == TokenPath::kAny || K.path == TokenPath::kSearch;
+
 // A filter that needs all of the row: finds what it keeps. False: the row has its token already.
 template <Key K>
-__device__ __noinline__ bool sample_searched(const Params& p, int64_t input_row) {
+__device__ __noinline__ bool sample_searched(const Params& p) {
   using Team = TokenTeam<K.threads, K.cluster>;
   using Weight = TokenWeight<K.logits>;
-  using Search = TokenSearch<K, Weight>;
   Team team;
   const RowFilter& f = RowFilter::shared<Team>();
   TokenTop<K> top;
   {
-    const TokenSlice<K> slice(team, static_cast<const type_of<K.x>*>(p.input.data) + input_row * p.input.stride,
-                              p.input.n);
+    const TokenSlice<K> slice(team, row_of<K>(p), p.input.n);
     top.read(team, slice);
     allow_successor();
     const int32_t status = judge<K.logits>(top.key, f.status);
@@ -167,15 +187,59 @@ __device__ __noinline__ bool sample_searched(const Params& p, int64_t input_row)
       if (team.rank() == 0 && threadIdx.x == 0) Writer{p, team.control().row, status}(first);
       return false;
     }
-    begin_search<K>(slice, Weight::of(float_of(top.key), f.inv_temperature), top.key, f.keep_ties);
+    const Weight weight = Weight::of(float_of(top.key), f.inv_temperature);
+    begin_search<K>(slice, weight, top.key, f.keep_ties);
+    if constexpr (!kCuts<K>)
+      sum_blocks(team, slice,
+                 KeptWeight<Weight>(weight, {least_key<K.logits>(top.key), kAllTies}, least_weight(f, weight)));
   }
-  search_row<K, Team>(true);
+  if constexpr (kCuts<K>) search_row<K, Team>(true);
+  return true;
+}
+
+// The tokens that can matter to a small top_k or a min_p, in the leader's list. False: it cannot hold them.
+// Every way of a row must wait for its team first; a number top_k does so while the sample is on its way.
+template <Key K>
+__device__ __forceinline__ bool list_row(const Params& p, const TokenSlice<K>& slice) {
+  using Team = TokenTeam<K.threads, K.cluster>;
+  Team team;
+  const RowFilter& f = RowFilter::shared<Team>();
+  TokenShort<K> few{team, slice, false};
+  float top = 0;
+  bool serves = true;
+  if constexpr (K.path == TokenPath::kList) {
+    serves = few.counts(team, p.filter.top_k.value) || p.input.n <= kTokenList;
+    if (serves) top = few.sample(p.filter.top_k.value);
+    team.wait();
+  } else {
+    team.wait();
+    serves = few.serves(team, f, p.input.n);
+    if (serves) top = few.sample(f.top_k);
+  }
+  return serves && few.run(top, f.top_k, 1, float_of(least_key<K.logits>(0)), LeastValue<K.logits>(f));
+}
+
+// The same where more tokens reach the bound than the list holds: the k largest themselves, by halving the range of
+// keys. False: the row has its token already.
+template <Key K>
+__device__ __noinline__ bool list_hard_row(const Params& p) {
+  using Team = TokenTeam<K.threads, K.cluster>;
+  Team team;
+  const RowFilter& f = RowFilter::shared<Team>();
+  const TokenSlice<K> slice(team, row_of<K>(p), p.input.n);
+  TokenTop<K> top;
+  top.read(team, slice);
+  const int32_t status = judge<K.logits>(top.key, f.status);
+  if (status == TokenStatus::kNan || status == TokenStatus::kEmpty) {
+    if (team.rank() == 0 && threadIdx.x == 0) Writer{p, team.control().row, status}(0);
+    return false;
+  }
+  list_largest<K>(slice, uint32_t(f.top_k), least_key<K.logits>(0), top.key, false);
   return true;
 }
 
 template <Key K>
 __device__ __forceinline__ void run(const Params& p) {
-  using X = type_of<K.x>;
   using Team = TokenTeam<K.threads, K.cluster>;
   Team team;
   const int64_t row = int64_t(blockIdx.x / team.size());
@@ -185,26 +249,36 @@ __device__ __forceinline__ void run(const Params& p) {
     if (team.rank() == 0 && threadIdx.x == 0) Writer{p, row, TokenStatus::kBadParameter}(0);
     return;
   }
-  const TokenSlice<K> slice(team, static_cast<const X*>(p.input.data) + input_row * p.input.stride, p.input.n);
+  const TokenSlice<K> slice(team, static_cast<const type_of<K.x>*>(p.input.data) + input_row * p.input.stride,
+                            p.input.n);
   slice.depart();
-  RowFilter& f = RowFilter::shared<Team>();
   if (threadIdx.x == 0) {
-    f = RowFilter::of(p.filter, K.logits ? p.temperature.of(row) : 1.0f, row, p.input.n);
-    team.control().row = row;
+    RowFilter::shared<Team>() = RowFilter::of(p.filter, K.logits ? p.temperature.of(row) : 1.0f, row, p.input.n);
+    team.control().row = row, team.control().input_row = input_row;
   }
   if (threadIdx.x == 32) team.control().u = random_of(p.random, row, 0, 0);
   clear_list(team);
   team.arrive();
   slice.arrive();
-  team.wait();  // all CTAs of the team are there
-  TokenShort<K> few{team, slice, false};
-  if (!few.serves(team, f, p.input.n) ||
-      !few.run(f.top_k, 1, float_of(least_key<K.logits>(0)), LeastValue<K.logits>(f))) {
-    if (sample_searched<K>(p, input_row)) draw_searched<K>(p);
-    return;
+  bool draws = false;
+  if constexpr (K.path == TokenPath::kSum) {
+    team.wait();  // all CTAs of the team are there
+    draws = sum_unfiltered<K>(p) || sample_searched<K>(p);
+  } else if constexpr (K.path == TokenPath::kSearch) {
+    team.wait();
+    draws = sample_searched<K>(p);
+  } else {
+    bool listed = list_row<K>(p, slice);
+    if constexpr (K.path == TokenPath::kList) listed = listed || list_hard_row<K>(p);
+    if (listed) {
+      allow_successor();
+      if (team.rank() == 0) sample_listed<K>(p);
+    } else if constexpr (K.path != TokenPath::kList) {
+      draws = sample_searched<K>(p);
+    }
   }
-  allow_successor();
-  if (team.rank() == 0 && sample_listed<K>(p, input_row)) draw_searched<K>(p);
+  if constexpr (K.path != TokenPath::kList)
+    if (draws) draw_searched<K>(p);
 }
 
 }  // namespace fulmen::cuda::sample

@@ -19,6 +19,25 @@ inline constexpr int32_t kTokenBlock = 512, kTokenBins = 2048, kMaxTeam = 8;
 inline constexpr int32_t kTokenList = 3072, kLocalList = 2048;  // tokens that the leader's list holds, and another's
 inline constexpr int32_t kMaxTokenBlocks = 8192;                // a row has at most that many
 
+// The ways of a filter that a kernel holds: those of a caller who knows the filter are compiled sooner.
+enum class TokenPath : uint8_t {
+  kAny,
+  kList,    // top_k is a number that the list holds
+  kSum,     // nothing is dropped
+  kSearch,  // the cut is a mass of the row
+  kValue,   // min_p alone: a value says whether it is kept
+};
+constexpr const char* name_of(TokenPath p) {
+  switch (p) {
+    case TokenPath::kAny: return "any";
+    case TokenPath::kList: return "list";
+    case TokenPath::kSum: return "sum";
+    case TokenPath::kSearch: return "search";
+    case TokenPath::kValue: return "value";
+  }
+  return "";
+}
+
 struct TokenKey {
   DType x = DType::kF32;
   int32_t vec = 1;        // elements per copy: 16 bytes' worth, or 1 where rows are not aligned
@@ -26,20 +45,21 @@ struct TokenKey {
   bool logits = false;    // what the values are; top_k: false
   bool cluster = false;   // the team is a cluster
   bool resident = true;   // the row is kept in shared memory
+  TokenPath path = TokenPath::kAny;
 
   constexpr bool operator==(const TokenKey&) const = default;
   template <class K, class F>
   static constexpr void for_fields(K& k, F&& f) {
     f("x", k.x), f("vec", k.vec), f("threads", k.threads), f("logits", k.logits), f("cluster", k.cluster);
-    f("resident", k.resident);
+    f("resident", k.resident), f("path", k.path);
   }
 };
 FULMEN_FN constexpr int32_t num_threads(const TokenKey& k) { return k.threads; }
-// Two CTAs of 512 threads: while one searches, the other's row is on its way. A template, so that an op's own comes
-// first.
+// Two CTAs of 512 threads: while one searches, the other's row is on its way. 1024: of few rows. A template, so that an
+// op's own comes first.
 template <int = 0>
 FULMEN_FN constexpr int32_t min_ctas(const TokenKey& k) {
-  return k.threads == 512 ? 2 : 4;
+  return k.threads > 512 ? 1 : k.threads == 512 ? 2 : 4;
 }
 
 // Bytes from the start of dynamic shared memory.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// top_k: a small k through the leader's sorted list; else a search for the cut, then the kept tokens in index order,
+// top_k: a small k (K.path) through the leader's list; else a search for the cut, then the kept tokens in index order,
 // and their sort where it is asked for. Launched by src/cuda/sampling.cc.
 #pragma once
 #include <fulmen/cuda/top_k.h>
@@ -72,25 +72,21 @@ __device__ __forceinline__ void run(const Params& p) {
   const int64_t row = int64_t(blockIdx.x / team.size());
   wait_for_predecessor();
   const X* x = static_cast<const X*>(p.input.data) + row * p.input.stride;
-  bool listed = select_row<K>(team, x, p.input.n, p.k, p.large_index);
-  const TokenSlice<K> slice = TokenSelect<K>::shared().slice;
-  const TokenCut cut = TokenSelect<K>::shared().cut;
+  select_row<K>(team, x, p.input.n, p.k, p.large_index);
   const Answer<X> answer{static_cast<X*>(p.values) + row * p.values_stride, p.indices, row * p.indices.stride,
                          p.input.n, p.large_index};
-  if (p.sorted && !listed && p.k <= kTokenList && cut.key > kLeastKey) {
-    TokenShort<K> few{team, slice, p.large_index};
-    listed = few.gather(p.k, float_of(cut.key), 0, false, {});
-  }
-  if (listed && (p.sorted || p.input.n <= kNumberedRow)) {
+  if constexpr (K.path == TokenPath::kList) {
     if (team.rank() != 0) return;
     keep_selected<K>(team);
-    return write_list(team, x, answer, p.k, p.sorted);
+    write_list(team, x, answer, p.k, p.sorted);
+  } else {
+    const TokenSlice<K> slice = TokenSelect<K>::shared().slice;
+    for_kept(team, slice, TokenSelect<K>::shared().cut, p.large_index,
+             [&](int32_t at, float value, int32_t index) { answer.set(at, narrow<X>(value), index); });
+    if (!p.sorted) return;
+    team.sync();
+    if (team.rank() == 0) sort_answer<Team>(answer, p.k);
   }
-  for_kept(team, slice, cut, p.large_index,
-           [&](int32_t at, float value, int32_t index) { answer.set(at, narrow<X>(value), index); });
-  if (!p.sorted) return;
-  team.sync();
-  if (team.rank() == 0) sort_answer<Team>(answer, p.k);
 }
 
 }  // namespace fulmen::cuda::top_k

@@ -49,15 +49,16 @@ __device__ __forceinline__ void run(const Params& p) {
     return;
   }
   const X* x = static_cast<const X*>(p.input.data) + row * p.input.stride + start;
-  const bool listed = select_row<K>(team, x, n, p.k, p.large_index);
-  const TokenSlice<K> slice = TokenSelect<K>::shared().slice;
-  if (listed && n <= kNumberedRow) {
+  select_row<K>(team, x, n, p.k, p.large_index);
+  if constexpr (K.path == TokenPath::kList) {
     if (team.rank() != 0) return;
     keep_selected<K>(team);
-    return for_listed(team, p.k, n, p.large_index, [&](int32_t at, int32_t i) { answer.set(at, i); });
+    for_listed(team, p.k, n, p.large_index, [&](int32_t at, int32_t i) { answer.set(at, i); });
+  } else {
+    const TokenSlice<K> slice = TokenSelect<K>::shared().slice;
+    for_kept(team, slice, TokenSelect<K>::shared().cut, p.large_index,
+             [&](int32_t at, float, int32_t i) { answer.set(at, i); });
   }
-  for_kept(team, slice, TokenSelect<K>::shared().cut, p.large_index,
-           [&](int32_t at, float, int32_t i) { answer.set(at, i); });
 }
 
 }  // namespace fulmen::cuda::top_k_transform

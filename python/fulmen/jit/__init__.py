@@ -42,7 +42,17 @@ class Variant:
         for (name, _), x in zip(self._tensors, tensors):
             if x is None and not name.startswith("maybe"):
                 raise TypeError(f"{self.uri}: {name} is None")
-        return [None if x is None else arg(x) for x in tensors] + [float(x) for x in scalars]
+            if x is not None and not hasattr(x, "__dlpack__"):
+                raise TypeError(f"{self.uri}: {name} is a {type(x).__name__}, expected an array")
+        return [None if x is None else arg(x) for x in tensors] + [
+            self._number(name, x) for (name, _), x in zip(self._scalars, scalars)
+        ]
+
+    def _number(self, name: str, x: Any) -> float:
+        try:
+            return float(x)
+        except (TypeError, ValueError):
+            raise TypeError(f"{self.uri}: {name} is {str(x)[:40]!r}, expected a number") from None
 
     def run(
         self, plan: Any, q: Array, k: Array, v: Array, out: Array, lse: Array | None, workspace: Any, extras: Any
@@ -99,65 +109,96 @@ def build_jit_specs(specs: Sequence[JitSpec], verbose: bool = False, skip_prebui
     """Does nothing: compiling happens at the first call."""
 
 
-def _variant(
-    uri: str, tensor_names: Sequence[str], tensor_types: Sequence[str], scalar_names: Sequence[str],
-    scalar_types: Sequence[str], variant_name: str, variant_decl: str,
+def _words(uri: str, **lists: Any) -> list[Sequence[str]]:
+    """The lists; raises TypeError unless each holds strings, ValueError where names and types differ in number."""
+    for name, words in lists.items():
+        if not isinstance(words, (list, tuple)) or not all(isinstance(word, str) for word in words):
+            raise TypeError(f"{uri}: {name} is {words!r}, expected a list of strings")
+    (name, names), (other, types) = lists.items()
+    if len(names) != len(types):
+        raise ValueError(f"{uri}: {name} has {len(names)} entries, {other} has {len(types)}")
+    return [names, types]
+
+
+def _spec(
+    uri: str, tensor_names: Any, tensor_dtypes: Any, scalar_names: Any, scalar_dtypes: Any, variant_name: Any,
+    variant_decl: Any, options: dict[str, Any],
 ) -> JitSpec:  # fmt: skip
-    tensors, scalars = list(zip(tensor_names, tensor_types)), list(zip(scalar_names, scalar_types))
-    return JitSpec(uri, Variant(uri, variant_name, variant_decl, tensors, scalars))
+    """options: what FlashInfer compiles into a kernel. Those that change a result must be off."""
+    for name, value in options.items():
+        if name.startswith("pos_encoding_mode") and value != 0:
+            raise NotImplementedError(f"{uri}: {name}={value!r} is not implemented for variants; leave it at 0")
+    for name, text in (("variant_name", variant_name), ("variant_decl", variant_decl)):
+        if not isinstance(text, str):
+            raise TypeError(f"{uri}: {name} is a {type(text).__name__}, expected a string")
+    tensors = _words(uri, additional_tensor_names=tensor_names, additional_tensor_dtypes=tensor_dtypes)
+    scalars = _words(uri, additional_scalar_names=scalar_names, additional_scalar_dtypes=scalar_dtypes)
+    return JitSpec(uri, Variant(uri, variant_name, variant_decl, list(zip(*tensors)), list(zip(*scalars))))
+
+
+# dtypes, head dims and most options are the call's own; FlashInfer compiles them in.
 
 
 def gen_customize_single_decode_module(
-    uri: str, dtype_q: Any, dtype_kv: Any, dtype_o: Any, head_dim_qk: int, head_dim_vo: int, *rest: Any, **kwargs: Any
-) -> JitSpec:
-    """rest: names and C++ types of extra tensors, the same of scalars, name and text of the variant.
-
-    dtypes and head dims are the call's own; kwargs say what FlashInfer would compile.
-    """
-    return _variant(uri, *rest)
+    uri: str, dtype_q: Any, dtype_kv: Any, dtype_o: Any, head_dim_qk: int, head_dim_vo: int,
+    additional_tensor_names: Sequence[str], additional_tensor_dtypes: Sequence[str],
+    additional_scalar_names: Sequence[str], additional_scalar_dtypes: Sequence[str], variant_name: str,
+    variant_decl: str, pos_encoding_mode: int = 0, use_sliding_window: bool = False, use_logits_soft_cap: bool = False,
+    use_fp16_qk_reduction: bool = False, fp8_enabled: bool = False,
+) -> JitSpec:  # fmt: skip
+    """Names and C++ types of extra tensors, the same of scalars, name and text of the variant."""
+    return _spec(
+        uri, additional_tensor_names, additional_tensor_dtypes, additional_scalar_names, additional_scalar_dtypes,
+        variant_name, variant_decl, {"pos_encoding_mode": pos_encoding_mode},
+    )  # fmt: skip
 
 
 def gen_customize_single_prefill_module(backend: str, *args: Any, **kwargs: Any) -> JitSpec:
     """As gen_customize_single_decode_module. backend: the one that the text is written for, fa2 or fa3."""
-    return gen_customize_single_decode_module(*_written_for(backend, args), **kwargs)
+    return _written_for(backend, gen_customize_single_decode_module(*args, **kwargs))
 
 
 def gen_customize_batch_decode_module(
-    uri: str, dtype_q: Any, dtype_kv: Any, dtype_o: Any, idtype: Any, head_dim_qk: int, head_dim_vo: int, *rest: Any,
-    **kwargs: Any,
-) -> JitSpec:  # fmt: skip
-    """rest: as in gen_customize_single_decode_module."""
-    return _variant(uri, *rest)
+    uri: str, dtype_q: Any, dtype_kv: Any, dtype_o: Any, idtype: Any, *args: Any, **kwargs: Any
+) -> JitSpec:
+    """As gen_customize_single_decode_module, with the dtype of indices before the head dims."""
+    return gen_customize_single_decode_module(uri, dtype_q, dtype_kv, dtype_o, *args, **kwargs)
 
 
 def gen_customize_batch_prefill_module(backend: str, *args: Any, **kwargs: Any) -> JitSpec:
     """As gen_customize_batch_decode_module, with a backend."""
-    return gen_customize_batch_decode_module(*_written_for(backend, args), **kwargs)
+    return _written_for(backend, gen_customize_batch_decode_module(*args, **kwargs))
 
 
-def gen_customize_batch_attention_module(*args: Any, **kwargs: Any) -> JitSpec:
+def gen_customize_batch_attention_module(*args: Any, use_profiler: bool = False, **kwargs: Any) -> JitSpec:
     """As gen_customize_batch_decode_module."""
     return gen_customize_batch_decode_module(*args, **kwargs)
 
 
 def gen_customize_pod_module(
-    uri: str, dtype_q: Any, dtype_kv: Any, dtype_o: Any, dtype_idx: Any, head_dim: int, tensor_names: Sequence[str],
-    tensor_types: Sequence[str], scalar_names: Sequence[str], scalar_types: Sequence[str], variant_name_p: str,
-    variant_name_d: str, variant_decl: str, **kwargs: Any,
+    uri: str, dtype_q: Any, dtype_kv: Any, dtype_o: Any, dtype_idx: Any, head_dim: int,
+    additional_tensor_names: Sequence[str], additional_tensor_dtypes: Sequence[str],
+    additional_scalar_names: Sequence[str], additional_scalar_dtypes: Sequence[str], variant_name_p: str,
+    variant_name_d: str, variant_decl: str, pos_encoding_mode_p: int = 0, use_sliding_window_p: bool = False,
+    use_logits_soft_cap_p: bool = False, pos_encoding_mode_d: int = 0, use_sliding_window_d: bool = False,
+    use_logits_soft_cap_d: bool = False, use_fp16_qk_reduction: bool = False,
 ) -> JitSpec:  # fmt: skip
     """Two variants of one text, for the prefill and for the decodes; the module is the pair."""
-    extras = (tensor_names, tensor_types, scalar_names, scalar_types)
-    pair = [_variant(f"{uri}_{n}", *extras, n, variant_decl).load() for n in (variant_name_p, variant_name_d)]
+    extras = (additional_tensor_names, additional_tensor_dtypes, additional_scalar_names, additional_scalar_dtypes)
+    options = {"pos_encoding_mode_p": pos_encoding_mode_p, "pos_encoding_mode_d": pos_encoding_mode_d}
+    pair = [
+        _spec(f"{uri}_{name}", *extras, name, variant_decl, options).load() for name in (variant_name_p, variant_name_d)
+    ]
     return JitSpec(uri, tuple(pair))
 
 
 gen_customize_batch_pod_module = gen_customize_pod_module
 
 
-def _written_for(backend: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+def _written_for(backend: str, spec: JitSpec) -> JitSpec:
     if backend == "auto":
         raise ValueError("backend should not be auto when jit_args is provided")
-    text = str(args[-1]) if args else ""
+    text = spec.load().text
     if backend == "fa3" and not any(updater + "<" in text for updater in ("OnlineSoftmax", "DefaultUpdater")):
         raise NotImplementedError(
             "a variant for backend 'fa3' whose GetAttentionUpdater returns neither OnlineSoftmax nor DefaultUpdater: "
@@ -165,7 +206,7 @@ def _written_for(backend: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
         )
     if backend not in ("fa2", "fa3"):
         raise NotImplementedError(f"variants for backend {backend!r} have another form; write them for fa2 or fa3")
-    return args
+    return spec
 
 
 def __getattr__(name: str) -> Callable[..., JitSpec]:

@@ -76,15 +76,21 @@ __device__ __noinline__ uint64_t last_of_list(Weight weight) {
   int32_t n = int32_t(c.list_count);
   const uint64_t ties = f.keep_ties ? 0xffffffffu : 0;
   uint64_t last = kWholeList;
-  if (f.top_k <= n) last = List::nth(n, uint32_t(f.top_k)) | ties;
-  if (f.top_p < 1) {
-    n = List::compact(team, n, [&](uint64_t entry) { return entry <= last; });
-    const double goal = ceil(double(f.top_p) * double(List::mass_of_list(n, weight)));
-    last = List::nth_of_mass(n, math::max(uint64_t(1), uint64_t(goal)), weight) | ties;
-    sync_cta();
-    if (threadIdx.x == 0) c.list_count = uint32_t(n);
-    sync_cta();
+#pragma unroll 1
+  for (int32_t step = 0; step < 2; ++step) {  // top_k, then top_p
+    const bool counts = step == 0;
+    if (counts ? f.top_k > n : !(f.top_p < 1)) continue;
+    uint64_t goal = uint64_t(f.top_k);
+    const ListMass<Weight> mass{counts ? Measure::kOne : Measure::kWeight, weight};
+    if (!counts) {
+      n = List::compact(team, n, [&](uint64_t entry) { return entry <= last; });
+      goal = math::max(uint64_t(1), uint64_t(ceil(double(f.top_p) * double(List::mass_of_list(n, mass)))));
+    }
+    last = List::reach(n, goal, mass) | ties;
   }
+  sync_cta();
+  if (threadIdx.x == 0) c.list_count = uint32_t(n);
+  sync_cta();
   return last;
 }
 

@@ -15,6 +15,19 @@ __device__ __forceinline__ uint32_t tie_place(int32_t i, int32_t n, bool large_i
   return uint32_t(large_index ? n - 1 - i : i);
 }
 
+// What an entry of a list measures: 1, or its token's weight. by_place: the words of the entries are swapped, so that
+// their order is that of places, and the first one is the value's complement.
+enum class Measure : int32_t { kOne, kWeight, kWeightByPlace };
+template <class Weight>
+struct ListMass {
+  Measure measure;
+  Weight weight;
+  __device__ __forceinline__ uint64_t operator()(uint64_t entry) const {
+    if (Weight::kCounts || measure == Measure::kOne) return 1;
+    return fixed(weight(float_of(~uint32_t(measure == Measure::kWeight ? entry >> 32 : entry))));
+  }
+};
+
 template <class Team>
 struct TokenList {
   __device__ __forceinline__ static uint64_t* entries() { return Team::template shared<uint64_t>(TokenLayout::kList); }
@@ -101,30 +114,25 @@ struct TokenList {
     }
   }
 
-  // The k-th of the list's n entries in their order, 1 <= k <= n. Every thread of the CTA calls; barriers at both ends.
-  __device__ __noinline__ static uint64_t nth(int32_t n, uint32_t k) {
-    return reaching<uint32_t>(n, k, [](uint64_t) { return 1u; });
-  }
-
-  // What the list's n entries weigh. Every thread of the CTA calls; barriers at both ends.
-  template <class Weight>
-  __device__ __forceinline__ static uint64_t mass_of_list(int32_t n, const Weight& weight) {
+  // What the list's n entries measure. Every thread of the CTA calls; barriers at both ends.
+  template <class Mass>
+  __device__ __forceinline__ static uint64_t mass_of_list(int32_t n, const Mass& mass) {
     uint64_t sum = 0;
     sync_cta();
 #pragma unroll 1
-    for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads)
-      sum += fixed(weight(float_of(key_of_entry(entries()[i]))));
+    for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads) sum += mass(entries()[i]);
     Team team;
     sum = team.sum(sum);
     sync_cta();
     return sum;
   }
 
-  // The entry at which the running sum of weights, or all of it if it is less, reaches goal > 0.
+  // The entry at which the running sum of the entries' measure, or all of it if it is less, reaches goal > 0. Every
+  // thread of the CTA calls; barriers at both ends.
   template <class Weight>
-  __device__ __noinline__ static uint64_t nth_of_mass(int32_t n, uint64_t goal, Weight weight) {
-    const auto mass = [&](uint64_t entry) { return fixed(weight(float_of(key_of_entry(entry)))); };
-    const uint64_t sum = mass_of_list(n, weight);
+  __device__ __noinline__ static uint64_t reach(int32_t n, uint64_t goal, ListMass<Weight> mass) {
+    if constexpr (Weight::kCounts) return reaching<uint32_t>(n, uint32_t(goal), mass);
+    const uint64_t sum = mass_of_list(n, mass);
     return sum == 0 ? entries()[0] : reaching<uint64_t>(n, math::min(goal, sum), mass);
   }
 

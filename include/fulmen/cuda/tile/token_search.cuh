@@ -276,12 +276,9 @@ struct TokenSearch {
     if (team.rank() == 0) {
       const int32_t n = int32_t(c.list_count);
       uint64_t last = 0;
-      if (n > 0) {
-        if constexpr (Weight::kCounts)
-          last = List::nth(n, uint32_t(math::min(goal, uint64_t(n))));
-        else
-          last = by_mass() ? List::nth_of_mass(n, goal, weight) : List::nth(n, uint32_t(math::min(goal, uint64_t(n))));
-      }
+      if (n > 0)
+        last = List::reach(n, math::min(goal, by_mass() ? goal : uint64_t(n)),
+                           ListMass<Weight>{by_mass() ? Measure::kWeight : Measure::kOne, weight});
       if (threadIdx.x == 0 && n > 0) {
         team.tell_all(&c.key, key_of_entry(last));
         team.tell_all(&c.end, keep_ties ? kAllTies : place_of_entry(last) + 1);

@@ -26,36 +26,46 @@ __device__ __forceinline__ void begin_select(const TokenSlice<K>& slice, bool la
   sync_cta();
 }
 
-// Finds the cut; every CTA of the team knows. True: the leader's list holds all that it keeps, and more.
 template <TokenKey K>
-__device__ __noinline__ bool select_cut(int32_t k) {
+__device__ __noinline__ void select_hard_row(int32_t k) {
+  const TokenSlice<K> slice = TokenSelect<K>::shared().slice;
+  list_largest<K>(slice, uint32_t(k), 1, kNanKey, TokenSelect<K>::shared().large_index);
+}
+
+// Finds the cut; every CTA of the team knows. Where K.path is kList, the leader's list holds all that it keeps, and
+// more.
+template <TokenKey K>
+__device__ __noinline__ void select_cut(int32_t k) {
   using Team = TokenTeam<K.threads, K.cluster>;
   using Select = TokenSelect<K>;
   Team team;
-  TokenControl& c = team.control();
-  {
+  if constexpr (K.path == TokenPath::kSearch) {
     const TokenSlice<K> slice = Select::shared().slice;
-    TokenShort<K> few{team, slice, Select::shared().large_index};
-    if (!few.counts(team, k) || !few.run(k, k, float_of(kLeastKey + 1), {})) {
-      TokenTop<K> top;
-      top.read(team, slice);
-      if (threadIdx.x == 0) Select::shared().goal = uint64_t(k), Select::shared().top_key = top.key;
-      Select::run(1, false);
-      return false;
+    TokenTop<K> top;
+    top.read(team, slice);
+    if (threadIdx.x == 0) Select::shared().goal = uint64_t(k), Select::shared().top_key = top.key;
+    Select::run(1, false);
+  } else {
+    TokenControl& c = team.control();
+    bool listed;
+    {
+      const TokenSlice<K> slice = Select::shared().slice;
+      TokenShort<K> few{team, slice, Select::shared().large_index};
+      listed = few.counts(team, k) && few.run(few.sample(k), k, k, float_of(kLeastKey + 1), {});
     }
+    if (!listed) select_hard_row<K>(k);
+    if (team.rank() == 0) {
+      const uint64_t last = TokenList<Team>::reach(int32_t(c.list_count), uint64_t(k), ListMass<NoWeight>{});
+      if (threadIdx.x == 0) team.tell_all(&c.key, key_of_entry(last)), team.tell_all(&c.end, place_of_entry(last) + 1);
+    }
+    team.sync();
+    Select::set_cut({c.key, c.end});
   }
-  if (team.rank() == 0) {
-    const uint64_t last = TokenList<Team>::nth(int32_t(c.list_count), uint32_t(k));
-    if (threadIdx.x == 0) team.tell_all(&c.key, key_of_entry(last)), team.tell_all(&c.end, place_of_entry(last) + 1);
-  }
-  team.sync();
-  Select::set_cut({c.key, c.end});
-  return true;
 }
 
 // The k largest of n tokens at x, all of the row that the team has: as select_cut.
 template <TokenKey K, class Team>
-__device__ __forceinline__ bool select_row(Team& team, const type_of<K.x>* x, int32_t n, int32_t k, bool large_index) {
+__device__ __forceinline__ void select_row(Team& team, const type_of<K.x>* x, int32_t n, int32_t k, bool large_index) {
   static_assert(TokenShort<K>::kMostListed <= kMostNumbered);
   {
     const TokenSlice<K> slice(team, x, n);
@@ -66,9 +76,8 @@ __device__ __forceinline__ bool select_row(Team& team, const type_of<K.x>* x, in
     team.wait();
     begin_select<K>(slice, large_index);
   }
-  const bool listed = select_cut<K>(k);
+  select_cut<K>(k);
   allow_successor();
-  return listed;
 }
 
 // Leaves in the list what the cut keeps. Every thread of the leader calls.
@@ -79,10 +88,25 @@ __device__ __forceinline__ void keep_selected(Team& team) {
   TokenList<Team>::compact(team, int32_t(team.control().list_count), [&](uint64_t entry) { return entry <= last; });
 }
 
-// f(number, index) for the leader's n <= kMostNumbered entries, numbered in index order: a bit for each place of a row
-// of at most kNumberedRow tokens, counted. Every thread of the leader calls.
+// f(number, index) for the leader's n entries, numbered in index order, by sorting them. Every thread of the leader
+// calls.
+template <class Team, class F>
+__device__ __forceinline__ void for_sorted(int32_t n, int32_t row_len, bool large_index, const F& f) {
+  uint64_t* list = TokenList<Team>::entries();
+  sync_cta();
+#pragma unroll 1
+  for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads) list[i] = list[i] << 32 | list[i] >> 32;
+  sync_cta();
+  TokenList<Team>::sort(n);
+#pragma unroll 1
+  for (int32_t i = int32_t(threadIdx.x); i < n; i += Team::kThreads)
+    f(large_index ? n - 1 - i : i, int32_t(tie_place(int32_t(list[i] >> 32), row_len, large_index)));
+}
+
+// The same by a bit for each place of a row of at most kNumberedRow tokens, counted; n <= kMostNumbered.
 template <class Team, class F>
 __device__ __forceinline__ void for_listed(Team& team, int32_t n, int32_t row_len, bool large_index, const F& f) {
+  if (row_len > kNumberedRow) return for_sorted<Team>(n, row_len, large_index, f);
   constexpr int32_t kEach = 2 * kTokenBins / Team::kThreads;
   const uint64_t* list = TokenList<Team>::entries();
   uint32_t* bits = Team::template shared<uint32_t>(TokenLayout::kBins);

@@ -28,9 +28,13 @@ struct TokenShort {
   using Team = TokenTeam<K.threads, K.cluster>;
   using Slice = TokenSlice<K>;
   using List = TokenList<Team>;
-  static constexpr int32_t kChunks = Team::kThreads * kTokenSteps;  // of a CTA: a lane has one per step of its blocks
+  // Of a CTA: a lane has one per step of its blocks, or one for two of them.
+  static constexpr int32_t kChunkSteps = Team::kThreads > 512 ? 2 : 1;
+  static constexpr int32_t kChunks = Team::kThreads * kTokenSteps / kChunkSteps;
   static constexpr int32_t kMostListed = Team::kClusters ? 2100 : 1500;  // of k tokens
-  static constexpr int32_t kGroups = 128, kByGroups = 96;  // of the team's lanes; the most tokens for them
+  // Of the team's lanes, of which a warp holds each whole; the most tokens for them.
+  static constexpr int32_t kGroups = Team::kThreads * (Team::kClusters ? kMaxTeam : 1) > 4096 ? 256 : 128;
+  static constexpr int32_t kByGroups = 96;
   static_assert(kChunks <= kTokenList && Team::kThreads % kGroups == 0);
   Team& team;
   const Slice& slice;
@@ -44,15 +48,19 @@ struct TokenShort {
     return !mass_of_row && (counts(team, f.top_k) || (f.min_p > 0 && !(f.top_p < 1)) || n <= kTokenList);
   }
 
+  // The first part of run: the largest value of this lane's share of a sample of the row, which is all that a bound
+  // needs. No barrier inside.
+  __device__ __forceinline__ float sample(int64_t top_k) {
+    return slice.n > kTokenList ? read_sample(!counts(team, top_k), top_k) : 0;
+  }
   // False: the list cannot hold what reaches the bound, or holds fewer than needed. Else control().list_count says how
-  // many the leader's list has; every CTA of the team knows.
-  __device__ __forceinline__ bool run(int64_t top_k, int64_t needed, float least,
+  // many the leader's list has; every CTA of the team knows. top: sample's of a top_k not below this one.
+  __device__ __forceinline__ bool run(float top, int64_t top_k, int64_t needed, float least,
                                       const LeastValue<K.logits>& least_value) {
     TokenControl& c = team.control();
     const bool follows = !counts(team, top_k);  // the bound rises with the largest value
     float low = least;
     if (slice.n > kTokenList) {
-      const float top = read_sample(follows, top_k);
       if (follows) {
         const uint32_t key = team.max(key_of(top));
         if (threadIdx.x == 0) c.key = key;
@@ -147,12 +155,69 @@ struct TokenShort {
     const float all = fmaxf(fmaxf(top[0], top[1]), fmaxf(top[2], top[3]));
     if (follows || top_k <= kByGroups) return all;
 #pragma unroll
-    for (int32_t s = 0; s < kTokenSteps; ++s) {
-      const int32_t i = s * Team::kThreads + int32_t(threadIdx.x);
-      List::entries()[i] = entry_of(key_of(top[s]), uint32_t(i));
+    for (int32_t s = 0; s < kTokenSteps; s += kChunkSteps) {
+      const int32_t i = s / kChunkSteps * Team::kThreads + int32_t(threadIdx.x);
+      List::entries()[i] = entry_of(key_of(fmaxf(top[s], top[s + kChunkSteps - 1])), uint32_t(i));
     }
     return all;
   }
 };
+
+// Brings the k largest tokens of keys low_key..high_key to the leader's list, or all if they are fewer; k is at most
+// what the list holds. Slow and short: for rows that TokenShort cannot serve, such as one value all over.
+template <TokenKey K>
+__device__ __forceinline__ void list_largest(const TokenSlice<K>& slice, uint32_t k, uint32_t low_key,
+                                             uint32_t high_key, bool large_index) {
+  using Team = TokenTeam<K.threads, K.cluster>;
+  Team team;
+  uint64_t* blocks = Team::template shared<uint64_t>(TokenLayout::kBlocks);
+  uint32_t low = low_key, high = high_key,
+           above = 0;  // k tokens reach low, or it is the least; `above` are beyond high
+  uint64_t num = 0;
+#pragma unroll 1
+  for (bool ends = false; !ends;) {  // the last turn counts the tokens of the key `low`, of each block
+    ends = low == high;
+    const uint32_t from = low + (high - low + 1) / 2, width = ends ? 0 : kNanKey - from;
+    num = 0;
+    slice.for_blocks([&](int32_t b) {
+      uint32_t here = 0;
+      slice.template for_vectors<1>(b, [&](int32_t i, const float(&v)[4]) {
+#pragma unroll
+        for (int32_t j = 0; j < 4; ++j) here += key_of(v[j]) - from <= width && i + j < slice.n;
+      });
+      num += here;
+      if (ends) team.tell_all_by_warp(blocks + slice.of_row(b), uint64_t(add_warp(here)));
+    });
+    num = team.team_sum(num);
+    if (ends) break;
+    if (num >= k)
+      low = from;
+    else
+      high = from - 1, above = uint32_t(num);
+  }
+  const uint32_t ties = math::min(k - above, uint32_t(num)), first = large_index ? uint32_t(num) - ties : 0;
+  slice.for_blocks([&](int32_t b) {
+    uint64_t sum = 0;
+#pragma unroll 1
+    for (int32_t i = warp_lane(); i < slice.of_row(b); i += 32) sum += blocks[i];
+    uint32_t before = uint32_t(add_warp(sum));
+    slice.template for_vectors<1>(b, [&](int32_t i, const float(&v)[4]) {
+      uint32_t tied = 0, chosen = 0, total;
+#pragma unroll
+      for (int32_t j = 0; j < 4; ++j) {
+        const uint32_t key = i + j < slice.n ? key_of(v[j]) : 0;
+        tied |= uint32_t(key == low) << j, chosen |= uint32_t(key > low) << j;
+      }
+      uint32_t at = before + scan_warp(uint32_t(num_bits(tied)), total) - first;
+      before += total;
+#pragma unroll 1
+      for (; tied != 0; tied &= tied - 1, ++at)
+        if (at < ties) chosen |= tied & (0u - tied);
+      if (chosen != 0) TokenList<Team>::push(slice, b, chosen << (i / 128 % kTokenSteps * 4), large_index);
+    });
+  });
+  TokenList<Team>::deliver(team);
+  team.sync();
+}
 
 }  // namespace fulmen::cuda

@@ -165,6 +165,8 @@ struct TokenSlice {
   }
 };
 
+inline constexpr float kLeastFinite = -3.40282347e38f;
+
 // The weight of a value, at most 2; the likeliest token weighs 1 (probabilities: 1 to 2). Where the largest value is
 // +inf, those tokens weigh the same and all that a cut leaves is them. See reference/token_filter.h for the bound on
 // its error.
@@ -185,6 +187,11 @@ struct TokenWeight {
     } else {
       return fminf(fmaxf(x * factor, 0), 2);
     }
+  }
+  // The same of a finite top and an x that is not above it; NaN of any NaN, and of infinities.
+  __device__ __forceinline__ float below_top(float x) const {
+    if constexpr (kLogits) return math::exp2((x - top) * factor);
+    return x * factor > 0 ? x * factor : x - x;
   }
 };
 

@@ -10,7 +10,7 @@ namespace fulmen::cuda {
 struct TokenControl {
   uint64_t slots[2][kMaxTeam];              // one word from each CTA of the team, in turn
   uint64_t entry;                           // an answer of one thread to all
-  int64_t row;                              // of the output
+  int64_t row, input_row;                   // of the output; of the input
   double u;                                 // the row's random number
   uint64_t total;                           // what the row, or what is kept of it, weighs
   uint32_t list_count, local_count;         // tokens pushed to the list
