@@ -85,6 +85,10 @@ TEST(HostCompiler, IsStoppedKilledOrDisbelieved) {
   const Error hangs = error_of(kernel(), compiler("hangs", "sleep 100 & sleep 100"), 0.3);
   EXPECT_EQ(hangs.code, Code::kInternal);
   EXPECT_NE(hangs.message.find("was stopped"), std::string::npos) << hangs.message;
+  set_interrupt_check([] { return true; });
+  const Error interrupted = error_of(kernel(), compiler("hangs", "sleep 100 & sleep 100"));
+  set_interrupt_check(nullptr);
+  EXPECT_NE(interrupted.message.find("was interrupted"), std::string::npos) << interrupted.message;
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));
   EXPECT_NE(error_of(kernel(), compiler("dies", "kill -9 $$")).message.find("died of signal 9"), std::string::npos);
   EXPECT_NE(error_of(kernel(), compiler("idles", "exit 0")).message.find("gave no library"), std::string::npos);

@@ -175,8 +175,6 @@ runtime::Refusal Attention::refuses(const Args& call, const runtime::DeviceInfo&
   return refuses_tables(a);
 }
 
-namespace {
-
 void set_caches(const AttentionArgs& a, const AttentionDims& d, Common& p) {
   const auto bytes = [](const TensorView& t, int32_t axis) { return t.strides[axis] * size_of(t.dtype); };
   p.k = a.k.as<const char>(), p.v = a.v.as<const char>();
@@ -192,6 +190,8 @@ void set_caches(const AttentionArgs& a, const AttentionDims& d, Common& p) {
   p.num_pages = a.k.shape[0];
   p.page_size = Divisor(int32_t(d.page_size));
 }
+
+namespace {
 
 void set_rope(const AttentionOptions& o, int64_t head_dim, Common& p) {
   constexpr double kTwoPi = 6.283185307179586;

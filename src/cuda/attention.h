@@ -31,5 +31,7 @@ std::optional<batch_attention::Key> choose_attention_key(const attention::Attent
 // Work per SM, key and row, as the planner counts it.
 void set_costs(const batch_attention::Key& key, attention::PlanConfig& config);
 int32_t ctas_per_sm(const batch_attention::Key& key, int32_t max_shared_bytes);
+// Where keys and values lie.
+void set_caches(const AttentionArgs& a, const AttentionDims& d, batch_attention::Common& p);
 
 }  // namespace fulmen::cuda

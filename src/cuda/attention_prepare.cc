@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <numeric>
 
 #include "src/cuda/attention.h"
 #include "src/cuda/attention_cluster.h"
@@ -25,7 +26,9 @@ int64_t most_tiles(const AttentionCall& call, int64_t tile) {
   const int64_t batch = call.dims.batch_size, total_q = call.dims.total_q, group = group_of(call);
   if (batch == 0) return 0;
   if (!call.args->qo_indptr.defined()) return batch * math::ceil_div(total_q / batch * group, tile);
-  return total_q * group / tile + std::min(batch, total_q);
+  // Rows come in groups, so that no request's last tile is emptier than this.
+  const int64_t empty = tile - std::gcd(tile, group);
+  return (total_q * group + std::min(batch, total_q) * empty) / tile;
 }
 
 // Slots for as many pieces as the workers may want, of as many rows as there is memory for: tiles of few rows need less
@@ -84,8 +87,31 @@ void set_lengths(const AttentionArgs& a, const AttentionDims& d, Params& p) {
   p.batch_size = int32_t(d.batch_size), p.total_q = int32_t(d.total_q);
 }
 
-Work<attention_prepare::Key, Params> work_of(const AttentionCall& call, const AttentionKey& key,
-                                             const PlanPlace& place) {
+// Decode of at least as many tiles as there are workers: each worker begins with a tile's first keys, and where
+// requests are of one length, with those of the first requests. Where L2 is large.
+void set_ahead(const AttentionCall& call, const PlanConfig& c, const Device& device, Params& p) {
+  constexpr int64_t kBytes = 12 << 20;  // what memory delivers while a plan is made
+  if (device.arch < 90) return;
+  const AttentionArgs& a = *call.args;
+  const bool is_decode = !a.qo_indptr.defined() && p.rows_per_request * c.group_size() <= c.tile_q;
+  if (!is_decode || !call.dims.paged() || a.k.data == nullptr || c.window_left >= 0) return;
+  if (int64_t(p.batch_size) * c.num_kv_heads < c.num_workers) return;
+  batch_attention::Common caches{};
+  set_caches(a, call.dims, caches);
+  attention_prepare::Ahead& to = p.ahead;
+  to.num_tiles = c.num_workers, to.heads = Divisor(c.num_kv_heads);
+  to.k = caches.k, to.v = caches.v;
+  to.k_page = caches.k_page, to.k_token = caches.k_token, to.k_head = caches.k_head;
+  to.v_page = caches.v_page, to.v_token = caches.v_token, to.v_head = caches.v_head;
+  to.k_bytes = int32_t(call.dims.head_dim_qk * size_of(a.k.dtype));
+  to.v_bytes = int32_t(call.dims.head_dim_vo * size_of(a.v.dtype));
+  to.page_ids = caches.page_ids, to.table_stride = caches.table_stride, to.num_pages = caches.num_pages;
+  to.page_size = caches.page_size;
+  to.keys = Divisor(int32_t(std::max<int64_t>(1, kBytes / (int64_t(to.num_tiles) * (to.k_bytes + to.v_bytes)))));
+}
+
+Work<attention_prepare::Key, Params> work_of(const AttentionCall& call, const AttentionKey& key, const PlanPlace& place,
+                                             const Device& device) {
   const PlanHeader& h = call.plan->header;
   const PlanConfig& c = h.config;
   AttentionWorkspace layout(h, key);
@@ -100,16 +126,25 @@ Work<attention_prepare::Key, Params> work_of(const AttentionCall& call, const At
   p.tile_q = c.tile_q, p.tile_kv = c.tile_kv, p.min_split_len = c.min_split_len;
   p.row_cost = c.row_cost, p.key_cost = c.key_cost;
   p.window_left = c.window_left, p.causal = c.causal != 0;
-  p.fixed_split_len = c.fixed_split_len, p.disable_split = c.disable_split != 0;
+  p.fixed_split_len = c.fixed_split_len;
+  p.disable_split = c.disable_split != 0 || cluster_size(c, device) > 1;  // a cluster has whole tiles
   p.num_kv_heads = c.num_kv_heads, p.num_workers = c.num_workers;
   p.max_records = h.num_items, p.max_slots = h.num_slots, p.max_merges = h.num_merges;
   p.max_tiles = h.num_items - h.num_slots;
   p.slot_room = h.on_device;
-  return {.key = {},
+  const attention_prepare::Key planner{.threads = p.max_tiles <= attention_prepare::kFewThreads
+                                                      ? attention_prepare::kFewThreads
+                                                      : attention_prepare::kManyThreads,
+                                       .many = p.max_tiles > attention_prepare::kManyThreads};
+  if (!planner.many) set_ahead(call, c, device, p);
+  const bool shares = p.max_tiles > attention_prepare::kTilesOfOne && device.arch >= 90;
+  const uint32_t cluster = shares ? attention_prepare::kCtas : 1;
+  return {.key = planner,
           .params = p,
-          .shape = {.grid = 1,
-                    .num_threads = attention_prepare::kThreads,
-                    .shared_bytes = uint32_t(sizeof(attention_prepare::Shared))}};
+          .shape = {.grid = p.ahead.num_tiles > 0 ? uint32_t(device.num_sms) : cluster,
+                    .num_threads = uint32_t(num_threads(planner)),
+                    .shared_bytes = uint32_t(sizeof(attention_prepare::Shared)),
+                    .cluster = cluster}};
 }
 
 }  // namespace
@@ -125,11 +160,11 @@ void make_plan_once(const AttentionCall& call, const AttentionKey& key, const Pl
     if (made.workspace == workspace && made.capture == capture && is_known) return;
     made.workspace = workspace, made.capture = capture, made.was_captured |= capture != 0;
   }
-  run(AttentionPrepare::kName, work_of(call, key, place), device, context);
+  run(AttentionPrepare::kName, work_of(call, key, place, device), device, context);
 }
 
 void prepare_planner(const AttentionCall& call, const AttentionKey& key, const Device& device) {
-  prepare(AttentionPrepare::kName, work_of(call, key, {}), device);
+  prepare(AttentionPrepare::kName, work_of(call, key, {}, device), device);
 }
 
 }  // namespace fulmen::cuda

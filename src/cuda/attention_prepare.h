@@ -12,7 +12,10 @@ namespace fulmen::cuda {
 struct AttentionPrepare {
   using Key = attention_prepare::Key;
   static constexpr const char* kName = "attention_prepare";
-  static std::vector<Key> common_keys() { return {Key{}}; }
+  static std::vector<Key> common_keys() {
+    using namespace attention_prepare;
+    return {{kFewThreads, false}, {kManyThreads, false}, {kManyThreads, true}};
+  }
 };
 
 // A workspace takes no more than this, whatever the batch, unless the list of its tiles alone does; less where a

@@ -283,7 +283,8 @@ String attention_plan_text_(Plan plan) { return attention::to_string(plan->batch
 FULMEN_FFI_EXPORT_PACKED(
     attention, "entry, " FULMEN_FFI_ATTENTION_ARGUMENTS, 30,
     "softmax attention; entry: batch_attention, single_prefill, single_decode, batch_prefill_paged, "
-    "batch_prefill_ragged or batch_decode; kv_layout: NHD or HND; lse_base: e or 2");
+    "batch_prefill_ragged or batch_decode; kv_layout: NHD or HND; lse_base: e or 2; a cache that is one array "
+    "[num_pages, 2, ...] may stand for k and for v, here and in the functions of plans");
 FULMEN_FFI_EXPORT_PACKED(attention_plan, "entry, " FULMEN_FFI_ATTENTION_ARGUMENTS, 30,
                          "returns a plan for batches of these lengths; q, k, v and out lend only shapes and dtypes");
 FULMEN_FFI_EXPORT(attention_run, "plan, q, k, v, out, lse, sinks, workspace, q_scale, k_scale, v_scale",

@@ -3,6 +3,8 @@
 
 #include <tvm/ffi/dtype.h>
 
+#include <utility>
+
 namespace fulmen::ffi {
 namespace {
 
@@ -58,7 +60,13 @@ Context context_of(const TensorView& tensor) {
           .dependent_launch = dependent_launch_of_calls()};
 }
 
+bool& is_interrupted() {
+  thread_local bool interrupted = false;
+  return interrupted;
+}
+
 void throw_ffi_error(const Error& error) {
+  if (std::exchange(is_interrupted(), false)) throw tvm::ffi::EnvErrorAlreadySet();
   switch (error.code) {
     case Code::kInvalidArgument: TVM_FFI_THROW(ValueError) << error.message;
     case Code::kUnsupported: TVM_FFI_THROW(NotImplementedError) << error.message;

@@ -39,6 +39,9 @@ inline int32_t to_i32(const char* op, const char* argument, int64_t value) {
   return int32_t(value);
 }
 
+// Of this thread: Python has an exception of a signal's (Ctrl-C) to raise, whatever the call's own error says.
+bool& is_interrupted();
+
 [[noreturn]] void throw_ffi_error(const Error& error);
 
 template <auto kFunction>

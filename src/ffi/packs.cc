@@ -12,9 +12,14 @@
 #include "src/jit/dynamic_library.h"
 #include "src/jit/host_compiler.h"
 #include "src/jit/nvrtc.h"
+#include "src/jit/process.h"
 
 namespace fulmen::ffi {
 namespace {
+
+// A compiler that hangs can be left with Ctrl-C.
+[[maybe_unused]] const bool kWatching =
+    (jit::set_interrupt_check([]() -> bool { return is_interrupted() = TVMFFIEnvCheckSignals() != 0; }), true);
 
 std::string text(const String& s) { return {s.data(), s.size()}; }
 

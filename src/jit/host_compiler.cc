@@ -149,6 +149,7 @@ std::vector<std::string> words_of(const HostCompiler& compiler, const Kernel& k,
     case ProcessResult::kTimedOut:
       what += " took longer than " + std::to_string(int64_t(timeout_s)) + " s and was stopped";
       break;
+    case ProcessResult::kInterrupted: what += " was interrupted"; break;
     case ProcessResult::kNotStarted: what += std::string(" cannot be run: ") + std::strerror(result.code); break;
     case ProcessResult::kSignalled: what += " died of signal " + std::to_string(result.code); break;
     default: what += " gave no library (status " + std::to_string(result.code) + ")";

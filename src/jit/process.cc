@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <thread>
@@ -77,7 +78,11 @@ void limit(pid_t child) {
   (void)prlimit(child, RLIMIT_CORE, &cores, nullptr);
 }
 
+std::atomic<bool (*)()> interrupt_check{nullptr};
+
 }  // namespace
+
+void set_interrupt_check(bool (*is_interrupted)()) { interrupt_check = is_interrupted; }
 
 ProcessResult run_process(const std::vector<std::string>& words, const std::string& log_file,
                           const std::vector<std::string>& settings, double timeout_s) {
@@ -89,18 +94,27 @@ ProcessResult run_process(const std::vector<std::string>& words, const std::stri
   if (error != 0) return {ProcessResult::kNotStarted, error};
   limit(child);
   const Clock::time_point end = Clock::now() + std::chrono::microseconds(int64_t(timeout_s * 1e6));
+  constexpr auto kBetweenChecks = std::chrono::milliseconds(50);
+  Clock::time_point next_check = Clock::now() + kBetweenChecks;
+  ProcessResult::End why = ProcessResult::kTimedOut;  // it is killed
   bool killed = false;
   for (auto pause = std::chrono::microseconds(500);;) {
     int status = 0;
     const pid_t got = waitpid(child, &status, WNOHANG);
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return {killed ? ProcessResult::kTimedOut : ProcessResult::kUnknown, errno};
+    if (got < 0) return {killed ? why : ProcessResult::kUnknown, errno};
     if (got == child) {
-      if (killed) return {ProcessResult::kTimedOut, 0};
+      if (killed) return {why, 0};
       if (WIFEXITED(status)) return {ProcessResult::kExited, WEXITSTATUS(status)};
       return {ProcessResult::kSignalled, WTERMSIG(status)};
     }
-    if (!killed && Clock::now() > end) killed = kill(-child, SIGKILL) == 0 || kill(child, SIGKILL) == 0;
+    const Clock::time_point now = Clock::now();
+    bool stop = now > end;
+    if (const auto is_interrupted = interrupt_check.load(); !killed && is_interrupted != nullptr && now > next_check) {
+      next_check = now + kBetweenChecks;
+      if (is_interrupted()) stop = true, why = ProcessResult::kInterrupted;
+    }
+    if (!killed && stop) killed = kill(-child, SIGKILL) == 0 || kill(child, SIGKILL) == 0;
     std::this_thread::sleep_for(pause);
     pause = std::min(pause * 3 / 2, std::chrono::microseconds(5000));
   }

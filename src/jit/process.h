@@ -8,7 +8,7 @@
 namespace fulmen::jit {
 
 struct ProcessResult {
-  enum End : int8_t { kExited, kSignalled, kTimedOut, kNotStarted, kUnknown } end = kUnknown;
+  enum End : int8_t { kExited, kSignalled, kTimedOut, kInterrupted, kNotStarted, kUnknown } end = kUnknown;
   int32_t code = 0;  // exit status, signal, or why it did not start (errno)
 };
 
@@ -17,5 +17,8 @@ struct ProcessResult {
 // each file that it writes to 64 MiB. kUnknown: somebody else in this process has waited for it.
 ProcessResult run_process(const std::vector<std::string>& words, const std::string& log_file,
                           const std::vector<std::string>& settings, double timeout_s);
+
+// Asked now and then by the thread that waits for a program: whether its user wants no more of it (Ctrl-C in Python).
+void set_interrupt_check(bool (*is_interrupted)());
 
 }  // namespace fulmen::jit

@@ -19,6 +19,7 @@ class CudaAttentionReplay : public OnGpu {};
 
 struct Size {
   int64_t batch = 6, rows = 20, heads = 2, group = 4, dim = 64, page_size = 4, max_pages = 40;  // pages per request
+  bool uniform = false;                                                                         // no qo_indptr
 };
 
 // A batch whose lengths and pages change while its tensors stay where they are.
@@ -36,6 +37,7 @@ class Moving {
     args = {.q = put(q_), .k = put(k_), .v = put(v_), .options = options};
     args.qo_indptr = put(qo_), args.kv_indptr = put(kv_), args.kv_indices = put(ids_), args.last_page_len = put(last_);
     args.out = put(out_), args.lse = put(lse_);
+    if (s.uniform) args.qo_indptr = {};
     again_ = args;
     again_.out = put(out_), again_.lse = put(lse_);
     move();
@@ -49,6 +51,7 @@ class Moving {
     int64_t row = 0, page = 0;
     std::vector<int32_t> ids(size_t(s.batch * s.max_pages));
     for (int32_t& id : ids) id = int32_t(pick(0, s.batch * s.max_pages - 1));
+    if (s.uniform) ids[0] = -7, ids[3] = 1 << 30;  // pages that do not exist
     for (int64_t i = 0; i < int64_t(ids.size()); ++i) ids_.set(i, ids[size_t(i)]);
     qo_.set(0, 0), kv_.set(0, 0);
     for (int64_t b = 0; b < s.batch; ++b) {
@@ -66,7 +69,18 @@ class Moving {
     const std::vector<char> got = fetch(7), got_lse = fetch(8);
     batch_attention(again_, context);
     runtime::find_backend(DeviceType::kCuda)->synchronize(context);
-    return got == fetch(9) && got_lse == fetch(10);
+    const bool same = got == fetch(9) && got_lse == fetch(10);
+    if (!same) {
+      const std::vector<char> expected = fetch(9);
+      size_t differ = 0, poisoned = 0, first = got.size();
+      for (size_t i = 0; i < got.size(); ++i) {
+        poisoned += got[i] == char(0xff);
+        if (got[i] != expected[i] && differ++ == 0) first = i;
+      }
+      std::printf("%zu of %zu bytes differ, the first at %zu; %zu are poison; lse %s\n", differ, got.size(), first,
+                  poisoned, got_lse == fetch(10) ? "agrees" : "differs");
+    }
+    return same;
   }
   void poison() {
     out_.poison(0xff), lse_.poison(0xff);
@@ -118,6 +132,23 @@ TEST_F(CudaAttentionReplay, LengthsMayChangeBetweenRuns) {
       EXPECT_TRUE(m.agrees()) << i;
       m.move();
     }
+  }
+}
+
+// As many tiles as workers: the first keys are fetched while the plan is made.
+TEST_F(CudaAttentionReplay, DecodeOfManyRequests) {
+  const int64_t batch = cuda::device(0).num_sms * 2;
+  Moving m({.batch = batch, .rows = batch, .max_pages = 12, .uniform = true}, 3);
+  attention::BatchAttention plan;
+  plan.plan_on_device(m.args);
+  const GpuMemory workspace(size_t(plan.workspace_bytes()));
+  m.args.workspace = bytes_of(workspace);
+  for (int32_t i = 0; i < (emulated() ? 1 : 20); ++i) {
+    m.poison();
+    plan.forget_lengths();
+    plan.run(m.args);
+    EXPECT_TRUE(m.agrees()) << i;
+    m.move();
   }
 }
 

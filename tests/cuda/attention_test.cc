@@ -140,6 +140,25 @@ TEST_F(CudaAttention, PageSizes) {
   }
 }
 
+// Tiles that all rows see in whole; with large scores maxima are outgrown in the middle of them.
+TEST_F(CudaAttention, LongPrefill) {
+  for (int64_t d : {64, 128})
+    for (double scale : {1., 9.})
+      for (int64_t page_size : {0, 1, 16}) {
+        if (emulated() && (d != 64 || scale == 1 || page_size == 0)) continue;
+        AttentionCase c = half_case();
+        c.d_qk = c.d_vo = d, c.scale = scale, c.num_kv_heads = 2, c.group = 1, c.options.causal = page_size != 16;
+        c.table = page_size == 0 ? Table::kRagged : Table::kCsr, c.page_size = std::max<int64_t>(page_size, 1);
+        c.lens = {{150, 150}, {130, 200}, {40, 900}, {129, 1177}};
+        if (emulated()) c.lens = {{130, 830}}, c.num_kv_heads = 1;
+        check(c);
+        c.options.window_left = 890;
+        check(c);
+        c.lens = {{60, 1500}};  // tiles of 64 rows
+        check(c);
+      }
+}
+
 TEST_F(CudaAttention, NoVisibleKeyGivesZeroAndMinusInfinity) {
   AttentionCase c = half_case();
   c.lens = {{5, 2}, {2, 0}}, c.options.causal = true, c.out_dtype = DType::kF32;

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 from typing import Any, Callable
 
 import numpy as np
@@ -168,3 +170,20 @@ except ValueError as error:
     settings = {**os.environ, "FULMEN_CXX": str(compiler), "FULMEN_CACHE_DIR": ""}
     done = subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=True)
     assert "error: ?? is odd" in done.stdout
+
+
+def test_a_compiler_that_hangs_can_be_interrupted(tmp_path: pathlib.Path) -> None:
+    compiler = tmp_path / "c++"
+    compiler.write_text(f"#!/bin/sh\ntouch {tmp_path}/started; sleep 100\n")
+    compiler.chmod(0o755)
+    code = "import numpy, fulmen; fulmen.activation.elementwise('return a;', numpy.ones((1, 4), numpy.float32))"
+    settings = {**os.environ, "FULMEN_CXX": str(compiler), "FULMEN_CACHE_DIR": ""}
+    child = subprocess.Popen([sys.executable, "-c", code], env=settings, stderr=subprocess.PIPE, text=True)
+    try:
+        while not (tmp_path / "started").exists() and child.poll() is None:
+            time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        errors = child.communicate(timeout=60)[1]
+    finally:
+        child.kill()
+    assert "KeyboardInterrupt" in errors and child.returncode != 0

@@ -150,6 +150,8 @@ std::vector<Row> attention_suite() {
       row("P11p1", "P11 page 1", {.lens = many(1, 8192, 8192), .page_size = 1, .causal = true}),
       row("P12", "prefill 32/32 D128 causal B16 S8k page 1",
           {.lens = many(16, 8192, 8192), .num_kv_heads = 32, .page_size = 1, .causal = true}),
+      row("P12p16", "P12 page 16", {.lens = many(16, 8192, 8192), .num_kv_heads = 32, .page_size = 16, .causal = true}),
+      row("P12c", "P12 contiguous", {.lens = many(16, 8192, 8192), .num_kv_heads = 32, .page_size = 0, .causal = true}),
       row("P13", "append q2048 on kv32k 64/8 D128 page 16",
           {.lens = many(1, 2048, 32768), .num_qo_heads = 64, .causal = true}),
       row("P15", "prefill window 128 64/8 D64 B4 S8k",

@@ -7,19 +7,24 @@
 
 namespace fulmen::cuda::attention_prepare {
 
-inline constexpr int32_t kThreads = 1024, kBuckets = 512;
-inline constexpr int32_t kSharedRequests = 1536;  // more are kept in the workspace
+inline constexpr int32_t kBuckets = 512;
+inline constexpr int32_t kCandidates = 32;                        // limits that are tried
+inline constexpr int32_t kFewThreads = 256, kManyThreads = 1024;  // of a CTA; few: for as many tiles at most
+inline constexpr int32_t kCtas = 8;                               // of a cluster for many tiles
+inline constexpr int32_t kTilesOfOne = 4096;                      // that one CTA plans as fast as a cluster does
+inline constexpr int32_t kSharedRequests = 1536;                  // more are kept in the workspace
 inline constexpr int32_t kMaxTiles = 1 << 22;
 inline constexpr int32_t kMaxSplits = 64;     // of one tile, under fixed_split_len, as on the host
 inline constexpr int32_t kItemOverhead = 32;  // keys' worth of work that any item costs, as on the host
 
 struct Key {
-  int32_t threads = kThreads;
+  int32_t threads = kManyThreads;
+  bool many = true;  // more tiles than threads; planned by a cluster
 
   constexpr bool operator==(const Key&) const = default;
   template <class K, class F>
   static constexpr void for_fields(K& k, F&& f) {
-    f("threads", k.threads);
+    f("threads", k.threads), f("many", k.many);
   }
 };
 FULMEN_FN constexpr int32_t num_threads(const Key& k) { return k.threads; }
@@ -32,15 +37,29 @@ struct Request {
 struct Shared {
   Request requests[kSharedRequests];
   uint32_t count[kBuckets], top[kBuckets];  // tiles, and the bits of the largest cost; then records
-  int32_t used[kBuckets];                   // buckets that are not empty, in order
-  uint32_t warp_sums[kThreads / 32];
-  uint64_t warp_totals[kThreads / 32];
-  float estimates[kThreads / 32], limits[kThreads / 32];  // of each warp's candidate
-  uint32_t max_rows, num_slots, num_records;
+  int32_t used[kBuckets], num_used;         // buckets that are not empty, in order
+  uint32_t warp_sums[kManyThreads / 32];
+  uint64_t warp_totals[kManyThreads / 32];
+  float estimates[kCandidates], limits[kCandidates];
+  uint32_t max_rows, num_slots, num_merges, num_records, num_tiles;
+  uint32_t total[2];             // of all tiles' costs, low and high half
   int32_t slot_rows, max_slots;  // of the tile with the most rows, and how many such slots there are
   int32_t last_bucket;           // that is split, in part, where slots do not suffice
   uint32_t last_slots;           // left for it
   uint32_t slots_taken;          // of those, while tiles are walked
+};
+
+// What is brought to L2 while the plan is made: the first keys of the first tiles.
+inline constexpr int32_t kLine = 128;  // bytes
+struct Ahead {
+  int32_t num_tiles;    // 0: nothing
+  Divisor keys, heads;  // of each tile; of a request
+  const char *k, *v;
+  int64_t k_page, k_token, k_head, v_page, v_token, v_head;  // bytes
+  int32_t k_bytes, v_bytes;                                  // of a row
+  IdVector page_ids;
+  int64_t table_stride, num_pages;
+  Divisor page_size;
 };
 
 struct Params {
@@ -62,6 +81,7 @@ struct Params {
   int32_t num_kv_heads, num_workers;
   int32_t max_tiles, max_records, max_slots, max_merges;  // what the workspace holds, for each kv head
   int32_t slot_room;                                      // rows of all slots
+  Ahead ahead;
 };
 
 }  // namespace fulmen::cuda::attention_prepare

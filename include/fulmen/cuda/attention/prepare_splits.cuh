@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where to split tiles: each warp takes one limit for the cost of a piece, estimates when the last worker would finish,
+// Where to split tiles: some lanes take one limit for the cost of a piece, estimate when the last worker would finish,
 // and the best limit wins. Estimates are made of the tiles' costs by bucket, in a fixed order: the same lengths give
 // the same splits, hence the same bits.
 #pragma once
@@ -30,20 +30,45 @@ __device__ __forceinline__ void add_to_bucket(int32_t bucket, uint32_t n, float 
   if (kCosts) atomic_max(&s.top[bucket], bits);
 }
 
+template <Key K>
 __device__ __forceinline__ void clear_buckets() {
   Shared& s = shared();
-  for (int32_t i = int32_t(threadIdx.x); i < kBuckets; i += kThreads) s.count[i] = s.top[i] = 0;
-  if (threadIdx.x == 0) s.max_rows = s.num_slots = s.num_records = s.slots_taken = 0;
+  for (int32_t i = int32_t(threadIdx.x); i < kBuckets; i += K.threads) s.count[i] = s.top[i] = 0;
+  if (threadIdx.x == 0) s.max_rows = s.num_slots = s.num_merges = s.slots_taken = 0;
   sync_cta();
 }
 
-// Every tile into its bucket. Returns the sum of all costs.
-__device__ __forceinline__ uint64_t collect_costs(const Params& p, const Tiles& tiles) {
+// Buckets and the sum of all costs, over the cluster.
+template <Key K>
+__device__ __forceinline__ uint64_t share_costs(uint64_t total) {
+  static_assert(K.threads >= kBuckets);
   Shared& s = shared();
-  clear_buckets();
+  if (threadIdx.x == 0) s.total[0] = uint32_t(total), s.total[1] = uint32_t(total >> 32);
+  sync_ctas<K>();
+  const int32_t i = int32_t(threadIdx.x);
+  uint32_t count = 0, top = 0;
+  if (i < kBuckets) {
+    count = share_of<K>(&s.count[i]).total;
+#pragma unroll 4
+    for (int32_t rank = 0; rank < num_ctas<K>(); ++rank) top = math::max(top, load_remote(&s.top[i], uint32_t(rank)));
+  }
+  const uint32_t rows = max_warp(of_each_cta<K>(&s.max_rows));
+  total = add_warp(uint64_t(of_each_cta<K>(&s.total[1])) << 32 | of_each_cta<K>(&s.total[0]));
+  sync_ctas<K>();
+  if (i < kBuckets) s.count[i] = count, s.top[i] = top;
+  if (threadIdx.x == 0) s.max_rows = rows;
+  sync_cta();
+  return total;
+}
+
+// Every tile into its bucket. Returns the sum of all costs.
+template <Key K>
+__device__ __forceinline__ uint64_t collect_costs(const Params& p, const Tiles<K>& tiles) {
+  Shared& s = shared();
+  clear_buckets<K>();
   uint64_t total = 0;
   uint32_t max_rows = 0;
-  for (int32_t first = 0; first < tiles.count; first += kThreads) {
+  tiles.for_passes([&](int32_t first) {
     int32_t bucket = -1;
     float cost = 0;
     if (tiles.is_mine(first)) {
@@ -53,31 +78,42 @@ __device__ __forceinline__ uint64_t collect_costs(const Params& p, const Tiles& 
       max_rows = math::max(max_rows, uint32_t(t.num_rows));
     }
     add_to_bucket<true>(bucket, 1, cost);
-  }
+  });
   total = add_warp(total), max_rows = max_warp(max_rows);
   if (warp_lane() == 0) s.warp_totals[warp_index()] = total, atomic_max(&s.max_rows, max_rows);
   sync_cta();
+  total = add_warp(warp_lane() < K.threads / 32 ? s.warp_totals[warp_lane()] : 0);
+  if constexpr (K.many) total = share_costs<K>(total);
   if (threadIdx.x == 0) {  // read after list_buckets
     s.last_bucket = kBuckets;
     s.slot_rows = math::max(1, int32_t(s.max_rows));
     s.max_slots = math::min(p.max_slots, int32_t(uint32_t(p.slot_room) / uint32_t(s.slot_rows)));
   }
-  return add_warp(s.warp_totals[warp_lane()]);
+  return total;
 }
 
 // Buckets that are not empty, in order. Returns their number.
+template <Key K>
 __device__ __forceinline__ int32_t list_buckets() {
+  constexpr int32_t kWords = kBuckets / 32, kNumWarps = K.threads / 32;
   Shared& s = shared();
-  const int32_t i = int32_t(threadIdx.x);
-  const bool is_used = i < kBuckets && s.count[i] > 0;
-  const uint32_t word = ballot(is_used);
-  if (warp_lane() == 0) s.warp_sums[warp_index()] = word;
+#pragma unroll
+  for (int32_t i = warp_index(); i < kWords; i += kNumWarps) {
+    const uint32_t word = ballot(s.count[i * 32 + warp_lane()] > 0);
+    if (warp_lane() == 0) s.warp_sums[i] = word;
+  }
   sync_cta();
-  const uint32_t own = uint32_t(num_bits(s.warp_sums[warp_lane()]));
-  const uint32_t before = add_warp(warp_lane() < warp_index() ? own : 0u);
-  if (is_used) s.used[before + uint32_t(num_bits(word & ((1u << warp_lane()) - 1)))] = i;
+  const uint32_t own = warp_lane() < kWords ? uint32_t(num_bits(s.warp_sums[warp_lane()])) : 0;
+#pragma unroll
+  for (int32_t i = warp_index(); i < kWords; i += kNumWarps) {
+    const uint32_t word = s.warp_sums[i], before = add_warp(warp_lane() < i ? own : 0u);
+    if ((word >> warp_lane()) % 2 != 0)
+      s.used[before + uint32_t(num_bits(word & ((1u << warp_lane()) - 1)))] = i * 32 + warp_lane();
+  }
+  const int32_t num_used = int32_t(add_warp(own));
+  if (threadIdx.x == 0) s.num_used = num_used;
   sync_cta();
-  return int32_t(add_warp(own));
+  return num_used;
 }
 
 // To a few places: these are estimates.
@@ -95,14 +131,29 @@ __device__ __forceinline__ float pieces_of(const Params& p, float cost, float un
   return fmaxf(1, fminf(ceilf(over(cost, limit)), floorf(over(num_keys, float(p.min_split_len)))));
 }
 
-__device__ __forceinline__ float sum_through(float x) {  // of this lane and those below
-#pragma unroll
-  for (int32_t d = 1; d < 32; d *= 2) {
-    const float other = shuffle_up(x, d);
-    if (warp_lane() >= d) x += other;
+// Lanes that try the same limit.
+template <Key K>
+struct Team {
+  static constexpr int32_t kLanes = K.threads / kCandidates;
+  static_assert(kLanes <= 32);
+  __device__ __forceinline__ static int32_t lane() { return warp_lane() % kLanes; }
+  __device__ __forceinline__ static float last(float x) {
+    return shuffle_from(x, warp_lane() / kLanes * kLanes + kLanes - 1);
   }
-  return x;
-}
+  __device__ __forceinline__ static float sum_through(float x) {  // of this lane and those below
+#pragma unroll
+    for (int32_t d = 1; d < kLanes; d *= 2) {
+      const float other = shuffle_up(x, d);
+      if (lane() >= d) x += other;
+    }
+    return x;
+  }
+  __device__ __forceinline__ static float max(float x) {
+#pragma unroll
+    for (int32_t mask = kLanes / 2; mask > 0; mask /= 2) x = fmaxf(x, shuffle_xor(x, mask));
+    return x;
+  }
+};
 
 // A bucket's tiles, as a limit would have them.
 struct Cut {
@@ -111,6 +162,7 @@ struct Cut {
 };
 // bucket: each lane's, -1 for none. slots: taken by buckets before the first lane's, then by all lanes' as well. Where
 // they run out, the rest of a bucket and all that follow stay whole.
+template <Key K>
 __device__ __forceinline__ Cut cut_buckets(const Params& p, int32_t bucket, float unit, float limit, float& slots) {
   const Shared& s = shared();
   Cut c;
@@ -120,9 +172,9 @@ __device__ __forceinline__ Cut cut_buckets(const Params& p, int32_t bucket, floa
     c.pieces = pieces_of(p, c.cost, unit, limit);
     c.piece = over(c.cost - overhead, c.pieces) + overhead;
   }
-  const float wanted = c.pieces > 1 ? c.whole * c.pieces : 0, through = slots + sum_through(wanted);
+  const float wanted = c.pieces > 1 ? c.whole * c.pieces : 0, through = slots + Team<K>::sum_through(wanted);
   const float left = fmaxf(0, float(s.max_slots) - (through - wanted));
-  slots = shuffle_from(through, 31);
+  slots = Team<K>::last(through);
   if (wanted <= left)
     c.split = wanted > 0 ? c.whole : 0;
   else
@@ -133,6 +185,7 @@ __device__ __forceinline__ Cut cut_buckets(const Params& p, int32_t bucket, floa
 
 // When the last worker finishes, if items start in order as workers get free: an item starts no later than the work
 // before it, shared by all; nor does it all take more than full rounds of the longest item.
+template <Key K>
 __device__ __forceinline__ float finish_with(const Params& p, int32_t num_used, float unit, float limit) {
   const float workers = float(p.num_workers), share = reciprocal(workers), heads = float(p.num_kv_heads);
   float work = 0, items = 0, longest = 0, latest = 0, slots = 0;
@@ -141,22 +194,21 @@ __device__ __forceinline__ float finish_with(const Params& p, int32_t num_used, 
     longest = fmaxf(longest, cost);
     latest = fmaxf(latest, count > workers ? (through - cost) * share + cost : cost);
   };
-  for (int32_t first = 0; first < num_used; first += 32) {
-    const int32_t i = first + warp_lane();
-    const Cut c = cut_buckets(p, i < num_used ? shared().used[i] : -1, unit, limit, slots);
+  for (int32_t first = 0; first < num_used; first += Team<K>::kLanes) {
+    const int32_t i = first + Team<K>::lane();
+    const Cut c = cut_buckets<K>(p, i < num_used ? shared().used[i] : -1, unit, limit, slots);
     const float whole = c.whole * heads, split = c.split * c.pieces * heads;
-    const float through = work + sum_through(whole * c.cost + split * c.piece);
-    const float count = items + sum_through(whole + split);
+    const float through = work + Team<K>::sum_through(whole * c.cost + split * c.piece);
+    const float count = items + Team<K>::sum_through(whole + split);
     finish(whole, through - split * c.piece, count - split, c.cost);
     finish(split, through, count, c.piece);
-    work = shuffle_from(through, 31), items = shuffle_from(count, 31);
+    work = Team<K>::last(through), items = Team<K>::last(count);
   }
-  longest = bit_cast<float>(max_warp(bit_cast<uint32_t>(longest)));
-  latest = bit_cast<float>(max_warp(bit_cast<uint32_t>(latest)));
+  longest = Team<K>::max(longest), latest = Team<K>::max(latest);
   return fmaxf(work * share, fminf(latest, ceilf(items * share - 1e-4f) * longest));
 }
 
-// The limit that a warp tries: none, shares of the longest tile, shares of what each worker has to do.
+// The limit that a team tries: none, shares of the longest tile, shares of what each worker has to do.
 __device__ __forceinline__ float candidate(int32_t i, float longest, float ideal) {
   if (i == 0) return kNoLimit;
   if (i <= 16) return over(longest, float(i + 1)) * 1.0001f;
@@ -164,16 +216,18 @@ __device__ __forceinline__ float candidate(int32_t i, float longest, float ideal
 }
 
 // The best limit. total: of all tiles' costs.
+template <Key K>
 __device__ __forceinline__ float choose_limit(const Params& p, uint64_t total) {
   Shared& s = shared();
-  const int32_t num_used = list_buckets();
+  const int32_t num_used = list_buckets<K>();
   if (num_used == 0 || p.disable_split || p.max_slots < 2) return kNoLimit;
   const float longest = bit_cast<float>(s.top[s.used[0]]), unit = float(unit_cost(p, int32_t(s.max_rows)));
   const float ideal = over(float(total) * float(p.num_kv_heads), float(p.num_workers));
-  const float limit = candidate(warp_index(), longest, ideal);
-  float finish = finish_with(p, num_used, unit, limit);
-  if (warp_index() == 0) finish *= 1 - 1.f / 64;  // a split must earn its merge
-  if (warp_lane() == 0) s.estimates[warp_index()] = finish, s.limits[warp_index()] = limit;
+  const int32_t team = int32_t(threadIdx.x) / Team<K>::kLanes;
+  const float limit = candidate(team, longest, ideal);
+  float finish = finish_with<K>(p, num_used, unit, limit);
+  if (team == 0) finish *= 1 - 1.f / 64;  // a split must earn its merge
+  if (Team<K>::lane() == 0) s.estimates[team] = finish, s.limits[team] = limit;
   sync_cta();
   const uint32_t bits = bit_cast<uint32_t>(s.estimates[warp_lane()]), least = ~max_warp(~bits);
   return s.limits[first_bit(ballot(bits == least))];
@@ -194,7 +248,7 @@ __device__ __forceinline__ Split split_of(const Params& p, const Tile& t, float 
     step = fixed_step(p, t.request.kv_len);
   } else {
     const int32_t most = math::max(1, num_keys / p.min_split_len);
-    const int32_t pieces = int32_t(fminf(float(most), ceilf(cost / limit)));
+    const int32_t pieces = int32_t(fminf(float(most), ceilf(over(cost, limit))));
     step = math::max(1, ceil_div(ceil_div(num_keys, pieces), p.tile_kv) * p.tile_kv);
   }
   const int32_t num_pieces = t.num_splits(step);
@@ -206,13 +260,34 @@ __device__ __forceinline__ int32_t whole_bucket(const Params& p, const Tile& t) 
   return bucket_of(float(cost_of(p, t.num_rows, t.end - t.begin)));
 }
 
+// f(bucket, sum of the counts before it, its own count), each bucket by one thread. Returns the sum of all. Counts may
+// be written from f on.
+template <Key K, class F>
+__device__ __forceinline__ uint32_t for_sums_before(F f) {
+  constexpr int32_t kPer = kBuckets > K.threads ? kBuckets / K.threads : 1;
+  Shared& s = shared();
+  const int32_t first = int32_t(threadIdx.x) * kPer;
+  Share own[kPer];
+  uint32_t sum = 0, total = 0;
+#pragma unroll
+  for (int32_t i = 0; i < kPer; ++i)
+    if (first < kBuckets) own[i] = share_of<K>(&s.count[first + i]), sum += own[i].total;
+  uint32_t before = sum_before<K>(sum, &total);
+  if constexpr (K.many) sync_ctas<K>();
+  if (first >= kBuckets) return total;
+#pragma unroll
+  for (int32_t i = 0; i < kPer; ++i) f(first + i, before, own[i]), before += own[i].total;
+  return total;
+}
+
 // More slots are wanted than there are: of the tiles that cost more than the limit those of all buckets before
 // last_bucket are split, and of that one the first that share last_slots. In shared memory, as registers are short.
-__device__ __forceinline__ void ration_slots(const Params& p, const Tiles& tiles, float limit) {
+template <Key K>
+__device__ __forceinline__ void ration_slots(const Params& p, const Tiles<K>& tiles, float limit) {
   Shared& s = shared();
-  sync_cta();  // all have seen that
-  clear_buckets();
-  for (int32_t first = 0; first < tiles.count; first += kThreads) {
+  sync_ctas<K>();  // all have seen that
+  clear_buckets<K>();
+  tiles.for_passes([&](int32_t first) {
     int32_t bucket = -1;
     uint32_t n = 1;
     if (tiles.is_mine(first)) {
@@ -221,16 +296,19 @@ __device__ __forceinline__ void ration_slots(const Params& p, const Tiles& tiles
       if (n > 1) bucket = whole_bucket(p, t);
     }
     add_to_bucket<false>(bucket, n, 0);
-  }
-  sync_cta();
-  const uint32_t most = uint32_t(s.max_slots), own = threadIdx.x < kBuckets ? s.count[threadIdx.x] : 0;
-  uint32_t total = 0;
-  const uint32_t before = sum_before(own, &total);
-  if (before <= most && before + own > most) s.last_bucket = int32_t(threadIdx.x), s.last_slots = most - before;
+  });
+  sync_ctas<K>();
+  const uint32_t most = uint32_t(s.max_slots);
+  for_sums_before<K>([&](int32_t bucket, uint32_t before, const Share& own) {
+    if (before > most || before + own.total <= most) return;
+    const uint32_t left = most - before;  // those of the CTAs before this one come first
+    s.last_bucket = bucket, s.last_slots = left > own.before ? left - own.before : 0;
+  });
   sync_cta();
 }
 
 // A tile's split. All threads call, `mine`: with a tile.
+template <Key K>
 __device__ __forceinline__ Split split_by(const Params& p, const Tile& t, bool mine, float limit) {
   Shared& shares = shared();
   Split s{0, 1, 0};
@@ -239,7 +317,7 @@ __device__ __forceinline__ Split split_by(const Params& p, const Tile& t, bool m
   const int32_t bucket = s.num_pieces > 1 ? whole_bucket(p, t) : -1;
   const uint32_t n = bucket == shares.last_bucket ? uint32_t(s.num_pieces) : 0, taken = shares.slots_taken;
   uint32_t total = 0;
-  const uint32_t through = taken + sum_before(n, &total) + n;
+  const uint32_t through = taken + sum_before<K>(n, &total) + n;
   if (threadIdx.x == 0) shares.slots_taken = taken + total;
   sync_cta();
   if (bucket > shares.last_bucket || (n > 0 && through > shares.last_slots)) s = {0, 1, t.end - t.begin};

@@ -3,7 +3,7 @@
 // outside them is read later, whatever the tables say.
 #pragma once
 #include <fulmen/attention/variant.h>
-#include <fulmen/cuda/attention_prepare.h>
+#include <fulmen/cuda/attention/prepare_cluster.cuh>
 #include <fulmen/cuda/ptx/shared.cuh>
 #include <fulmen/cuda/ptx/warp.cuh>
 
@@ -19,6 +19,7 @@ __device__ __forceinline__ int32_t ceil_div(int32_t a, int32_t b) {
 }
 
 // Sum of the threads before this one; *total: of all. All threads of the CTA call.
+template <Key K>
 __device__ __forceinline__ uint32_t sum_before(uint32_t x, uint32_t* total) {
   const int32_t lane = warp_lane();
   uint32_t* warp_sums = shared().warp_sums;
@@ -30,7 +31,7 @@ __device__ __forceinline__ uint32_t sum_before(uint32_t x, uint32_t* total) {
   }
   if (lane == 31) warp_sums[warp_index()] = sum;
   sync_cta();
-  const uint32_t own = warp_sums[lane];
+  const uint32_t own = lane < K.threads / 32 ? warp_sums[lane] : 0;
   *total = add_warp(own);
   const uint32_t before = add_warp(lane < warp_index() ? own : 0u);
   sync_cta();  // warp_sums may be written again
@@ -72,33 +73,53 @@ __device__ __forceinline__ Request* requests_of(const Params& p) {
   return p.batch_size <= kSharedRequests ? shared().requests : reinterpret_cast<Request*>(p.workspace + p.requests);
 }
 
-// All requests, with their first tiles. Returns the number of tiles.
+// Requests without qo_indptr. Returns the number of tiles.
+template <Key K>
+__device__ __forceinline__ int32_t read_uniform(const Params& p, Request* to) {
+  const int32_t tiles = p.rows_per_request == 0 ? 0 : p.tiles_per_request.divisor;
+  const bool shares = p.batch_size > kSharedRequests;
+  const int32_t step = shares ? num_ctas<K>() * K.threads : K.threads;
+#pragma unroll 1
+  for (int32_t i = (shares ? cta_rank<K>() * K.threads : 0) + int32_t(threadIdx.x); i < p.batch_size; i += step) {
+    Request r = request_of(p, i);
+    r.first_tile = i * tiles;
+    to[i] = r;
+  }
+  sync_ctas<K>();
+  return math::min(p.batch_size * tiles, p.max_tiles);
+}
+
+// All requests, with their first tiles. Returns the number of tiles. The CTAs of a cluster share those that do not fit
+// into shared memory, a stretch each.
+template <Key K>
 __device__ __forceinline__ int32_t read_requests(const Params& p) {
   Request* to = requests_of(p);
-  if (p.qo_indptr.data == nullptr) {
-    const int32_t tiles = p.rows_per_request == 0 ? 0 : p.tiles_per_request.divisor;
-    for (int32_t i = int32_t(threadIdx.x); i < p.batch_size; i += kThreads) {
-      Request r = request_of(p, i);
-      r.first_tile = i * tiles;
-      to[i] = r;
-    }
-    sync_cta();
-    return math::min(p.batch_size * tiles, p.max_tiles);
-  }
+  if (p.qo_indptr.data == nullptr) return read_uniform<K>(p, to);
+  const bool shares = p.batch_size > kSharedRequests;
+  const int32_t stretch = shares ? ceil_div(p.batch_size, num_ctas<K>()) : p.batch_size;
+  const int32_t begin = shares ? cta_rank<K>() * stretch : 0, end = math::min(begin + stretch, p.batch_size);
+  const uint32_t most = uint32_t(p.max_tiles);
   uint32_t num_tiles = 0;
-  for (int32_t first = 0; first < p.batch_size; first += kThreads) {
+#pragma unroll 1
+  for (int32_t first = begin; first < end; first += K.threads) {
     const int32_t i = first + int32_t(threadIdx.x);
     Request r{0, 0, 0, 0};
-    if (i < p.batch_size) r = request_of(p, i);
+    if (i < end) r = request_of(p, i);
     const int32_t tiles = (r.qo_len * p.group.divisor + p.tile_q - 1) >> p.tile_shift;
     uint32_t total = 0;
-    const uint32_t at = num_tiles + sum_before(uint32_t(math::min(tiles, p.max_tiles)), &total);
-    r.first_tile = int32_t(math::min(at, uint32_t(p.max_tiles)));
-    if (i < p.batch_size) to[i] = r;
-    num_tiles = math::min(num_tiles + total, uint32_t(p.max_tiles));
+    const uint32_t at = num_tiles + sum_before<K>(math::min(uint32_t(tiles), most), &total);
+    r.first_tile = int32_t(math::min(at, most));
+    if (i < end) to[i] = r;
+    num_tiles = math::min(num_tiles + total, most);
   }
-  sync_cta();
-  return int32_t(num_tiles);
+  if (!K.many || !shares) return sync_cta(), int32_t(num_tiles);
+  if (threadIdx.x == 0) shared().num_tiles = num_tiles;
+  sync_ctas<K>();
+  const Share all = warp_share_of<K>(&shared().num_tiles);
+  for (int32_t i = begin + int32_t(threadIdx.x); i < end; i += K.threads)
+    to[i].first_tile = int32_t(math::min(uint32_t(to[i].first_tile) + all.before, most));
+  sync_ctas<K>();
+  return int32_t(math::min(all.total, most));
 }
 
 struct Tile {
@@ -142,24 +163,43 @@ __device__ __forceinline__ uint64_t cost_of(const Params& p, int32_t num_rows, i
   return uint64_t(uint32_t(num_keys) + uint32_t(kItemOverhead)) * unit_cost(p, num_rows);
 }
 
-// This thread's tiles, one after the other, in each of the kernel's passes; of a single one the owner is kept.
+// This thread's tiles, one after the other, in each of the kernel's passes, of its CTA's stretch; a single one is kept,
+// or its owner where registers are short.
+template <Key K>
 class Tiles {
  public:
-  const int32_t count;
-
-  __device__ __forceinline__ Tiles(const Params& p, int32_t num_tiles) : count(num_tiles), p_(p) {
-    if (is_mine(0)) owner_ = owner_of(p, requests_of(p), int32_t(threadIdx.x));
+  __device__ __forceinline__ Tiles(const Params& p, int32_t num_tiles) : begin_(0), end_(num_tiles), p_(p) {
+    if constexpr (K.many) {
+      const int32_t stretch = ceil_div(num_tiles, num_ctas<K>());
+      begin_ = math::min(cta_rank<K>() * stretch, num_tiles), end_ = math::min(begin_ + stretch, num_tiles);
+    }
+    if (K.many || !is_mine(0)) return;
+    owner_ = owner_of(p, requests_of(p), int32_t(threadIdx.x));
+    if constexpr (kKeeps) tile_ = tile_of(p, int32_t(threadIdx.x), owner_);
   }
-  // first: a multiple of the number of threads.
-  __device__ __forceinline__ bool is_mine(int32_t first) const { return first + int32_t(threadIdx.x) < count; }
+  __device__ __forceinline__ int32_t count() const { return end_ - begin_; }  // of this CTA's
+  template <class F>
+  __device__ __forceinline__ void for_passes(F f) const {  // f(first): all threads call
+    if constexpr (K.many) {
+#pragma unroll 1
+      for (int32_t first = begin_; first < end_; first += K.threads) f(first);
+    } else {
+      f(0);
+    }
+  }
+  __device__ __forceinline__ bool is_mine(int32_t first) const { return first + int32_t(threadIdx.x) < end_; }
   __device__ __forceinline__ Tile get(int32_t first) const {
     const int32_t index = first + int32_t(threadIdx.x);
-    return tile_of(p_, index, count <= kThreads ? owner_ : owner_of(p_, requests_of(p_), index));
+    if (kKeeps) return tile_;
+    return tile_of(p_, index, K.many ? owner_of(p_, requests_of(p_), index) : owner_);
   }
 
  private:
+  static constexpr bool kKeeps = !K.many;
+  int32_t begin_, end_;
   const Params& p_;
   int32_t owner_ = 0;
+  Tile tile_{};
 };
 
 // Sixteen buckets per power of two; 0 costs most.
