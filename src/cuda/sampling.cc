@@ -71,13 +71,9 @@ Work<sample::Key, sample::Params> Sample::work(const Args& a, const Device& devi
   TeamShape s = team_for(device, num_rows, a.input.shape[1], {&a.input}, false,
                          path == TokenPath::kSearch || path == TokenPath::kSum);
   s.path = path;
-  // Of few candidates, or none: many rows are twice as many at a time, of which some read while others draw; where an
-  // SM has one row alone, it takes all its threads to keep memory busy.
-  const bool few = path == TokenPath::kList && a.filter.top_k <= kFewCandidates;
-  if (s.size == 1 && s.threads == 512) {
-    if ((few || path == TokenPath::kSum) && num_rows > 2 * device.num_sms) s.threads = 256;
-    if (few && num_rows <= device.num_sms) s.threads = 1024;
-  }
+  // Many rows of few candidates, or none: twice as many at a time, of which some read while others draw.
+  const bool few = path == TokenPath::kSum || (path == TokenPath::kList && a.filter.top_k <= kFewCandidates);
+  if (few && s.size == 1 && s.threads == 512 && num_rows > 2 * device.num_sms) s.threads = 256;
   return {.key = s.key(a.input.dtype, a.values == TokenValues::kLogits),
           .params = {.input = matrix_of(a.input),
                      .num_rows = a.input.shape[0],
@@ -100,9 +96,6 @@ std::vector<TokenKey> Sample::common_keys() {
   std::erase_if(keys, [](const TokenKey& k) {
     return k.threads == 256 && k.path != TokenPath::kList && k.path != TokenPath::kSum;
   });
-  const std::vector<TokenKey> one_cta = keys;
-  for (TokenKey k : one_cta)
-    if (k.threads == 256 && k.path == TokenPath::kList) k.threads = 1024, keys.insert(keys.begin(), k);
   return keys;
 }
 

@@ -73,28 +73,26 @@ __device__ __forceinline__ void run(const Params& p) {
     team.wait();
     top.read(team, slice);
     allow_successor();
+    const int32_t status = judge<K.logits>(top.key, f.status);
+    if (team.rank() == 0 && threadIdx.x == 0) p.status.set(row, status);
+    if (status == TokenStatus::kNan || status == TokenStatus::kEmpty) {
+      const float fill = status == TokenStatus::kNan ? bit_cast<float>(0x7fffffffu) : K.logits ? -kInfinity : 0.0f;
+      return fill_row(slice, out, fill);
+    }
     begin_search<K>(slice, Weight::of(float_of(top.key), f.inv_temperature), top.key, f.keep_ties);
   }
-  const int32_t status = judge<K.logits>(top.key, f.status);
-  if (team.rank() == 0 && threadIdx.x == 0) p.status.set(row, status);
-  const bool stops = status == TokenStatus::kNan || status == TokenStatus::kEmpty;
-  if (stops)
-    Search::set_cut({kNanKey, 0});  // nothing is kept
-  else
-    find_cut<K>(top.lane_key, top.key);
-  const float dropped = judge<K.logits>(top.key, 0) == TokenStatus::kNan ? bit_cast<float>(0x7fffffffu)
-                        : K.logits                                       ? -kInfinity
-                                                                         : 0.0f;
+  find_cut<K>(top.lane_key, top.key);
   const TokenSlice<K> slice = Search::shared().slice;
   const Weight weight = Search::shared().weight;
   const KeptWeight<Weight> kept(weight, Search::shared().cut, least_weight(f, weight));
   if constexpr (K.logits) {
     write_row<K.vec>(slice, out, [&](float x, int32_t i) {
-      return kept.least <= weight(x) && (x > kept.value || (x == kept.value && uint32_t(i) < kept.end)) ? x : dropped;
+      return kept.least <= weight(x) && (x > kept.value || (x == kept.value && uint32_t(i) < kept.end)) ? x
+                                                                                                        : -kInfinity;
     });
   } else {
     sum_blocks(team, slice, kept);
-    const float scale = stops ? dropped : float(1.0 / mass_of(total_of(team, slice)));
+    const float scale = float(1.0 / mass_of(total_of(team, slice)));
     write_row<K.vec>(slice, out, [&](float x, int32_t i) { return kept(x, i) * scale; });
   }
 }

@@ -55,11 +55,11 @@ struct TokenKey {
   }
 };
 FULMEN_FN constexpr int32_t num_threads(const TokenKey& k) { return k.threads; }
-// Two CTAs of 512 threads: while one searches, the other's row is on its way. 1024: of few rows. A template, so that an
-// op's own comes first.
+// Two CTAs of 512 threads: while one searches, the other's row is on its way. A template, so that an op's own comes
+// first.
 template <int = 0>
 FULMEN_FN constexpr int32_t min_ctas(const TokenKey& k) {
-  return k.threads > 512 ? 1 : k.threads == 512 ? 2 : 4;
+  return k.threads == 512 ? 2 : 4;
 }
 
 // Bytes from the start of dynamic shared memory.

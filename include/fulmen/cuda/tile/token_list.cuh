@@ -23,7 +23,7 @@ struct ListMass {
   Measure measure;
   Weight weight;
   __device__ __forceinline__ uint64_t operator()(uint64_t entry) const {
-    if (Weight::kCounts || measure == Measure::kOne) return 1;
+    if (Weight::kCounts) return 1;
     return fixed(weight(float_of(~uint32_t(measure == Measure::kWeight ? entry >> 32 : entry))));
   }
 };
@@ -131,7 +131,8 @@ struct TokenList {
   // thread of the CTA calls; barriers at both ends.
   template <class Weight>
   __device__ __noinline__ static uint64_t reach(int32_t n, uint64_t goal, ListMass<Weight> mass) {
-    if constexpr (Weight::kCounts) return reaching<uint32_t>(n, uint32_t(goal), mass);
+    if (Weight::kCounts || mass.measure == Measure::kOne)
+      return reaching<uint32_t>(n, uint32_t(goal), [](uint64_t) { return 1u; });
     const uint64_t sum = mass_of_list(n, mass);
     return sum == 0 ? entries()[0] : reaching<uint64_t>(n, math::min(goal, sum), mass);
   }

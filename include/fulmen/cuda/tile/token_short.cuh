@@ -28,13 +28,9 @@ struct TokenShort {
   using Team = TokenTeam<K.threads, K.cluster>;
   using Slice = TokenSlice<K>;
   using List = TokenList<Team>;
-  // Of a CTA: a lane has one per step of its blocks, or one for two of them.
-  static constexpr int32_t kChunkSteps = Team::kThreads > 512 ? 2 : 1;
-  static constexpr int32_t kChunks = Team::kThreads * kTokenSteps / kChunkSteps;
+  static constexpr int32_t kChunks = Team::kThreads * kTokenSteps;  // of a CTA: a lane has one per step of its blocks
   static constexpr int32_t kMostListed = Team::kClusters ? 2100 : 1500;  // of k tokens
-  // Of the team's lanes, of which a warp holds each whole; the most tokens for them.
-  static constexpr int32_t kGroups = Team::kThreads * (Team::kClusters ? kMaxTeam : 1) > 4096 ? 256 : 128;
-  static constexpr int32_t kByGroups = 96;
+  static constexpr int32_t kGroups = 128, kByGroups = 96;  // of the team's lanes; the most tokens for them
   static_assert(kChunks <= kTokenList && Team::kThreads % kGroups == 0);
   Team& team;
   const Slice& slice;
@@ -155,9 +151,9 @@ struct TokenShort {
     const float all = fmaxf(fmaxf(top[0], top[1]), fmaxf(top[2], top[3]));
     if (follows || top_k <= kByGroups) return all;
 #pragma unroll
-    for (int32_t s = 0; s < kTokenSteps; s += kChunkSteps) {
-      const int32_t i = s / kChunkSteps * Team::kThreads + int32_t(threadIdx.x);
-      List::entries()[i] = entry_of(key_of(fmaxf(top[s], top[s + kChunkSteps - 1])), uint32_t(i));
+    for (int32_t s = 0; s < kTokenSteps; ++s) {
+      const int32_t i = s * Team::kThreads + int32_t(threadIdx.x);
+      List::entries()[i] = entry_of(key_of(top[s]), uint32_t(i));
     }
     return all;
   }

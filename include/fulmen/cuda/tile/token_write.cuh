@@ -24,4 +24,16 @@ __device__ __forceinline__ void write_row(const Slice& slice, Out* out, const Va
   });
 }
 
+// out[i] = value, short and slow.
+template <class Slice, class Out>
+__device__ __forceinline__ void fill_row(const Slice& slice, Out* out, float value) {
+  slice.for_blocks([&](int32_t b) {
+#pragma unroll 1
+    for (int32_t k = warp_lane(); k < kTokenBlock; k += 32) {
+      const int32_t i = slice.of_row(b) * kTokenBlock + k;
+      if (i < slice.n) out[i] = narrow<Out>(value);
+    }
+  });
+}
+
 }  // namespace fulmen::cuda
