@@ -30,19 +30,19 @@ def compilers(first: str) -> list[str]:
     return list(real.values())
 
 
-def build_project(way: str, a: argparse.Namespace, *options: str) -> None:
+def build_project(way: str, folder: pathlib.Path, a: argparse.Namespace, *options: str) -> None:
     launcher = ["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []
-    run("cmake", "-S", USES / way, "-B", a.scratch / way, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release",
+    run("cmake", "-S", USES / way, "-B", folder, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release",
         f"-DCMAKE_CXX_COMPILER={a.compiler}", *launcher, *options,
         "-DCMAKE_CXX_FLAGS_RELEASE=-O2 -DNDEBUG")  # the flags of our own build, so that ccache knows the objects
-    run("cmake", "--build", a.scratch / way, "--target", "use")
-    print(run(a.scratch / way / "use"))
+    run("cmake", "--build", folder, "--target", "use")
+    print(run(folder / "use"))
 
 
 def find_package(a: argparse.Namespace) -> None:
     prefix = a.scratch / "prefix"
     run("cmake", "--install", a.build, "--prefix", prefix, "--component", "fulmen")
-    build_project("find_package", a, f"-DCMAKE_PREFIX_PATH={prefix}")
+    build_project("find_package", a.scratch / "find_package", a, f"-DCMAKE_PREFIX_PATH={prefix}")
     if shutil.which("pkg-config"):
         file = next(prefix.rglob("fulmen.pc"))
         flags = run("pkg-config", f"--define-variable=prefix={prefix}", "--cflags", "--libs", file).split()
@@ -52,7 +52,12 @@ def find_package(a: argparse.Namespace) -> None:
 
 
 def add_subdirectory(a: argparse.Namespace) -> None:
-    build_project("add_subdirectory", a)
+    # Beside our own build: ccache knows objects by their relative paths. It refuses warnings if ours does.
+    folder = a.build.with_name(a.build.name + "-inside-another")
+    shutil.rmtree(folder, ignore_errors=True)
+    werror = re.search(r"^FULMEN_WERROR:BOOL=(\w+)", (a.build / "CMakeCache.txt").read_text(), re.MULTILINE)
+    build_project("add_subdirectory", folder, a, f"-DFULMEN_WERROR={werror[1]}")
+    shutil.rmtree(folder)
 
 
 def header_only(a: argparse.Namespace) -> None:
