@@ -178,7 +178,13 @@ def test_a_compiler_that_hangs_can_be_interrupted(tmp_path: pathlib.Path) -> Non
     compiler.chmod(0o755)
     code = "import numpy, fulmen; fulmen.activation.elementwise('return a;', numpy.ones((1, 4), numpy.float32))"
     settings = {**os.environ, "FULMEN_CXX": str(compiler), "FULMEN_CACHE_DIR": ""}
-    child = subprocess.Popen([sys.executable, "-c", code], env=settings, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=settings,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     try:
         while not (tmp_path / "started").exists() and child.poll() is None:
             time.sleep(0.05)
