@@ -29,7 +29,7 @@ import torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-from gpu_rows import Row, memory_rows  # noqa: E402
+from gpu_rows import Row, add_timing, memory_rows, new_entry  # noqa: E402
 from gpu_sampling_rows import sampling_rows  # noqa: E402
 from gpu_timing import Timer, num_sets  # noqa: E402
 
@@ -117,8 +117,7 @@ def measure(
     row: Row, timer: Timer | None, flashinfer: Any, missing: str, copy_rate: float, names: tuple[str, ...]
 ) -> dict[str, Any]:
     sets = [row.make() for _ in range(num_sets(row.num_bytes) if timer else 1)]
-    entry: dict[str, Any] = {"id": row.id, "shape": row.shape, "us": None, "bytes": row.num_bytes, "peers": {}}
-    entry.update(floor_us=row.num_bytes / copy_rate * 1e6, low_us={}, problems={}, methods={}, sets=len(sets))
+    entry = new_entry(row, len(sets), copy_rate)
     for name, run in contestants(row, flashinfer, missing, sets[0], names).items():
         start = time.perf_counter()
         problem = run if isinstance(run, str) else problem_of(row, run, sets[0])
@@ -130,11 +129,7 @@ def measure(
             except Exception as error:
                 entry["problems"][name] = f"{type(error).__name__}: {error}".strip()[:400]
                 continue
-            if name == "fulmen":
-                entry["us"] = round(timing.us, 3)
-            else:
-                entry["peers"][name] = round(timing.us, 3)
-            entry["low_us"][name], entry["methods"][name] = round(timing.low_us, 3), timing.method
+            add_timing(entry, name, timing)
         print(f"{row.id} {name}: {entry['us'] if name == 'fulmen' else entry['peers'].get(name)} us "
               f"{problem} ({time.perf_counter() - start:.1f} s)", file=sys.stderr, flush=True)
     return entry

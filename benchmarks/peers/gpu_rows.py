@@ -11,6 +11,7 @@ from typing import Any, Callable
 
 import torch
 import torch.nn.functional as functional
+from gpu_timing import Timing
 
 import fulmen
 
@@ -31,6 +32,21 @@ class Row:
     flashinfer: Callable[[Any, Any], Any] | str  # (module, inputs), or why there is none
     results: Callable[[Any, Any], tuple[Any, ...]]  # (inputs, what a contestant returned)
     problem: Callable[[Any, tuple[Any, ...]], str]  # (inputs as they were, results) → what is wrong; empty: nothing
+
+
+def new_entry(row: Row, num_sets: int, copy_rate: float) -> dict[str, Any]:
+    """What the result file says of a row, before anybody is timed."""
+    entry: dict[str, Any] = {"id": row.id, "shape": row.shape, "us": None, "bytes": row.num_bytes, "peers": {}}
+    return entry | {"floor_us": row.num_bytes / copy_rate * 1e6, "low_us": {}, "problems": {}, "methods": {},
+                    "sets": num_sets}  # fmt: skip
+
+
+def add_timing(entry: dict[str, Any], name: str, timing: Timing) -> None:
+    if name == "fulmen":
+        entry["us"] = round(timing.us, 3)
+    else:
+        entry["peers"][name] = round(timing.us, 3)
+    entry["low_us"][name], entry["methods"][name] = round(timing.low_us, 3), timing.method
 
 
 def returned(s: Any, result: Any) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ from typing import Any, Callable
 
 import torch
 from gpu_memory import clocks, problem_of
-from gpu_rows import Row, returned
+from gpu_rows import Row, add_timing, new_entry, returned
 from gpu_sampling_rows import TOP_K, TOP_P, logits, sampling_rows
 from gpu_timing import Timer, num_sets
 
@@ -87,8 +87,7 @@ def measure(row: Row, timer: Timer, flashinfer: Any, copy_rate: float) -> dict[s
     sets = [row.make() for _ in range(num_sets(row.num_bytes))]
     for s in sets:
         per_row(TOP_K, torch.int32, s)
-    entry: dict[str, Any] = {"id": row.id, "shape": row.shape, "us": None, "bytes": row.num_bytes, "peers": {}}
-    entry.update(floor_us=row.num_bytes / copy_rate * 1e6, low_us={}, problems={}, methods={}, sets=len(sets))
+    entry = new_entry(row, len(sets), copy_rate)
     runs: dict[str, Callable[[SimpleNamespace], Any]] = {"fulmen": row.fulmen}
     for name, call in forms(row).items() if flashinfer is not None else ():
         runs[name] = lambda s, call=call: call(flashinfer, s)
@@ -102,11 +101,7 @@ def measure(row: Row, timer: Timer, flashinfer: Any, copy_rate: float) -> dict[s
         if problem:
             entry["problems"][name] = problem
             continue
-        if name == "fulmen":
-            entry["us"] = round(timing.us, 3)
-        else:
-            entry["peers"][name] = round(timing.us, 3)
-        entry["low_us"][name], entry["methods"][name] = round(timing.low_us, 3), timing.method
+        add_timing(entry, name, timing)
     return entry
 
 

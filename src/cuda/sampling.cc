@@ -33,7 +33,6 @@ StatusOutput status_of(const TensorView& t) {
   return {t.defined() ? t.as<int32_t>() : nullptr, t.defined() ? t.strides[0] : 0};
 }
 constexpr int64_t kFewCandidates = 96;  // of top_k
-constexpr int64_t kMostListed = 1500;   // of top_k: what the list of one CTA is for; of a cluster: what each may hold
 
 // Filters of one number for all rows that a kernel of one way serves.
 TokenPath path_of(const TokenFilter& f, int64_t n) {
@@ -41,12 +40,13 @@ TokenPath path_of(const TokenFilter& f, int64_t n) {
   const bool by_mass = f.top_p_arr.defined() || f.top_p < 1, by_value = f.min_p_arr.defined() || f.min_p > 0;
   if (f.top_k >= n) return by_mass ? TokenPath::kSearch : by_value ? TokenPath::kValue : TokenPath::kSum;
   const bool mass_of_row = by_mass && f.order == FilterOrder::kJoint;
-  return f.top_k > kMostListed || mass_of_row || f.keep_ties ? TokenPath::kAny : TokenPath::kList;
+  return f.top_k > kMostListedByOne || mass_of_row || f.keep_ties ? TokenPath::kAny : TokenPath::kList;
 }
 
-// Of the k largest; sorted: the list is where they are sorted.
+// Of the k largest: what each CTA of a cluster may hold, or one has a list for; sorted: the list is where they are
+// sorted.
 TokenPath path_of(int64_t k, bool sorted, const TeamShape& s) {
-  const int64_t most = s.size > 1 ? kLocalList : sorted ? kTokenList : kMostListed;
+  const int64_t most = s.size > 1 ? kLocalList : sorted ? kTokenList : kMostListedByOne;
   return k <= most ? TokenPath::kList : TokenPath::kSearch;
 }
 

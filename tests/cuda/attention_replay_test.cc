@@ -118,20 +118,25 @@ std::vector<AttentionOptions> options() {
   return all;
 }
 
+// A plan on the device, made anew for lengths that change between runs.
+void expect_to_follow(Moving& m, int32_t num_runs) {
+  attention::BatchAttention batch;
+  batch.plan_on_device(m.args);
+  const GpuMemory workspace(size_t(batch.workspace_bytes()));
+  m.args.workspace = bytes_of(workspace);
+  for (int32_t i = 0; i < num_runs; ++i) {
+    m.poison();
+    batch.forget_lengths();
+    batch.run(m.args);
+    EXPECT_TRUE(m.agrees()) << i;
+    m.move();
+  }
+}
+
 TEST_F(CudaAttentionReplay, LengthsMayChangeBetweenRuns) {
   for (const AttentionOptions& o : options()) {
     Moving m({}, 1, o);
-    attention::BatchAttention batch;
-    batch.plan_on_device(m.args);
-    const GpuMemory workspace(size_t(batch.workspace_bytes()));
-    m.args.workspace = bytes_of(workspace);
-    for (int32_t i = 0; i < (emulated() ? 2 : 20); ++i) {
-      m.poison();
-      batch.forget_lengths();
-      batch.run(m.args);
-      EXPECT_TRUE(m.agrees()) << i;
-      m.move();
-    }
+    expect_to_follow(m, emulated() ? 2 : 20);
   }
 }
 
@@ -139,17 +144,7 @@ TEST_F(CudaAttentionReplay, LengthsMayChangeBetweenRuns) {
 TEST_F(CudaAttentionReplay, DecodeOfManyRequests) {
   const int64_t batch = cuda::device(0).num_sms * 2;
   Moving m({.batch = batch, .rows = batch, .max_pages = 12, .uniform = true}, 3);
-  attention::BatchAttention plan;
-  plan.plan_on_device(m.args);
-  const GpuMemory workspace(size_t(plan.workspace_bytes()));
-  m.args.workspace = bytes_of(workspace);
-  for (int32_t i = 0; i < (emulated() ? 1 : 20); ++i) {
-    m.poison();
-    plan.forget_lengths();
-    plan.run(m.args);
-    EXPECT_TRUE(m.agrees()) << i;
-    m.move();
-  }
+  expect_to_follow(m, emulated() ? 1 : 20);
 }
 
 TEST_F(CudaAttentionReplay, PlansShareAWorkspace) {

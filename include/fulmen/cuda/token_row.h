@@ -17,6 +17,7 @@ namespace fulmen::cuda {
 
 inline constexpr int32_t kTokenBlock = 512, kTokenBins = 2048, kMaxTeam = 8;
 inline constexpr int32_t kTokenList = 3072, kLocalList = 2048;  // tokens that the leader's list holds, and another's
+inline constexpr int32_t kMostListedByOne = 1500;               // of a top_k that one CTA goes through its list for
 inline constexpr int32_t kMaxTokenBlocks = 8192;                // a row has at most that many
 
 // The ways of a filter that a kernel holds: those of a caller who knows the filter are compiled sooner.

@@ -29,7 +29,7 @@ struct TokenShort {
   using Slice = TokenSlice<K>;
   using List = TokenList<Team>;
   static constexpr int32_t kChunks = Team::kThreads * kTokenSteps;  // of a CTA: a lane has one per step of its blocks
-  static constexpr int32_t kMostListed = Team::kClusters ? 2100 : 1500;  // of k tokens
+  static constexpr int32_t kMostListed = Team::kClusters ? 2100 : kMostListedByOne;  // of k tokens
   static constexpr int32_t kGroups = 128, kByGroups = 96;  // of the team's lanes; the most tokens for them
   static_assert(kChunks <= kTokenList && Team::kThreads % kGroups == 0);
   Team& team;
