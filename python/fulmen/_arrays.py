@@ -18,6 +18,7 @@ from typing import Any, Callable, Sequence
 import numpy as np
 
 from ._dtypes import FP8, ML_DTYPES, dtype_name, numpy_dtype, torch_dtype
+from ._explain import check_flags, explained, flags_of
 from ._ffi import dispatched_types, is_compiling, lib
 from ._launch import as_asked, asks_pdl, default_of_pdl, place_of_pdl
 
@@ -119,7 +120,8 @@ def from_numpy(like: Array, x: np.ndarray) -> Array:
 
 
 def cast(x: Array, dtype: str) -> Array:
-    """x as dtype; x itself when it is."""
+    """x as dtype; x itself when it is. Raises TypeError for what is no real number."""
+    dtype_of(x)
     if isinstance(x, np.ndarray):
         return x.astype(numpy_dtype(dtype), copy=False)
     return x.to(torch_dtype(dtype))
@@ -158,6 +160,8 @@ def _numpy_arg(x: np.ndarray) -> Any:
     import tvm_ffi
 
     name = dtype_name(x.dtype)
+    if not x.dtype.isnative:
+        raise ValueError(f"an array of dtype {x.dtype}, expected this machine's order of bytes")
     raw = x.view(_INTEGER_OF_SIZE[x.dtype.itemsize]) if name in ML_DTYPES else x
     if not raw.flags.writeable:  # the library reads inputs only; a versioned capsule is allowed to say so
         raw = tvm_ffi.from_dlpack(raw.__dlpack__(max_version=(1, 0)))
@@ -300,13 +304,23 @@ def takes_dlpack(function: Callable[..., Any]) -> Callable[..., Any]:
     # as many positional arguments alone ask for nothing
     silent = 1 << 30 if place is None else place if default_of_pdl(function) is None else -1
     position = 1 if function.__code__.co_varnames[:1] == ("self",) else 0  # of the first array
+    flags = flags_of(function)
+    names, first_flag = frozenset(flags), min(flags.values(), default=1 << 30)
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        if len(args) > position and (type(args[position]) in _native_types or is_native(args[position])):
-            if len(args) <= silent and (not kwargs or "enable_pdl" not in kwargs):
-                return function(*args, **kwargs)
-            return asking(*args, **kwargs)
-        return _adopted(asking, args, kwargs)
+        if len(args) > first_flag or (kwargs and not names.isdisjoint(kwargs)):
+            check_flags(function, flags, args, kwargs)
+        try:
+            if len(args) > position and (type(args[position]) in _native_types or is_native(args[position])):
+                if len(args) <= silent and (not kwargs or "enable_pdl" not in kwargs):
+                    return function(*args, **kwargs)
+                return asking(*args, **kwargs)
+            return _adopted(asking, args, kwargs)
+        except Exception as error:
+            better = explained(function, args, kwargs, error)
+            if better is error:
+                raise
+            raise better from error
 
     return wrapped

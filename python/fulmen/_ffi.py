@@ -7,6 +7,7 @@ and their arguments are listed in docs/ffi.md.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -24,14 +25,29 @@ def is_compiling() -> bool:
 
 def _operator(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, or its twin in torch.ops.fulmen while PyTorch traces or for tensors of a kind of their own."""
-    compiling = sys.modules["torch"].compiler.is_dynamo_compiling  # torch.export without Dynamo has fake tensors
+    torch = sys.modules["torch"]
+    compiling = torch.compiler.is_dynamo_compiling  # torch.export without Dynamo has fake tensors
+    num_modes, is_tracing = torch._C._len_torch_dispatch_stack, torch._C._is_tracing  # make_fx; torch.jit.trace
 
     def call(*args: Any) -> Any:
-        if compiling() or (dispatched_types and not dispatched_types.isdisjoint(map(type, args))):
-            from ._torch import call_traced
+        try:
+            if (
+                compiling()
+                or num_modes()
+                or is_tracing()
+                or (dispatched_types and not dispatched_types.isdisjoint(map(type, args)))
+            ):
+                from ._torch import call_traced
 
-            return call_traced(name, *args)
-        return function(*args)
+                return call_traced(name, *args)
+            return function(*args)
+        except (RuntimeError, ValueError) as error:
+            from ._explain import refused
+
+            better = refused(name, lib.arguments_of(name), args, error)
+            if better is error:
+                raise
+            raise better from error
 
     return call
 
@@ -91,6 +107,11 @@ class Library:
             function = _operator(name, function)
         setattr(self, name, function)
         return function
+
+    def arguments_of(self, name: str) -> list[str]:
+        """The names of a function's arguments."""
+        listed = json.loads(self.function("list_functions")())
+        return next((f["arguments"].split(", ") for f in listed if f["name"] == name), [])
 
     def function(self, name: str) -> Callable[..., Any]:
         """The module's function itself."""

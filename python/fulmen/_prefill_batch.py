@@ -7,6 +7,7 @@ from typing import Any
 
 from . import _attention as core
 from ._arrays import Array, takes_dlpack
+from ._explain import checked
 from ._options import attention_cache, only
 from ._positional import o_data_type_may_come_before
 from ._prefill_wrapper import BatchPrefillWrapper, not_a_bool
@@ -17,6 +18,7 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
 
     _entry = "batch_prefill_paged"
 
+    @checked
     def __init__(
         self,
         float_workspace_buffer: Array | None,
@@ -46,6 +48,7 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
         )  # fmt: skip
 
     @o_data_type_may_come_before("non_blocking", not_a_bool)
+    @checked
     def plan(
         self,
         qo_indptr: Array,
@@ -92,6 +95,8 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
         backends what the tables say. fixed_split_size counts pages.
         """
         self._check_fixed(qo_indptr)
+        if self._use_cuda_graph:
+            core.check_pages(paged_kv_indptr, paged_kv_indices)
         self._qo_indptr_buf = self._adopt("qo_indptr_buf", qo_indptr)
         self._paged_kv_indptr_buf = self._adopt("paged_kv_indptr_buf", paged_kv_indptr)
         self._paged_kv_indices_buf = self._adopt("paged_kv_indices_buf", paged_kv_indices)
@@ -197,6 +202,7 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
 
     _entry = "batch_prefill_ragged"
 
+    @checked
     def __init__(
         self,
         float_workspace_buffer: Array | None,
@@ -223,6 +229,7 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
         return (self._qo_indptr_buf, self._kv_indptr_buf, None, None, None, None)
 
     @o_data_type_may_come_before("non_blocking", not_a_bool)
+    @checked
     def plan(
         self,
         qo_indptr: Array,

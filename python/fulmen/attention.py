@@ -9,6 +9,7 @@ import numpy as np
 
 from . import _attention as core
 from ._arrays import Array, takes_dlpack
+from ._explain import checked
 from ._options import attention_cache, only
 from .prefill import BatchPrefillWithPagedKVCacheWrapper
 
@@ -18,10 +19,12 @@ class BatchAttention(core.PlannedBatch):
 
     _entry = "batch_prefill_paged"
 
+    @checked
     def __init__(self, kv_layout: str = "NHD", device: Any = "cuda") -> None:
         """device is FlashInfer's and not needed: arrays say where they are. The workspace is the wrapper's own."""
         self._init_state(None, kv_layout, False, "auto")
 
+    @checked
     def plan(
         self,
         qo_indptr: Array,
@@ -82,6 +85,7 @@ class BatchAttention(core.PlannedBatch):
 class BatchAttentionWithAttentionSinkWrapper(BatchPrefillWithPagedKVCacheWrapper):
     """The paged prefill wrapper with a sink per head: run(q, paged_kv_cache, sink, sm_scale)."""
 
+    @checked
     def __init__(
         self,
         float_workspace_buffer: Array | None,
