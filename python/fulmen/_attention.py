@@ -19,7 +19,7 @@ from ._arrays import Array, arg, check_out, dtype_of, empty, empty_like, is_nati
 from ._device_plan import DevicePlan, OnDevice, alibi_slopes_for, on_device, to_device  # noqa: F401
 from ._dtypes import FP8, dtype_name, numpy_dtype
 from ._explain import shown
-from ._ffi import is_compiling, lib
+from ._ffi import is_recording, lib
 from ._options import check_kv_layout, check_pos_encoding_mode, only
 from ._scales import Scaled, product
 from ._tables import (  # noqa: F401
@@ -264,6 +264,7 @@ class PlannedBatch:
         )  # fmt: skip
 
     def _make_plan(self) -> None:
+        self._plan_info = None
         if self._cached_module is None:
             self._cached_module = NativeModule(self)
         self._planned_state = self._state()
@@ -328,7 +329,7 @@ class PlannedBatch:
         if extras is not None:
             self._run_into(q, k, v, out, lse, sinks, (1.0, 1.0, 1.0), (self._jit_module, extras))
             return (out, lse) if return_lse else out
-        if q_scale is None and k_scale is None and v_scale is None and self._items is None and not is_compiling():
+        if q_scale is None and k_scale is None and v_scale is None and self._items is None and not is_recording():
             self._run_into(q, k, v, out, lse, sinks, (1.0, 1.0, 1.0))
             return (out, lse) if return_lse else out
         s = Scaled(q, out, {"q_scale": q_scale, "k_scale": k_scale}, {"v_scale": v_scale}, self._items is not None)
@@ -338,7 +339,7 @@ class PlannedBatch:
             sm_scale = (self._sm_scale or self._head_dim_qk**-0.5) * s.logits
             variant = self._items.variant(self._logits_soft_cap, sm_scale)
             self._run_into(s.q, k, v, s.out, lse, None, scales, variant)
-        elif is_compiling():
+        elif is_recording():
             call_traced("planned_attention", self._handle, s.q, k, v, s.out, lse, sinks, *scales)
         else:
             self._run_into(s.q, k, v, s.out, lse, sinks, scales)

@@ -23,6 +23,14 @@ def is_compiling() -> bool:
     return torch is not None and torch.compiler.is_compiling()
 
 
+def is_recording() -> bool:
+    """Whether PyTorch traces the caller, or records what it does (make_fx, torch.jit.trace)."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return False
+    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0 or torch._C._is_tracing()
+
+
 def _operator(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, or its twin in torch.ops.fulmen while PyTorch traces or for tensors of a kind of their own."""
     torch = sys.modules["torch"]
@@ -37,9 +45,10 @@ def _operator(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
                 or is_tracing()
                 or (dispatched_types and not dispatched_types.isdisjoint(map(type, args)))
             ):
-                from ._torch import call_traced
+                from ._torch import call_traced, is_registered
 
-                return call_traced(name, *args)
+                if compiling() or is_registered(name):  # others, of plans and settings, take no part in a recording
+                    return call_traced(name, *args)
             return function(*args)
         except (RuntimeError, ValueError) as error:
             from ._explain import refused

@@ -94,6 +94,7 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
         and the token_pos arguments: multi-item scoring. seq_lens_q, block_tables and the max_ bounds repeat for other
         backends what the tables say. fixed_split_size counts pages.
         """
+        self._plan_info = None  # a plan that fails leaves none
         self._check_fixed(qo_indptr)
         if self._use_cuda_graph:
             core.check_pages(paged_kv_indptr, paged_kv_indices)
@@ -271,6 +272,7 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
         Masks as in the paged wrapper. seq_lens, seq_lens_q and the max_ bounds repeat the offsets; v_indptr and
         o_indptr of their own raise NotImplementedError. fixed_split_size counts tokens.
         """
+        self._plan_info = None  # a plan that fails leaves none
         only("plan", None, v_indptr=v_indptr, o_indptr=o_indptr)
         self._check_fixed(qo_indptr)
         self._qo_indptr_buf = self._adopt("qo_indptr_buf", qo_indptr)

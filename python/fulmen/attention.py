@@ -46,6 +46,7 @@ class BatchAttention(core.PlannedBatch):
         """Plans a batch: qo_indptr and kv_indptr [batch_size + 1], kv_indices page ids, kv_len_arr [batch_size]
         tokens.
         """
+        self._plan_info = None  # a plan that fails leaves none
         only("BatchAttention.plan", False, use_profiler=use_profiler)
         self._qo_indptr_buf, self._paged_kv_indptr_buf = core.index(qo_indptr), core.index(kv_indptr)
         self._paged_kv_indices_buf, self._seq_lens_buf = core.index(kv_indices), core.index(kv_len_arr)

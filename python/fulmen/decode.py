@@ -168,6 +168,7 @@ class BatchDecodeWithPagedKVCacheWrapper(core.PlannedBatch):
         request's bits independent of the batch. q_len_per_req > 1 is causal among a request's own queries. block_tables
         and seq_lens repeat what the table says for other backends of FlashInfer and are not read.
         """
+        self._plan_info = None  # a plan that fails leaves none
         only("plan", 0, window_right=window_right)
         if q_len_per_req < 1:
             raise ValueError(f"plan: q_len_per_req is {q_len_per_req}, expected 1 or more")

@@ -228,6 +228,8 @@ class BatchPODWithPagedKVCacheWrapper:
     ) -> Any:
         """(out_p, out_d), or ((out_p, out_d), (lse_p, lse_d)) with return_lse."""
         only("BatchPODWithPagedKVCacheWrapper.run", False, use_fp16_qk_reduction=use_fp16_qk_reduction)
+        if self._decode._plan_info is None:
+            raise RuntimeError("run() before plan()")
         positional, options = self._arguments
         mask = {"custom_mask": custom_mask_p, "packed_custom_mask": packed_custom_mask_p, "causal": causal_p}
         if causal_p or custom_mask_p is not None or packed_custom_mask_p is not None:

@@ -52,6 +52,7 @@ class BlockSparseAttentionWrapper:
     @checked
     def __init__(self, float_workspace_buffer: Array | None, backend: str = "auto") -> None:
         self._wrapper = BatchPrefillWithPagedKVCacheWrapper(float_workspace_buffer, "NHD", backend=backend)
+        self._block, self._shape = (1, 1), (0, 0)
 
     def reset_workspace_buffer(self, float_workspace_buffer: Array, int_workspace_buffer: Array) -> None:
         """Another workspace."""
@@ -123,6 +124,12 @@ class BlockSparseAttentionWrapper:
         """q: [M, num_qo_heads, head_dim]; k, v: [N, num_kv_heads, head_dim]. Returns like q, and lse float32 [M,
         heads].
         """
+        if self._wrapper._plan_info is None:
+            raise RuntimeError("run() before plan()")
+        for name, x, rows in (("q", q, self._shape[0]), ("k", k, self._shape[1]), ("v", v, self._shape[1])):
+            if len(x.shape) != 3 or x.shape[0] != rows:
+                shape = (rows, "num_heads", "head_dim")
+                raise ValueError(f"run: {name} has shape {tuple(x.shape)}, expected {shape}, as planned")
         cache = tuple(x.reshape(self._shape[1] // self._block[1], self._block[1], *x.shape[1:]) for x in (k, v))
         scales = scale_args((), scale_q, scale_k, scale_v)
         names = dict(zip(("q_scale", "k_scale", "v_scale"), scales))
@@ -242,7 +249,7 @@ class VariableBlockSparseAttentionWrapper:
         """q: [num_qo_heads, M, head_dim]; k, v: [num_kv_heads, N, head_dim]. Returns like q, and lse [num_qo_heads,
         M].
         """
-        if not hasattr(self, "_lens"):
+        if self._wrapper._plan_info is None:
             raise RuntimeError("run() before plan()")
         heads, group = self._num_kv_heads, self._group
         for name, x, shape in (("q", q, (heads * group, self._lens[0])), ("k", k, (heads, self._lens[1])),

@@ -73,12 +73,21 @@ def decoded(*extras: Any) -> Any:
     return decode(module, Q[0], CACHE[0, 0], CACHE[0, 1], *extras)
 
 
-def planned_decode(use_cuda_graph: bool = False, buffers: Any = (None,) * 3, **changed: Any) -> Any:
-    wrapper = fulmen.BatchDecodeWithPagedKVCacheWrapper(None, "NHD", use_cuda_graph, False, *buffers)
+def planned_decode(
+    wrapper: Any = None, use_cuda_graph: bool = False, buffers: Any = (None,) * 3, **changed: Any
+) -> Any:
+    wrapper = wrapper or fulmen.BatchDecodeWithPagedKVCacheWrapper(None, "NHD", use_cuda_graph, False, *buffers)
     given = {"indptr": i32(0, 1), "indices": i32(0), "last_page_len": i32(1), "num_qo_heads": 2, "num_kv_heads": 2,
              "head_dim": 64, "page_size": 4, "q_data_type": "float32", **changed}  # fmt: skip
     wrapper.plan(**given)
     return wrapper
+
+
+def decode_planned_anew(**changed: Any) -> Any:
+    wrapper = planned_decode()
+    with pytest.raises(ValueError):
+        planned_decode(wrapper, **changed)
+    return wrapper.run(Q[:1], CACHE)
 
 
 def ragged(**changed: Any) -> Any:
@@ -217,6 +226,11 @@ REFUSED: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
         lambda: planned_decode().run(np.array(1, np.float32), CACHE)),
     "run: q_len_per_req": (
         ValueError, "run: q_len_per_req is -1", lambda: planned_decode().run(Q[:1], CACHE, q_len_per_req=-1)),
+    "run: after a plan that failed": (RuntimeError, "before plan", lambda: decode_planned_anew(last_page_len=i32(9))),
+    "run: after another that failed": (RuntimeError, "before plan", lambda: decode_planned_anew(num_qo_heads=3)),
+    "blocks: no plan": (RuntimeError, "before plan", lambda: fulmen.BlockSparseAttentionWrapper(None).run(Q, Q, Q)),
+    "batch pod: no plan": (
+        RuntimeError, "before plan", lambda: fulmen.BatchPODWithPagedKVCacheWrapper(None).run(Q, CACHE, Q, CACHE)),
     "variable blocks: no plan": (
         RuntimeError, "before plan", lambda: fulmen.VariableBlockSparseAttentionWrapper(None).run(Q, Q, Q)),
     "variable blocks: sizes": (
@@ -250,6 +264,15 @@ def test_factories_take_keywords() -> None:
     single = jit.gen_customize_single_prefill_module(backend="fa2", uri="u", **dtypes, **dims, **given)
     batch = jit.gen_customize_batch_prefill_module("fa2", "u", *dtypes.values(), "int32", 64, 64, **given)
     assert single.load().num_extras == batch.load().num_extras == 2
+
+
+@pytest.mark.parametrize("setting", ["FULMEN_JIT=maybe", "FULMEN_CACHE_LIMIT_MB=-5", "FULMEN_CACHE_LIMIT_MB=1GB"])
+def test_environment(setting: str) -> None:
+    name, value = setting.split("=")
+    code = "import numpy, fulmen; fulmen.activation.elementwise('return a;', numpy.ones((1, 4), numpy.float32))"
+    settings = {**os.environ, "FULMEN_CACHE_DIR": "", name: value}
+    done = subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=False)
+    assert f"ValueError: {name}: is '{value}', expected " in done.stderr
 
 
 def test_compilers_may_print_what_they_like(tmp_path: pathlib.Path) -> None:
