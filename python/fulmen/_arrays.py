@@ -20,6 +20,7 @@ import numpy as np
 from ._dtypes import FP8, ML_DTYPES, dtype_name, numpy_dtype, torch_dtype
 from ._explain import check_flags, explained, flags_of
 from ._ffi import dispatched_types, is_compiling, lib
+from ._gpu_memory import new_on_gpu
 from ._launch import as_asked, asks_pdl, default_of_pdl, place_of_pdl
 
 Array = Any  # np.ndarray, torch.Tensor, or anything with __dlpack__
@@ -76,6 +77,10 @@ def empty(like: Array, shape: Sequence[int], dtype: str | None = None) -> Array:
     if isinstance(like, np.ndarray):
         return np.empty(shape, like.dtype if dtype is None else numpy_dtype(dtype))
     kind = like.dtype if dtype is None else torch_dtype(dtype)
+    if type(like) in _torch_types and like.is_cuda:
+        made = new_on_gpu(like, shape, kind)
+        if made is not None:
+            return made
     if kind is like.dtype and len(shape) > 0:
         return like.new_empty(*shape)  # half the time of a tuple
     return like.new_empty(tuple(shape), dtype=kind)
@@ -85,6 +90,10 @@ def empty_like(x: Array) -> Array:
     """An uninitialised contiguous array of x's shape, dtype and framework."""
     if type(x) not in _torch_types and isinstance(x, np.ndarray):
         return np.empty(x.shape, x.dtype)
+    if type(x) in _torch_types and x.is_cuda:
+        made = new_on_gpu(x, x.shape, x.dtype)
+        if made is not None:
+            return made
     if _torch_empty_like is not None and x.is_contiguous():  # PyTorch's fastest way, but it keeps the order of strides
         return _torch_empty_like(x)
     return x.new_empty(x.shape)
