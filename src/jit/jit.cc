@@ -155,7 +155,9 @@ void Jit::compile_and_store(Kernel* kernel) const {
                                      : "add the line\n  " + kernel->key + "\nto the keys of `fulmen_pack build`"));
   options_.compiler.compile != nullptr ? options_.compiler.compile(kernel) : compile(kernel);
   const std::string name = file_name(kernel->key, kernel->arch, request_id(*kernel), kernel->compiler);
-  if (cache_.store(name, *kernel) && options_.compiler.compile == nullptr) record_compiler(cache_.folder(), nvrtc());
+  const bool is_stored = cache_.store(name, *kernel);
+  if (!is_stored && options_.must_store) fail("pack", cache_.folder(), "cannot be written: " + name + " is lost");
+  if (is_stored && options_.compiler.compile == nullptr) record_compiler(cache_.folder(), nvrtc());
 }
 
 Kernel Jit::find_or_compile(const Unit& unit, const std::vector<std::string>& archs, Origin* origin) {
