@@ -174,6 +174,7 @@ TEST_F(CudaAttentionReplay, AGraphFollowsItsTables) {
     const GpuMemory workspace(size_t(batch.workspace_bytes()));
     m.args.workspace = bytes_of(workspace);
     batch.run(m.args);  // compiles and loads
+    capture.synchronize();
     capture.record([&] {
       for (int32_t layer = 0; layer < 3; ++layer) batch.run(m.args);
     });
