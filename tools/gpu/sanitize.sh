@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # NVIDIA's sanitizers over every CUDA test of operators: memory accesses, shared-memory races, uninitialized reads, barriers.
-#   tools/gpu/sanitize.sh [STAGED FOLDER] [RESULTS FOLDER] [TOOLS]    what was staged by tools/gpu/stage.sh; some minutes
+#   tools/gpu/sanitize.sh [STAGED FOLDER] [RESULTS FOLDER] [TOOLS] [TESTS]   what was staged by tools/gpu/stage.sh; minutes
 # TOOLS: of "plain memcheck racecheck initcheck synccheck" (default: all); plain: without a sanitizer, which fills the
-# cache. Left out are three tests whose size is their point and which run the kernels that other tests run on less: they
-# would take hours. Exit code 1: an error, or a test that did not end.
+# cache. TESTS: gtest's pattern (default: *). Left out are three tests whose size is their point and which run the
+# kernels that other tests run on less: they would take hours. Exit code 1: an error, or a test that did not end.
 set -uo pipefail
 staged=$(realpath "${1:-build/gpu}")
 out=$(realpath -m "${2:-${OUT:-gpu-results}}")
@@ -20,7 +20,8 @@ sanitizer=$(command -v compute-sanitizer || ls "${CUDA_HOME:-/nowhere}"/bin/comp
 cache=${FULMEN_CACHE_DIR:-$(mktemp -d)}
 shards=${FULMEN_SHARDS:-24}
 limit=${FULMEN_GPU_SECONDS:-300}
-tests='*-CudaAttentionReplay.APoolOfMoreThanFourBillionElements:CudaSample.FollowsTheExactDistribution:CudaAttentionPrepare.MakesPlansThatCoverEverythingOnce'
+too_large=CudaAttentionReplay.APoolOfMoreThanFourBillionElements:CudaSample.FollowsTheExactDistribution:CudaAttentionPrepare.MakesPlansThatCoverEverythingOnce
+tests="${4:-*}-$too_large"
 
 # run NAME COMMAND...: all shards at once.
 run() {
