@@ -4,7 +4,8 @@
 #   tools/gpu/sanitize.sh [STAGED FOLDER] [RESULTS FOLDER] [TOOLS] [TESTS]   what was staged by tools/gpu/stage.sh; minutes
 # TOOLS: of "plain memcheck racecheck initcheck synccheck" (default: all); plain: without a sanitizer, which fills the
 # cache. TESTS: gtest's pattern (default: *). Left out are three tests whose size is their point and which run the
-# kernels that other tests run on less: they would take hours. Exit code 1: an error, or a test that did not end.
+# kernels that other tests run on less: they would take hours. Under the two slow tools, racecheck and initcheck, tests
+# that repeat themselves do so six times. Exit code 1: an error, or a test that did not end.
 set -uo pipefail
 staged=$(realpath "${1:-build/gpu}")
 out=$(realpath -m "${2:-${OUT:-gpu-results}}")
@@ -51,6 +52,7 @@ status=0
 for tool in "${tools[@]}"; do
   start=$SECONDS command=("$sanitizer" --tool "$tool" --error-exitcode 9)
   [ "$tool" != plain ] || command=(env)
+  case $tool in racecheck|initcheck) export FULMEN_TEST_ROUNDS=6 ;; *) unset FULMEN_TEST_ROUNDS ;; esac
   run "$tool" "${command[@]}"
   report "$tool" || status=1
   echo "  in $((SECONDS - start)) s"
