@@ -74,7 +74,7 @@ __device__ __forceinline__ void clear(States<K>& states, Outputs<K>& out) {
 template <Key K, class Variant>
 __device__ __forceinline__ void attend_tile(const Variant& variant, const Item& item, const Queries<K>& queries,
                                             States<K>& states, Outputs<K>& out, uint32_t stage, int32_t first,
-                                            int32_t end, float scale) {
+                                            int32_t end, float scale, bool no_maxima) {
   constexpr uint32_t kKeyBytes = KeyOperands<K>::kChunks * 16, kValueBytes = ValueOperands<K>::kChunks * 16;
   const Blocks<K> blocks(*reinterpret_cast<const Control*>(dynamic_shared()), first, end, asks(variant));
   if (blocks.begin >= blocks.end) return;
@@ -89,7 +89,7 @@ __device__ __forceinline__ void attend_tile(const Variant& variant, const Item& 
     if (blocks.special) look_at_keys<K>(variant, item, scores, first + block, end);
     Weights<K> weights;
     if constexpr (Variant::kSoftmax)
-      softmax_step<K>(weights, scores, states, out, scale);
+      softmax_step<K>(weights, scores, states, out, scale, no_maxima && block == blocks.begin);
     else
       weights = Weights<K>(scores);
     keys += K.block_kv * kKeyBytes;
@@ -125,7 +125,7 @@ __device__ __forceinline__ bool attend(const ParamsOf<Variant>& p, const Item& i
         Group<K>::sync();
       }
     }
-    attend_tile<K>(p.variant, item, queries, states, out, stage, first, end, scale);
+    attend_tile<K>(p.variant, item, queries, states, out, stage, first, end, scale, K.warps_q == 1 && tile == 0);
   }
   if constexpr (!Variant::kSoftmax) {  // a row that sees a key has the state (0, 1)
 #pragma unroll
@@ -236,7 +236,7 @@ template <Key K, class Variant>
 __device__ __forceinline__ void run(const ParamsOf<Variant>& p) {
   PlanOnDevice& plan = *reinterpret_cast<PlanOnDevice*>(p.workspace);
   Control& control = *reinterpret_cast<Control*>(dynamic_shared());
-  if (ctas_per_worker<K>() > 1) start_rank_sums();
+  if (ctas_per_worker<K>() > 1) start_rank_sums<K>();
   wait_for_predecessor();
   if (ctas_per_worker<K>() == 1) allow_successor();
   if (fresh_thread() == 0) {

@@ -104,7 +104,7 @@ struct SharedLayout {
 };
 // With what the CTAs of a cluster write into each other's memory (attention/rank_sums.cuh), beyond the layout.
 FULMEN_FN constexpr int32_t shared_bytes(const Key& k, int32_t cluster) {
-  const int32_t sums = tile_q(k) * k.d_vo * 4 + kMaxCluster * (16 + tile_q(k) * int32_t(sizeof(RowState)));
+  const int32_t sums = tile_q(k) * k.d_vo * 4 + kMaxCluster * (16 + tile_q(k) * int32_t(sizeof(RowState))) + 16;
   return SharedLayout(k).bytes + (cluster > 1 ? sums : 0);
 }
 
