@@ -39,6 +39,8 @@ __device__ __forceinline__ void start_rank_sums() {
   sync_warp();
   arrive_cluster_running();
 }
+// Before an item's sums: nobody reads what was written for the item before.
+__device__ __forceinline__ void await_rank_sums() { wait_cluster(); }
 
 template <Key K, class Variant, class F>
 __device__ __forceinline__ void for_rank_sums(int32_t num_rows, F f) {
@@ -47,7 +49,6 @@ __device__ __forceinline__ void for_rank_sums(int32_t num_rows, F f) {
   const int32_t all = num_rows * kPieces, shift = last_bit(cluster_size()), size = 1 << shift;
   const int32_t share = (all + size - 1) >> shift, own = int32_t(cluster_rank());
   const int32_t first = own * share, end = first + share < all ? first + share : all;
-  wait_cluster();  // nobody reads what was written for the item before
   const uint32_t round = Sums::round();
   if (fresh_thread() == 0) {
     const int32_t rows = first < end ? (end - 1) / kPieces - first / kPieces + 1 : 0;
@@ -66,10 +67,10 @@ __device__ __forceinline__ void for_rank_sums(int32_t num_rows, F f) {
     Piece ranks[kMaxCluster];
 #pragma unroll
     for (int32_t rank = 0; rank < kMaxCluster; ++rank) {
-      if (rank < size)
-        ranks[rank] = Sums::get(rank, i, share, first);
-      else
-        ranks[rank].state.m = kLowest;
+      ranks[rank] = Sums::get(rank < size ? rank : 0, i, share, first);  // without branches all are asked for at once
+      if (rank < size) continue;
+      ranks[rank] = {};
+      ranks[rank].state.m = kLowest;
     }
     Piece sum = add_all<Variant>(ranks);
     f(i / kPieces, i % kPieces * 4, sum);
