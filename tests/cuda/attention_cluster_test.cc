@@ -54,6 +54,8 @@ TEST_F(CudaAttentionCluster, EveryShapeOfTile) {
       c.kv_dtype = kv, c.d_qk = d_qk, c.d_vo = d_vo, c.lens = {{1, 777}};
       c.mask = true, c.alibi = kv == DType::kF16;
       check(c);
+      c.lens = {{7, 777}}, c.options.causal = true;  // 28 rows
+      if (std::max(d_qk, d_vo) <= 128) check(c);
     }
 }
 
