@@ -47,7 +47,7 @@ __device__ __forceinline__ void for_rank_sums(int32_t num_rows, F f) {
   sync_cluster();
   const int32_t first = own * share, end = first + share < all ? first + share : all;
 #pragma unroll 1
-  for (int32_t i = first + fresh_thread(); i < end; i += kWarps * 32) {
+  for (int32_t i = first + fresh_thread(); i < end; i += num_threads(K)) {
     Piece ranks[kMaxCluster];
 #pragma unroll
     for (int32_t rank = 0; rank < kMaxCluster; ++rank) {
