@@ -6,6 +6,13 @@
 Both libraries get the same caches, page tables and calls; PyTorch, which has no pages, gets contiguous caches of the
 same size (gpu_attention.py). A result that is off from the double one is not timed. FlashInfer's decode has two forms,
 on CUDA cores and on tensor cores; where it has one for a row, both are given.
+
+Each row is timed in three ways:
+    D5        one launch per graph, after L2 was overwritten. Fulmen's graph holds the kernel that plans, so that it
+              follows its tables; FlashInfer's plan was made on the host before. Rows of less than 200 MB: several
+              launches, each on a cache of its own, after one plan.
+    D5 clean  the same, but what was overwritten has been written back before
+    D5 step   a model's step: LAYERS launches, each on a cache of its own, after one plan; time per launch
 """
 
 import argparse
@@ -23,6 +30,7 @@ import torch
 import fulmen
 
 bf16, i32, e4m3 = torch.bfloat16, torch.int32, torch.float8_e4m3fn
+LAYERS = 8
 
 
 @dataclasses.dataclass
@@ -124,35 +132,43 @@ def problem(c: Case, t: SimpleNamespace, s: SimpleNamespace, request: int) -> st
     return "" if worst <= 0.02 else f"off from the double result by {worst:.3g} of its largest element"
 
 
-def measure(timer: gpu_timing.Timer, name: str, flashinfer: ModuleType | None, deadline: float) -> dict[str, Any]:
+def empty_row(name: str, shape: str) -> dict[str, Any]:
+    return {"id": name, "shape": shape, "us": None, "floor_us": None, "peers": {}, "low_us": {}, "problems": {},
+            "methods": {}}  # fmt: skip
+
+
+def measure(timer: gpu_timing.Timer, name: str, flashinfer: ModuleType | None, deadline: float) -> list[dict[str, Any]]:
     c = CASES[name]
     t = tables(c)
-    row: dict[str, Any] = {"id": name, "shape": c.shape, "us": None, "floor_us": None, "peers": {}, "low_us": {},
-                           "problems": {}, "methods": {}}  # fmt: skip
-    sets = [inputs(c, t.num_pages) for _ in range(1 if num_bytes(c) > 2e8 else gpu_timing.num_sets(num_bytes(c)))]
+    single, clean, step = rows = [
+        empty_row(name, c.shape), empty_row(f"{name} clean", f"{c.shape}, clean L2"),
+        empty_row(f"{name} step", f"{c.shape}, {LAYERS} layers"),
+    ]  # fmt: skip
+    count = 1 if num_bytes(c) > 2e8 else gpu_timing.num_sets(num_bytes(c))
+    sets = [inputs(c, t.num_pages) for _ in range(max(count, LAYERS))]
     for who, make in contestants(c, flashinfer).items():
-        if time.monotonic() > deadline:
-            row["problems"][who] = "out of time"
-            continue
+        wrong = "out of time" if time.monotonic() > deadline else ""
         try:
-            call = make(t)
-            sets[0].out.fill_(float("nan"))
-            call(sets[0])
-            wrong = problem(c, t, sets[0], len(c.kv_lens) - 1)
-            if wrong:
-                row["problems"][who] = wrong
-                continue
-            timing = timer.time(call, sets)
+            if not wrong:
+                call = make(t)
+                sets[0].out.fill_(float("nan"))
+                call(sets[0])
+                wrong = problem(c, t, sets[0], len(c.kv_lens) - 1)
+            for row, used in () if wrong else ((single, sets[:count]), (clean, sets[:count]), (step, sets[:LAYERS])):
+                timing = timer.time(call, used, clean=row is clean)
+                row["peers"][who], row["low_us"][who] = round(timing.us, 3), round(timing.low_us, 3)
+                row["methods"][who] = timing.method
         except Exception as e:  # a peer that cannot do a row says why, whatever it raises
-            row["problems"][who] = f"{type(e).__name__}: {e}".splitlines()[0][:120]
-            continue
-        row["peers"][who], row["low_us"][who] = round(timing.us, 3), round(timing.low_us, 3)
-        row["methods"][who] = timing.method
-    row["us"] = row["peers"].pop("fulmen", None)
+            wrong = f"{type(e).__name__}: {e}".splitlines()[0][:120]
+        if wrong:
+            for row in rows:
+                row["problems"][who] = wrong
+    for row in rows:
+        row["us"] = row["peers"].pop("fulmen", None)
     del sets
     if name in gpu_attention.CASES and c.kv_dtype == bf16:
-        gpu_attention.measure(timer, gpu_attention.CASES[name], row, deadline)
-    return row
+        gpu_attention.measure(timer, gpu_attention.CASES[name], single, deadline)
+    return rows
 
 
 def main() -> None:
@@ -175,10 +191,10 @@ def main() -> None:
     copy = timer.copy_bytes_per_second()
     rows = []
     for name in args.rows.split(","):
-        row = measure(timer, name, flashinfer, deadline)
-        row["floor_us"] = round(num_bytes(CASES[name]) / copy * 1e6, 3)
-        print(name, row["us"], row["peers"], row["problems"], flush=True)
-        rows.append(row)
+        for row in measure(timer, name, flashinfer, deadline):
+            row["floor_us"] = round(num_bytes(CASES[name]) / copy * 1e6, 3)
+            print(row["id"], row["us"], row["peers"], row["problems"], flush=True)
+            rows.append(row)
     data = {
         "device": torch.cuda.get_device_name(), "commit": args.commit, "date": str(datetime.date.today()),
         "suite": "peers-paged-attention", "versions": versions, "ceilings": {"copy_bytes_per_second": copy},

@@ -2,8 +2,9 @@
 """Device time of a call on a GPU through PyTorch: medians, cold L2, no host time.
 
 A call is captured into a CUDA graph several times, on buffers that no other call of the graph touches; the L2 is
-overwritten before every replay, so that each call finds none of its data there. What cannot be captured is queued
-behind a kernel that keeps the GPU busy until everything is enqueued.
+overwritten before every replay, so that each call finds none of its data there; where asked for, it is then filled by
+reads, so that no line of it must be written back first. What cannot be captured is queued behind a kernel that keeps
+the GPU busy until everything is enqueued.
 """
 
 import dataclasses
@@ -32,12 +33,15 @@ class Timer:
     def __init__(self, replays: int = 31) -> None:
         self.replays = replays
         self.flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
+        self.source = torch.ones(FLUSH_BYTES // 4, dtype=torch.float32, device="cuda")
         self.stream = torch.cuda.Stream()
 
-    def _elapsed(self, work: Callable[[], None], sleep: bool = False) -> float:
-        """Microseconds between two events around work."""
+    def _elapsed(self, work: Callable[[], None], sleep: bool = False, clean: bool = False) -> float:
+        """Microseconds between two events around work. clean: an L2 that was emptied by reads."""
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         self.flush.fill_(1)
+        if clean:
+            self.source.sum()
         if sleep:
             torch.cuda._sleep(4_000_000)  # about 2 ms, in which the host enqueues
         start.record()
@@ -46,11 +50,11 @@ class Timer:
         end.synchronize()
         return start.elapsed_time(end) * 1e3
 
-    def _median(self, work: Callable[[], None], calls: int, sleep: bool, method: str) -> Timing:
-        times = sorted(self._elapsed(work, sleep) / calls for _ in range(self.replays))
+    def _median(self, work: Callable[[], None], calls: int, sleep: bool, clean: bool, method: str) -> Timing:
+        times = sorted(self._elapsed(work, sleep, clean) / calls for _ in range(self.replays))
         return Timing(statistics.median(times), times[len(times) // 10], method)
 
-    def time(self, call: Callable[[Any], Any], sets: Sequence[Any]) -> Timing:
+    def time(self, call: Callable[[Any], Any], sets: Sequence[Any], clean: bool = False) -> Timing:
         """Device time of call(set), averaged over the sets, median over the replays."""
         with torch.cuda.stream(self.stream):
             for inputs in (*sets[:1], *sets[:1]):
@@ -64,10 +68,10 @@ class Timer:
             except Exception:  # something in it asks the device: time it as it is
                 torch.cuda.synchronize()
                 few = sets[:4]
-                return self._median(lambda: [call(inputs) for inputs in few], len(few), True, "queue")
+                return self._median(lambda: [call(inputs) for inputs in few], len(few), True, clean, "queue")
             for _ in range(2):
                 graph.replay()
-            return self._median(graph.replay, len(sets), False, "graph")
+            return self._median(graph.replay, len(sets), False, clean, "graph")
 
     def copy_bytes_per_second(self) -> float:
         """Bytes read and written by a copy of 1 GiB; the floor of every row is made with it."""

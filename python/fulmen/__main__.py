@@ -86,7 +86,7 @@ def why_not(op: str, device: str, words: Sequence[str] = ()) -> int:
     from . import _why_not
 
     kind, _, index = device.partition(":")
-    if kind not in _DEVICES or (index and not index.isdigit()):
+    if kind not in _DEVICES or (index and not (index.isdigit() and len(index) < 8)):
         return _usage(f"device {device!r} is not cpu or cuda[:index]")
     ops = sorted({row["op"] for row in _table()} | {row["op"] for row in json.loads(lib.list_schemas())})
     if op not in ops:

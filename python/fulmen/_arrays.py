@@ -18,7 +18,9 @@ from typing import Any, Callable, Sequence
 import numpy as np
 
 from ._dtypes import FP8, ML_DTYPES, dtype_name, numpy_dtype, torch_dtype
+from ._explain import check_flags, explained, flags_of
 from ._ffi import dispatched_types, is_compiling, lib
+from ._gpu_memory import new_on_gpu
 from ._launch import as_asked, asks_pdl, default_of_pdl, place_of_pdl
 
 Array = Any  # np.ndarray, torch.Tensor, or anything with __dlpack__
@@ -75,6 +77,10 @@ def empty(like: Array, shape: Sequence[int], dtype: str | None = None) -> Array:
     if isinstance(like, np.ndarray):
         return np.empty(shape, like.dtype if dtype is None else numpy_dtype(dtype))
     kind = like.dtype if dtype is None else torch_dtype(dtype)
+    if type(like) in _torch_types and like.is_cuda:
+        made = new_on_gpu(like, shape, kind)
+        if made is not None:
+            return made
     if kind is like.dtype and len(shape) > 0:
         return like.new_empty(*shape)  # half the time of a tuple
     return like.new_empty(tuple(shape), dtype=kind)
@@ -84,6 +90,10 @@ def empty_like(x: Array) -> Array:
     """An uninitialised contiguous array of x's shape, dtype and framework."""
     if type(x) not in _torch_types and isinstance(x, np.ndarray):
         return np.empty(x.shape, x.dtype)
+    if type(x) in _torch_types and x.is_cuda:
+        made = new_on_gpu(x, x.shape, x.dtype)
+        if made is not None:
+            return made
     if _torch_empty_like is not None and x.is_contiguous():  # PyTorch's fastest way, but it keeps the order of strides
         return _torch_empty_like(x)
     return x.new_empty(x.shape)
@@ -119,7 +129,8 @@ def from_numpy(like: Array, x: np.ndarray) -> Array:
 
 
 def cast(x: Array, dtype: str) -> Array:
-    """x as dtype; x itself when it is."""
+    """x as dtype; x itself when it is. Raises TypeError for what is no real number."""
+    dtype_of(x)
     if isinstance(x, np.ndarray):
         return x.astype(numpy_dtype(dtype), copy=False)
     return x.to(torch_dtype(dtype))
@@ -158,6 +169,8 @@ def _numpy_arg(x: np.ndarray) -> Any:
     import tvm_ffi
 
     name = dtype_name(x.dtype)
+    if not x.dtype.isnative:
+        raise ValueError(f"an array of dtype {x.dtype}, expected this machine's order of bytes")
     raw = x.view(_INTEGER_OF_SIZE[x.dtype.itemsize]) if name in ML_DTYPES else x
     if not raw.flags.writeable:  # the library reads inputs only; a versioned capsule is allowed to say so
         raw = tvm_ffi.from_dlpack(raw.__dlpack__(max_version=(1, 0)))
@@ -300,13 +313,23 @@ def takes_dlpack(function: Callable[..., Any]) -> Callable[..., Any]:
     # as many positional arguments alone ask for nothing
     silent = 1 << 30 if place is None else place if default_of_pdl(function) is None else -1
     position = 1 if function.__code__.co_varnames[:1] == ("self",) else 0  # of the first array
+    flags = flags_of(function)
+    names, first_flag = frozenset(flags), min(flags.values(), default=1 << 30)
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        if len(args) > position and (type(args[position]) in _native_types or is_native(args[position])):
-            if len(args) <= silent and (not kwargs or "enable_pdl" not in kwargs):
-                return function(*args, **kwargs)
-            return asking(*args, **kwargs)
-        return _adopted(asking, args, kwargs)
+        if len(args) > first_flag or (kwargs and not names.isdisjoint(kwargs)):
+            check_flags(function, flags, args, kwargs)
+        try:
+            if len(args) > position and (type(args[position]) in _native_types or is_native(args[position])):
+                if len(args) <= silent and (not kwargs or "enable_pdl" not in kwargs):
+                    return function(*args, **kwargs)
+                return asking(*args, **kwargs)
+            return _adopted(asking, args, kwargs)
+        except Exception as error:
+            better = explained(function, args, kwargs, error)
+            if better is error:
+                raise
+            raise better from error
 
     return wrapped

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import weakref
 from typing import Any, Sequence
 
@@ -17,10 +18,13 @@ import numpy as np
 from ._arrays import Array, arg, check_out, dtype_of, empty, empty_like, is_native, is_torch, out_arg
 from ._device_plan import DevicePlan, OnDevice, alibi_slopes_for, on_device, to_device  # noqa: F401
 from ._dtypes import FP8, dtype_name, numpy_dtype
-from ._ffi import is_compiling, lib
+from ._explain import shown
+from ._ffi import is_recording, lib
 from ._options import check_kv_layout, check_pos_encoding_mode, only
 from ._scales import Scaled, product
-from ._tables import copy_into, index, largest, last_of, lens_of, mask_offsets, pack_mask, paged_lens  # noqa: F401
+from ._tables import (  # noqa: F401
+    check_pages, copy_into, index, largest, last_of, lens_of, mask_offsets, pack_mask, paged_lens,
+)  # fmt: skip
 
 DEFAULT_ROPE_THETA = 1e4
 
@@ -48,17 +52,25 @@ def options(
     """The library's options in its order. None and numbers below 0 turn the soft cap off; lse is base 2."""
     cap = 0.0 if logits_soft_cap is None or logits_soft_cap <= 0 else float(logits_soft_cap)
     return (
-        kv_layout, bool(causal), max(int(window_left), -1), cap, float(sm_scale or 0.0), q_scale, k_scale, v_scale,
-        *rope,
-        "2", int(fixed_split_len), bool(disable_split),
+        kv_layout, bool(causal), max(operator.index(window_left), -1), cap, checked_scale(sm_scale) or 0.0, q_scale,
+        k_scale, v_scale, *rope, "2", operator.index(fixed_split_len), bool(disable_split),
     )  # fmt: skip
+
+
+def checked_scale(sm_scale: float | None) -> float | None:
+    """sm_scale itself. Raises ValueError for 0 and NaN, which to the library mean the default."""
+    if sm_scale is None:
+        return None
+    x = float(sm_scale)
+    if x == 0 or x != x:
+        raise ValueError(f"attention: sm_scale is {x}, expected a number other than 0, or None for 1 / sqrt(head_dim)")
+    return x
 
 
 def rope_of(pos_encoding_mode: str, rope_scale: float | None, rope_theta: float | None) -> tuple[float, float]:
     """(theta, scale) of rotation inside attention; theta 0 is off."""
-    if pos_encoding_mode != "ROPE_LLAMA":
-        return 0.0, 1.0
-    return float(rope_theta or DEFAULT_ROPE_THETA), float(rope_scale or 1.0)
+    theta, scale = float(rope_theta or DEFAULT_ROPE_THETA), float(rope_scale or 1.0)
+    return (theta, scale) if pos_encoding_mode == "ROPE_LLAMA" else (0.0, 1.0)
 
 
 def sinks_arg(sinks: Any) -> Any:
@@ -142,6 +154,7 @@ class PlannedBatch:
         self, float_workspace_buffer: Array | None, kv_layout: str, use_cuda_graph: bool, backend: str
     ) -> None:
         check_kv_layout(kv_layout)
+        self._check_workspace(float_workspace_buffer)
         self._handle = next(_handles)
         _wrappers[self._handle] = self
         self._kv_layout = kv_layout
@@ -165,6 +178,11 @@ class PlannedBatch:
         self._rope_theta: float | None = DEFAULT_ROPE_THETA
         self._fixed_split_len, self._disable_split = 0, False
 
+    def _check_workspace(self, buffer: Any) -> None:
+        if buffer is not None and not hasattr(buffer, "__dlpack__"):
+            words = f"float_workspace_buffer is {shown(buffer)}, expected an array or None"
+            raise TypeError(f"{type(self).__name__}: {words}")
+
     @property
     def is_cuda_graph_enabled(self) -> bool:
         """Whether the wrapper was made with use_cuda_graph: fixed batch size, the caller's index buffers."""
@@ -172,6 +190,7 @@ class PlannedBatch:
 
     def reset_workspace_buffer(self, float_workspace_buffer: Array, int_workspace_buffer: Array | None = None) -> None:
         """Other workspaces from the next plan on; the library keeps no int workspace."""
+        self._check_workspace(float_workspace_buffer)
         self._float_workspace_buffer = float_workspace_buffer
         self._int_workspace_buffer = int_workspace_buffer
         if self._plan_info is not None:
@@ -194,7 +213,7 @@ class PlannedBatch:
         only("attention", False, use_fp16_qk_reduction=use_fp16_qk_reduction)
         self._causal, self._pos_encoding_mode, self._window_left = bool(causal), pos_encoding_mode, window_left
         self._logits_soft_cap = 0.0 if logits_soft_cap is None else float(logits_soft_cap)
-        self._sm_scale = None if sm_scale is None else float(sm_scale)
+        self._sm_scale = checked_scale(sm_scale)
         self._rope_scale = 1.0 if rope_scale is None else rope_scale
         self._rope_theta = DEFAULT_ROPE_THETA if rope_theta is None else rope_theta
 
@@ -203,6 +222,8 @@ class PlannedBatch:
         q_data_type: Any, kv_data_type: Any, o_data_type: Any, total_q: int | None, total_kv: int | None,
     ) -> None:  # fmt: skip
         """page_size None: ragged keys, total_kv counts tokens; else it counts pages. None: a GPU knows."""
+        if page_size is not None and page_size < 1:
+            raise ValueError(f"plan: page_size is {page_size}, expected 1 or more")
         self._num_qo_heads, self._num_kv_heads = num_qo_heads, num_kv_heads
         self._head_dim_qk, self._head_dim_vo, self._page_size = head_dim_qk, head_dim_vo, page_size
         self._cached_q_data_type = dtype_name(q_data_type)
@@ -243,6 +264,7 @@ class PlannedBatch:
         )  # fmt: skip
 
     def _make_plan(self) -> None:
+        self._plan_info = None
         if self._cached_module is None:
             self._cached_module = NativeModule(self)
         self._planned_state = self._state()
@@ -307,7 +329,7 @@ class PlannedBatch:
         if extras is not None:
             self._run_into(q, k, v, out, lse, sinks, (1.0, 1.0, 1.0), (self._jit_module, extras))
             return (out, lse) if return_lse else out
-        if q_scale is None and k_scale is None and v_scale is None and self._items is None and not is_compiling():
+        if q_scale is None and k_scale is None and v_scale is None and self._items is None and not is_recording():
             self._run_into(q, k, v, out, lse, sinks, (1.0, 1.0, 1.0))
             return (out, lse) if return_lse else out
         s = Scaled(q, out, {"q_scale": q_scale, "k_scale": k_scale}, {"v_scale": v_scale}, self._items is not None)
@@ -317,12 +339,23 @@ class PlannedBatch:
             sm_scale = (self._sm_scale or self._head_dim_qk**-0.5) * s.logits
             variant = self._items.variant(self._logits_soft_cap, sm_scale)
             self._run_into(s.q, k, v, s.out, lse, None, scales, variant)
-        elif is_compiling():
+        elif is_recording():
             call_traced("planned_attention", self._handle, s.q, k, v, s.out, lse, sinks, *scales)
         else:
             self._run_into(s.q, k, v, s.out, lse, sinks, scales)
         s.finish()
         return (out, lse) if return_lse else out
+
+    def _check_cache(self, k: Array) -> None:
+        """ValueError where the cache is not what was planned for; its other sizes are looked at by the library."""
+        if self._page_size is None:
+            return
+        token, head = (-3, -2) if self._kv_layout == "NHD" else (-2, -3)
+        for name, got, planned in (
+            ("page_size", k.shape[token], self._page_size), ("num_kv_heads", k.shape[head], self._num_kv_heads)
+        ):  # fmt: skip
+            if got != planned:
+                raise ValueError(f"run: paged_kv_cache has {name} {got}, expected {planned}, as planned")
 
     def _run_into(
         self, q: Array, k: Array, v: Array, out: Array, lse: Array | None, sinks: Any, scales: Any, extras: Any = None
@@ -332,6 +365,7 @@ class PlannedBatch:
             self._make_plan()
         if on_device(q):
             return self._device_plan.run(self, q, k, v, out, lse, sinks, scales, extras)
+        self._check_cache(k)
         if isinstance(self._plan_info, OnDevice):
             raise ValueError("q lies in host memory, the tables of the plan function on a GPU")
         if extras is not None:

@@ -95,6 +95,7 @@ class DevicePlan:
         )  # fmt: skip
 
     def _update(self, wrapper: Any, q: Array, k: Array, v: Array, out: Array) -> None:
+        wrapper._check_cache(k)
         tables = wrapper._device_tables(q.device)
         places = [None if t is None else (t.data_ptr(), *t.shape) for t in tables]
         shapes = (q.shape[0], tuple(q.shape), k.shape[-1], v.shape[-1], k.dtype, out.dtype)

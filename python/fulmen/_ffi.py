@@ -7,6 +7,7 @@ and their arguments are listed in docs/ffi.md.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -22,16 +23,40 @@ def is_compiling() -> bool:
     return torch is not None and torch.compiler.is_compiling()
 
 
+def is_recording() -> bool:
+    """Whether PyTorch traces the caller, or records what it does (make_fx, torch.jit.trace)."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return False
+    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0 or torch._C._is_tracing()
+
+
 def _operator(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, or its twin in torch.ops.fulmen while PyTorch traces or for tensors of a kind of their own."""
-    compiling = sys.modules["torch"].compiler.is_dynamo_compiling  # torch.export without Dynamo has fake tensors
+    torch = sys.modules["torch"]
+    compiling = torch.compiler.is_dynamo_compiling  # torch.export without Dynamo has fake tensors
+    num_modes, is_tracing = torch._C._len_torch_dispatch_stack, torch._C._is_tracing  # make_fx; torch.jit.trace
 
     def call(*args: Any) -> Any:
-        if compiling() or (dispatched_types and not dispatched_types.isdisjoint(map(type, args))):
-            from ._torch import call_traced
+        try:
+            if (
+                compiling()
+                or num_modes()
+                or is_tracing()
+                or (dispatched_types and not dispatched_types.isdisjoint(map(type, args)))
+            ):
+                from ._torch import call_traced, is_registered
 
-            return call_traced(name, *args)
-        return function(*args)
+                if compiling() or is_registered(name):  # others, of plans and settings, take no part in a recording
+                    return call_traced(name, *args)
+            return function(*args)
+        except (RuntimeError, ValueError) as error:
+            from ._explain import refused
+
+            better = refused(name, lib.arguments_of(name), args, error)
+            if better is error:
+                raise
+            raise better from error
 
     return call
 
@@ -91,6 +116,11 @@ class Library:
             function = _operator(name, function)
         setattr(self, name, function)
         return function
+
+    def arguments_of(self, name: str) -> list[str]:
+        """The names of a function's arguments."""
+        listed = json.loads(self.function("list_functions")())
+        return next((f["arguments"].split(", ") for f in listed if f["name"] == name), [])
 
     def function(self, name: str) -> Callable[..., Any]:
         """The module's function itself."""

@@ -141,7 +141,10 @@ class Progress:
 
 
 def build(archs: str, keys: Path | None, out: Path, jobs: int) -> int:
-    lines = str(lib.pack_keys()) if keys is None else keys.read_text()
+    try:
+        lines = str(lib.pack_keys()) if keys is None else keys.read_text()
+    except UnicodeDecodeError:
+        raise ValueError(f"{keys} is not a file of text") from None
     progress = Progress()
     lib.pack_build(str(out), archs, lines, jobs, progress.step)
     for problem in progress.problems[:5]:  # a broken header fails every kernel alike

@@ -6,6 +6,8 @@ from __future__ import annotations
 import functools
 from typing import Any, Callable
 
+import numpy as np
+
 from ._ffi import is_compiling, lib
 
 
@@ -25,6 +27,8 @@ def as_asked(on: bool | None, function: Callable[..., Any], *args: Any, **kwargs
     """The function's result, its launches as enable_pdl says. What PyTorch traces runs as the process is set."""
     if on is None or is_compiling():
         return function(*args, **kwargs)
+    if on is not True and on is not False and not (isinstance(on, (int, np.bool_)) and on in (0, 1)):
+        raise TypeError(f"{function.__name__}: enable_pdl is {str(on)[:40]!r}, expected True, False or None")
     before = lib.ask_dependent_launch(bool(on))
     try:
         return function(*args, **kwargs)

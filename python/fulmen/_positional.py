@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any, Callable
 
 
@@ -14,7 +15,7 @@ def o_data_type_may_come_before(name: str, is_new_order: Callable[[tuple[Any, ..
     """
 
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
-        position = method.__code__.co_varnames.index(name)
+        position = inspect.unwrap(method).__code__.co_varnames.index(name)
 
         @functools.wraps(method)
         def wrapped(*args: Any, **kwargs: Any) -> Any:

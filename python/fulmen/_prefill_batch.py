@@ -7,6 +7,7 @@ from typing import Any
 
 from . import _attention as core
 from ._arrays import Array, takes_dlpack
+from ._explain import checked
 from ._options import attention_cache, only
 from ._positional import o_data_type_may_come_before
 from ._prefill_wrapper import BatchPrefillWrapper, not_a_bool
@@ -17,6 +18,7 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
 
     _entry = "batch_prefill_paged"
 
+    @checked
     def __init__(
         self,
         float_workspace_buffer: Array | None,
@@ -46,6 +48,7 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
         )  # fmt: skip
 
     @o_data_type_may_come_before("non_blocking", not_a_bool)
+    @checked
     def plan(
         self,
         qo_indptr: Array,
@@ -91,7 +94,10 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
         and the token_pos arguments: multi-item scoring. seq_lens_q, block_tables and the max_ bounds repeat for other
         backends what the tables say. fixed_split_size counts pages.
         """
+        self._plan_info = None  # a plan that fails leaves none
         self._check_fixed(qo_indptr)
+        if self._use_cuda_graph:
+            core.check_pages(paged_kv_indptr, paged_kv_indices)
         self._qo_indptr_buf = self._adopt("qo_indptr_buf", qo_indptr)
         self._paged_kv_indptr_buf = self._adopt("paged_kv_indptr_buf", paged_kv_indptr)
         self._paged_kv_indices_buf = self._adopt("paged_kv_indices_buf", paged_kv_indices)
@@ -197,6 +203,7 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
 
     _entry = "batch_prefill_ragged"
 
+    @checked
     def __init__(
         self,
         float_workspace_buffer: Array | None,
@@ -223,6 +230,7 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
         return (self._qo_indptr_buf, self._kv_indptr_buf, None, None, None, None)
 
     @o_data_type_may_come_before("non_blocking", not_a_bool)
+    @checked
     def plan(
         self,
         qo_indptr: Array,
@@ -264,6 +272,7 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
         Masks as in the paged wrapper. seq_lens, seq_lens_q and the max_ bounds repeat the offsets; v_indptr and
         o_indptr of their own raise NotImplementedError. fixed_split_size counts tokens.
         """
+        self._plan_info = None  # a plan that fails leaves none
         only("plan", None, v_indptr=v_indptr, o_indptr=o_indptr)
         self._check_fixed(qo_indptr)
         self._qo_indptr_buf = self._adopt("qo_indptr_buf", qo_indptr)

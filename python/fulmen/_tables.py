@@ -42,6 +42,8 @@ def pack_mask(mask: Array, qo_lens: Any, kv_lens: Any) -> tuple[Any, Any]:
 
     Bits are packed where the mask or the lengths lie; on a GPU nothing waits, and sizes go unchecked.
     """
+    if "int" not in dtype_of(mask) and dtype_of(mask) != "bool":
+        raise TypeError(f"custom_mask is of {dtype_of(mask)}, expected booleans")
     device = next((x.device for x in (mask, qo_lens, kv_lens) if on_device(x)), None)
     if device is not None:
         bounds = _offsets(to_device(qo_lens, device).long() * to_device(kv_lens, device))
@@ -100,7 +102,19 @@ def largest(x: Any) -> int:
 
 def last_of(x: Any) -> int | None:
     """The last number of a table in host memory; None where the table is a GPU's."""
-    return None if on_device(x) else int(host_ints(x, "int64")[-1])
+    if on_device(x):
+        return None
+    table = host_ints(x, "int64")
+    if table.ndim != 1 or table.shape[0] == 0:
+        raise ValueError(f"plan: a table of offsets has shape {table.shape}, expected [batch_size + 1]")
+    return int(table[-1])
+
+
+def check_pages(indptr: Any, indices: Any) -> None:
+    """ValueError where a table in host memory names more pages than it has: a buffer would lend it old ones."""
+    end = last_of(indptr)
+    if end is not None and end > len(indices):
+        raise ValueError(f"plan: indptr ends at {end}, but indices has {len(indices)} entries")
 
 
 def copy_into(buffer: Array, x: Any, name: str) -> Array:

@@ -77,9 +77,9 @@ def _fake(*args: Any) -> None:
 
 def _register() -> torch.library.Library:
     library = torch.library.Library(NAMESPACE, "DEF")
-    schemas = json.loads(lib.list_schemas())
+    schemas = json.loads(lib.function("list_schemas")())
     written = {s["op"]: {t["name"]: t["access"] != "read" for t in s["tensors"]} for s in schemas}
-    for function in json.loads(lib.list_functions()):
+    for function in json.loads(lib.function("list_functions")()):
         if function["name"] == "attention":
             schema: str | None = attention_schema(function)
         else:
@@ -96,6 +96,11 @@ def _register() -> torch.library.Library:
 
 
 _library = _register()
+
+
+def is_registered(name: str) -> bool:
+    """Whether the function is an operator: it takes tensors, and nothing that PyTorch has no type for."""
+    return hasattr(torch.ops.fulmen, name)
 
 
 def traced(name: str) -> Callable[..., None]:

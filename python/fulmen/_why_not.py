@@ -33,6 +33,8 @@ def _tensor(text: str) -> tuple[str, list[int] | None]:
     if not found:
         raise ValueError(f"{text!r} is not a tensor, expected a dtype or dtype[size,size,…]")
     sizes = None if found[2] is None else [int(n) for n in found[2].split(",") if n.strip()]
+    if sizes and max(sizes) >= 2**62:
+        raise ValueError(f"{text!r} is not a tensor: a size of it does not fit 64 bits")
     return dtype_name(found[1]), sizes
 
 

@@ -15,6 +15,8 @@ def _act_and_mul(input: Array, out: Array | None, activation: str) -> Array:
     shape = (*shape[:-1], shape[-1] // 2)
     if out is None:
         out = empty(input, shape)
+    elif not hasattr(out, "shape"):
+        raise TypeError(f"{activation}_and_mul: out is a {type(out).__name__}, expected an array")
     elif tuple(out.shape) != shape:
         raise ValueError(f"{activation}_and_mul: out has shape {tuple(out.shape)}, expected {shape}")
     elif dtype_of(out) != dtype_of(input):

@@ -9,6 +9,7 @@ import numpy as np
 
 from . import _attention as core
 from ._arrays import Array, takes_dlpack
+from ._explain import checked
 from ._options import attention_cache, only
 from .prefill import BatchPrefillWithPagedKVCacheWrapper
 
@@ -18,10 +19,12 @@ class BatchAttention(core.PlannedBatch):
 
     _entry = "batch_prefill_paged"
 
+    @checked
     def __init__(self, kv_layout: str = "NHD", device: Any = "cuda") -> None:
         """device is FlashInfer's and not needed: arrays say where they are. The workspace is the wrapper's own."""
         self._init_state(None, kv_layout, False, "auto")
 
+    @checked
     def plan(
         self,
         qo_indptr: Array,
@@ -43,6 +46,7 @@ class BatchAttention(core.PlannedBatch):
         """Plans a batch: qo_indptr and kv_indptr [batch_size + 1], kv_indices page ids, kv_len_arr [batch_size]
         tokens.
         """
+        self._plan_info = None  # a plan that fails leaves none
         only("BatchAttention.plan", False, use_profiler=use_profiler)
         self._qo_indptr_buf, self._paged_kv_indptr_buf = core.index(qo_indptr), core.index(kv_indptr)
         self._paged_kv_indices_buf, self._seq_lens_buf = core.index(kv_indices), core.index(kv_len_arr)
@@ -82,6 +86,7 @@ class BatchAttention(core.PlannedBatch):
 class BatchAttentionWithAttentionSinkWrapper(BatchPrefillWithPagedKVCacheWrapper):
     """The paged prefill wrapper with a sink per head: run(q, paged_kv_cache, sink, sm_scale)."""
 
+    @checked
     def __init__(
         self,
         float_workspace_buffer: Array | None,

@@ -14,6 +14,7 @@ from ._arrays import Array, arg, cast, dtype_of, empty, empty_like, out_arg, tak
 from ._cascade_flat import flat_tables
 from ._device_plan import on_device
 from ._dtypes import dtype_name
+from ._explain import checked
 from ._ffi import lib
 from .decode import BatchDecodeWithPagedKVCacheWrapper
 from .prefill import BatchPrefillWithPagedKVCacheWrapper, single_prefill_with_kv_cache_return_lse
@@ -55,6 +56,7 @@ class MultiLevelCascadeAttentionWrapper:
     plan() takes one pass over each request's pages of all levels where that is the same and predicted to be faster.
     """
 
+    @checked
     def __init__(
         self,
         num_levels: int,
@@ -93,6 +95,7 @@ class MultiLevelCascadeAttentionWrapper:
             wrapper.reset_workspace_buffer(float_workspace_buffer, int_buffer)
         self._flat.reset_workspace_buffer(float_workspace_buffer)
 
+    @checked
     def plan(
         self,
         qo_indptr_arr: Sequence[Array],
@@ -185,6 +188,7 @@ def _merged(q: Array, prefix: tuple[Array, Array], own: tuple[Array, Array]) -> 
 class BatchDecodeWithSharedPrefixPagedKVCacheWrapper:
     """FlashInfer's old two-level decode: one ragged prefix for all, a paged rest for each."""
 
+    @checked
     def __init__(self, float_workspace_buffer: Array | None, kv_layout: str = "NHD") -> None:
         self._wrapper = BatchDecodeWithPagedKVCacheWrapper(float_workspace_buffer, kv_layout)
         self._kv_layout = kv_layout
@@ -193,6 +197,7 @@ class BatchDecodeWithSharedPrefixPagedKVCacheWrapper:
         """Another workspace from the next call on."""
         self._wrapper.reset_workspace_buffer(float_workspace_buffer, int_workspace_buffer)
 
+    @checked
     def begin_forward(
         self,
         unique_kv_indptr: Array,
@@ -225,6 +230,7 @@ class BatchDecodeWithSharedPrefixPagedKVCacheWrapper:
 class BatchPrefillWithSharedPrefixPagedKVCacheWrapper:
     """FlashInfer's old two-level prefill: one ragged prefix for all, a paged rest for each."""
 
+    @checked
     def __init__(self, float_workspace_buffer: Array | None, kv_layout: str = "NHD") -> None:
         self._wrapper = BatchPrefillWithPagedKVCacheWrapper(float_workspace_buffer, kv_layout)
         self._kv_layout, self._plan_arguments = kv_layout, ()
@@ -233,6 +239,7 @@ class BatchPrefillWithSharedPrefixPagedKVCacheWrapper:
         """Another workspace from the next call on."""
         self._wrapper.reset_workspace_buffer(float_workspace_buffer, int_workspace_buffer)
 
+    @checked
     def begin_forward(
         self,
         qo_indptr: Array,

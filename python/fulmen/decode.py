@@ -13,6 +13,7 @@ from typing import Any
 from . import _attention as core
 from ._arrays import Array, arg, out_arg, takes_dlpack
 from ._dtypes import dtype_name
+from ._explain import checked
 from ._ffi import lib
 from ._options import attention_cache, check_backend, check_kv_layout, check_pos_encoding_mode, only
 from ._positional import o_data_type_may_come_before
@@ -93,6 +94,7 @@ class BatchDecodeWithPagedKVCacheWrapper(core.PlannedBatch):
 
     _entry = "batch_decode"
 
+    @checked
     def __init__(
         self,
         float_workspace_buffer: Array | None,
@@ -131,6 +133,7 @@ class BatchDecodeWithPagedKVCacheWrapper(core.PlannedBatch):
         return self._use_tensor_cores
 
     @o_data_type_may_come_before("data_type", _decode_order_is_new)
+    @checked
     def plan(
         self,
         indptr: Array,
@@ -165,7 +168,10 @@ class BatchDecodeWithPagedKVCacheWrapper(core.PlannedBatch):
         request's bits independent of the batch. q_len_per_req > 1 is causal among a request's own queries. block_tables
         and seq_lens repeat what the table says for other backends of FlashInfer and are not read.
         """
+        self._plan_info = None  # a plan that fails leaves none
         only("plan", 0, window_right=window_right)
+        if q_len_per_req < 1:
+            raise ValueError(f"plan: q_len_per_req is {q_len_per_req}, expected 1 or more")
         if data_type is not None:
             q_data_type = kv_data_type = data_type
         self._adopt_tables(indptr, indices, last_page_len)
@@ -196,6 +202,7 @@ class BatchDecodeWithPagedKVCacheWrapper(core.PlannedBatch):
                 f"The batch size should be fixed in cudagraph mode, the runtime batch size {batch_size} mismatches the "
                 f"batch size set during initialization {self._fixed_batch_size}"
             )
+        core.check_pages(indptr, indices)
         given = {"indptr": indptr, "indices": indices, "last_page_len": last_page_len}
         copies = [core.copy_into(buffer, x, name) for buffer, (name, x) in zip(self._buffers, given.items())]
         # A captured graph sees all of the buffer of page ids, whose used part varies.
@@ -236,6 +243,8 @@ class BatchDecodeWithPagedKVCacheWrapper(core.PlannedBatch):
             skip_softmax_threshold_scale_factor=skip_softmax_threshold_scale_factor,
             kv_cache_sf=kv_cache_sf,
         )
+        if q_len_per_req is not None and not q_len_per_req >= 1:
+            raise ValueError(f"run: q_len_per_req is {q_len_per_req}, expected 1 or more")
         if q_len_per_req is not None and q_len_per_req != self._q_len_per_req and q_len_per_req > 1:
             self._q_len_per_req, self._causal = q_len_per_req, True
             self._total_q = self._paged_kv_last_page_len_buf.shape[0] * q_len_per_req
@@ -294,6 +303,7 @@ class BatchDecodeWithPagedKVCacheWrapper(core.PlannedBatch):
 class CUDAGraphBatchDecodeWithPagedKVCacheWrapper(BatchDecodeWithPagedKVCacheWrapper):
     """BatchDecodeWithPagedKVCacheWrapper with use_cuda_graph=True."""
 
+    @checked
     def __init__(
         self,
         workspace_buffer: Array | None,

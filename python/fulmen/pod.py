@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._arrays import Array
+from ._explain import checked
 from ._launch import asks_pdl
 from ._options import only
 from .decode import BatchDecodeWithPagedKVCacheWrapper
@@ -32,6 +33,7 @@ def _halves(args: tuple[Any, ...], count: int) -> tuple[tuple[Any, ...], tuple[A
 class PODWithPagedKVCacheWrapper:
     """One prefill request over ragged keys beside a batch of paged decodes; plan() is the decode wrapper's."""
 
+    @checked
     def __init__(
         self,
         float_workspace_buffer: Array | None,
@@ -61,6 +63,7 @@ class PODWithPagedKVCacheWrapper:
         """Another workspace."""
         self._decode.reset_workspace_buffer(float_workspace_buffer, int_workspace_buffer)
 
+    @checked
     def plan(
         self,
         indptr: Array,
@@ -157,6 +160,7 @@ class PODWithPagedKVCacheWrapper:
 class BatchPODWithPagedKVCacheWrapper:
     """A batch of paged prefills beside a batch of paged decodes."""
 
+    @checked
     def __init__(self, float_workspace_buffer: Array | None, kv_layout: str = "NHD") -> None:
         self._prefill = BatchPrefillWithPagedKVCacheWrapper(float_workspace_buffer, kv_layout)
         self._decode = BatchPrefillWithPagedKVCacheWrapper(float_workspace_buffer, kv_layout)
@@ -166,6 +170,7 @@ class BatchPODWithPagedKVCacheWrapper:
         """False."""
         return False
 
+    @checked
     def plan(
         self,
         qo_indptr_p: Array,
@@ -223,6 +228,8 @@ class BatchPODWithPagedKVCacheWrapper:
     ) -> Any:
         """(out_p, out_d), or ((out_p, out_d), (lse_p, lse_d)) with return_lse."""
         only("BatchPODWithPagedKVCacheWrapper.run", False, use_fp16_qk_reduction=use_fp16_qk_reduction)
+        if self._decode._plan_info is None:
+            raise RuntimeError("run() before plan()")
         positional, options = self._arguments
         mask = {"custom_mask": custom_mask_p, "packed_custom_mask": packed_custom_mask_p, "causal": causal_p}
         if causal_p or custom_mask_p is not None or packed_custom_mask_p is not None:

@@ -146,6 +146,10 @@ def trtllm_batch_context_with_kv_cache(
     includes sm_scale), bmm2_scale the output. max_q_len, max_kv_len, cum_seq_lens_kv and workspace_buffer serve GPUs.
     """
     only("trtllm_batch_context_with_kv_cache", None, o_sf_scale=o_sf_scale, o_sf_vec_size=o_sf_vec_size)
+    if batch_size != block_tables.shape[0]:
+        raise ValueError(
+            f"trtllm_batch_context_with_kv_cache: batch_size is {batch_size}, block_tables has {block_tables.shape[0]}"
+        )
     k, v = unpack_paged_kv_cache(kv_cache, kv_layout)
     dtype = core.output_dtype(core.dtype_of(query), out_dtype)
     out, lse = core.outputs(query, (*query.shape[:-1], v.shape[-1]), dtype, out, lse, return_lse)

@@ -35,9 +35,8 @@ def get_seed_and_offset(increment: int, generator: Any = None, device: Any = Non
         return int(generator.integers(0, _ALL)), 0
     if generator is None and device is None:
         return int(np.random.randint(0, _ALL, dtype=np.int64)), 0
-    torch = sys.modules.get("torch")
-    if torch is None or not (generator is None or isinstance(generator, torch.Generator)):
-        raise TypeError(f"generator is {type(generator)}, expected numpy.random.Generator, torch.Generator or None")
+    _check_generator(generator)
+    torch = sys.modules["torch"]
     if generator is not None and generator.device.type == "cuda":
         state = generator.get_state().view(torch.int64)
         seed, offset = int(state[0]), int(state[1])
@@ -47,6 +46,14 @@ def get_seed_and_offset(increment: int, generator: Any = None, device: Any = Non
     return int(torch.randint(0, _ALL, (1,), generator=generator)), 0
 
 
+def _check_generator(generator: Any) -> None:
+    torch = sys.modules.get("torch")
+    if generator is None or isinstance(generator, np.random.Generator):
+        return
+    if torch is None or not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator is {type(generator)}, expected numpy.random.Generator, torch.Generator or None")
+
+
 def _signed(x: int) -> int:
     x &= 2**64 - 1
     return x - 2**64 if x >= 2**63 else x
@@ -54,6 +61,7 @@ def _signed(x: int) -> int:
 
 def _random(like: Array, increment: int, generator: Any, seed: Any, offset: Any) -> tuple[int, int, Any, Any]:
     """(seed, offset, seed_arr, offset_arr) of the library's RandomSource."""
+    _check_generator(generator)
     if seed is None:
         if offset is not None:
             raise ValueError("offset is given without seed")

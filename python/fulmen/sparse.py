@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from . import _attention as core
-from ._arrays import Array, empty, host_ints, is_torch, takes_dlpack
+from ._arrays import Array, check_out, dtype_of, empty, host_ints, is_torch, out_arg, takes_dlpack
 from ._attention import scale_args
 from ._device_plan import on_device, to_device
+from ._explain import checked
 from ._options import only
 from .prefill import BatchPrefillWithPagedKVCacheWrapper
 
@@ -48,13 +49,16 @@ def _moved_on_device(mask: Array, indptr: Array) -> Array:
 class BlockSparseAttentionWrapper:
     """Attention of M queries over N keys where blocks of R x C are kept or dropped; one pattern for all heads."""
 
+    @checked
     def __init__(self, float_workspace_buffer: Array | None, backend: str = "auto") -> None:
         self._wrapper = BatchPrefillWithPagedKVCacheWrapper(float_workspace_buffer, "NHD", backend=backend)
+        self._block, self._shape = (1, 1), (0, 0)
 
     def reset_workspace_buffer(self, float_workspace_buffer: Array, int_workspace_buffer: Array) -> None:
         """Another workspace."""
         self._wrapper.reset_workspace_buffer(float_workspace_buffer, int_workspace_buffer)
 
+    @checked
     def plan(
         self,
         indptr: Array,
@@ -120,6 +124,12 @@ class BlockSparseAttentionWrapper:
         """q: [M, num_qo_heads, head_dim]; k, v: [N, num_kv_heads, head_dim]. Returns like q, and lse float32 [M,
         heads].
         """
+        if self._wrapper._plan_info is None:
+            raise RuntimeError("run() before plan()")
+        for name, x, rows in (("q", q, self._shape[0]), ("k", k, self._shape[1]), ("v", v, self._shape[1])):
+            if len(x.shape) != 3 or x.shape[0] != rows:
+                shape = (rows, "num_heads", "head_dim")
+                raise ValueError(f"run: {name} has shape {tuple(x.shape)}, expected {shape}, as planned")
         cache = tuple(x.reshape(self._shape[1] // self._block[1], self._block[1], *x.shape[1:]) for x in (k, v))
         scales = scale_args((), scale_q, scale_k, scale_v)
         names = dict(zip(("q_scale", "k_scale", "v_scale"), scales))
@@ -154,6 +164,7 @@ class BlockSparseAttentionWrapper:
 class VariableBlockSparseAttentionWrapper:
     """Blocks of different sizes, a pattern per KV head."""
 
+    @checked
     def __init__(self, float_workspace_buffer: Array | None, backend: str = "auto") -> None:
         self._wrapper = BatchPrefillWithPagedKVCacheWrapper(float_workspace_buffer, "NHD", backend=backend)
 
@@ -161,6 +172,7 @@ class VariableBlockSparseAttentionWrapper:
         """Another workspace."""
         self._wrapper.reset_workspace_buffer(float_workspace_buffer, int_workspace_buffer)
 
+    @checked
     def plan(
         self,
         block_mask_map: Array,
@@ -188,6 +200,7 @@ class VariableBlockSparseAttentionWrapper:
         """
         kept = host_ints(block_mask_map, "int64") != 0
         rows, cols = host_ints(block_row_sz, "int64"), host_ints(block_col_sz, "int64")
+        self._check_blocks(kept, rows, cols, num_kv_heads)
         kv_len = int(cols[0].sum())
         pages, page_counts = [], []
         for head in range(num_kv_heads):
@@ -197,6 +210,7 @@ class VariableBlockSparseAttentionWrapper:
                 pages.append(np.concatenate(keys) if keys else np.zeros(0, np.int64))
                 page_counts.append(len(pages[-1]))
         self._num_kv_heads, self._group = num_kv_heads, num_qo_heads // num_kv_heads
+        self._lens = int(rows[0].sum()), kv_len
         indptr = [np.concatenate([[0], np.cumsum(x)]).astype(np.int32) for x in (rows.reshape(-1), page_counts)]
         self._wrapper.plan(
             indptr[0], indptr[1], np.concatenate(pages).astype(np.int32), np.ones(len(page_counts), np.int32),
@@ -208,6 +222,18 @@ class VariableBlockSparseAttentionWrapper:
         )  # fmt: skip
 
     begin_forward = plan
+
+    @staticmethod
+    def _check_blocks(kept: np.ndarray, rows: np.ndarray, cols: np.ndarray, num_kv_heads: int) -> None:
+        """ValueError unless the three fit each other: what is wrong here would read other requests' keys."""
+        if kept.ndim != 3 or kept.shape[0] != num_kv_heads:
+            raise ValueError(f"plan: block_mask_map has shape {kept.shape}, expected ({num_kv_heads}, MB, NB)")
+        for name, sizes, count in (("block_row_sz", rows, kept.shape[1]), ("block_col_sz", cols, kept.shape[2])):
+            if sizes.shape != (num_kv_heads, count):
+                raise ValueError(f"plan: {name} has shape {sizes.shape}, expected {(num_kv_heads, count)}")
+            totals = sizes.sum(1)
+            if (sizes < 0).any() or (sizes >= 2**31).any() or (totals != totals[:1]).any() or totals.sum() >= 2**31:
+                raise ValueError(f"plan: {name} has sizes below 0, or sums {totals[:4]} that differ or are too large")
 
     @takes_dlpack
     def run(
@@ -223,13 +249,20 @@ class VariableBlockSparseAttentionWrapper:
         """q: [num_qo_heads, M, head_dim]; k, v: [num_kv_heads, N, head_dim]. Returns like q, and lse [num_qo_heads,
         M].
         """
-        heads, group, qo_len, dim = self._num_kv_heads, self._group, q.shape[1], q.shape[2]
+        if self._wrapper._plan_info is None:
+            raise RuntimeError("run() before plan()")
+        heads, group = self._num_kv_heads, self._group
+        for name, x, shape in (("q", q, (heads * group, self._lens[0])), ("k", k, (heads, self._lens[1])),
+                               ("v", v, (heads, self._lens[1]))):  # fmt: skip
+            if len(x.shape) != 3 or tuple(x.shape[:2]) != shape:
+                raise ValueError(f"run: {name} has shape {tuple(x.shape)}, expected {(*shape, 'head_dim')}, as planned")
+        qo_len, dim = q.shape[1], q.shape[2]
         rows = q.reshape(heads, group, qo_len, dim).swapaxes(1, 2).reshape(heads * qo_len, group, dim)
         cache = tuple(x.reshape(heads * x.shape[1], 1, 1, x.shape[2]) for x in (k, v))
         result, sums = self._wrapper.run(rows, cache, return_lse=True)
         result = result.reshape(heads, qo_len, group, -1).swapaxes(1, 2).reshape(heads * group, qo_len, -1)
         sums = sums.reshape(heads, qo_len, group).swapaxes(1, 2).reshape(heads * group, qo_len)
-        result, sums = (_copied(x, into) for x, into in ((result, out), (sums, lse)))
+        result, sums = _copied(result, out, "out"), _copied(sums, lse, "lse")
         return (result, sums) if return_lse else result
 
     def forward(
@@ -255,9 +288,10 @@ class VariableBlockSparseAttentionWrapper:
         """Does nothing."""
 
 
-def _copied(x: Array, into: Array | None) -> Array:
+def _copied(x: Array, into: Array | None, name: str) -> Array:
     """x itself, or the caller's array with x's values."""
     if into is None:
         return x.contiguous() if is_torch(x) else x
+    out_arg(check_out(into, x.shape, dtype_of(x), name), name)
     into[...] = x
     return into

@@ -9,7 +9,7 @@ from . import _attention as core
 from ._arrays import Array, arg, joined, out_arg, takes_dlpack
 from ._ffi import lib
 from ._launch import asks_pdl
-from ._options import only
+from ._options import check_kv_layout, only
 
 
 @takes_dlpack
@@ -48,6 +48,10 @@ def xqa(
     sliding_win_size: keys that a row sees, itself included; 0 is all. workspace_buffer, semaphores and sm_count serve
     FlashInfer's kernel.
     """
+    check_kv_layout(kv_layout)
+    sizes = k_cache.shape[1:3] if kv_layout == "NHD" else (k_cache.shape[2], k_cache.shape[1])
+    if tuple(sizes) != (page_size, num_kv_heads):
+        raise ValueError(f"xqa: k_cache has page_size, num_kv_heads {tuple(sizes)}, expected {page_size, num_kv_heads}")
     only("xqa", None, mask=mask, q_cu_seq_lens=q_cu_seq_lens, k_sf_cache=k_sf_cache, v_sf_cache=v_sf_cache)
     batch, heads, dim = q.shape[0], q.shape[-2], q.shape[-1]
     rows, out = joined(q, (batch * q_seq_len, heads, dim)), joined(output, (batch * q_seq_len, heads, dim))

@@ -47,7 +47,9 @@ std::vector<std::string> parse_keys(std::string_view text) {
     line = line.substr(0, line.find('#'));
     while (!line.empty() && (line.back() == ' ' || line.back() == '\r')) line.pop_back();
     if (line.empty()) continue;
-    if (!unit_from(line)) fail("pack", "", "no kernel has the key '" + line + "'");
+    const std::optional<jit::Unit> unit = unit_from(line);
+    if (!unit) fail("pack", "", "no kernel has the key '" + line + "'");
+    if (unit->key != line) fail("pack", "", "no kernel has the key '" + line + "', but one has '" + unit->key + "'");
     lines.push_back(line);
   }
   return lines;
@@ -71,6 +73,7 @@ void build_pack(const std::string& folder, const std::vector<PackJob>& jobs, int
   jit::Options options;
   options.cache_folder = folder;
   options.cache_limit_bytes = int64_t(1) << 40;
+  options.must_store = true;
   jit::Jit jit(options);
   std::atomic<size_t> next{0};
   std::mutex mutex;

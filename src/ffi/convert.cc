@@ -28,13 +28,19 @@ bool parse(DLDataType t, DType* out) {
   return false;
 }
 
+std::string name_of(DLDataType t) {
+  if (t.code == kDLComplex) return "complex" + std::to_string(t.bits);  // TVM-FFI has no word for it
+  try {
+    return std::string(tvm::ffi::DLDataTypeToString(t));
+  } catch (const tvm::ffi::Error&) { return "of code " + std::to_string(t.code); }
+}
+
 }  // namespace
 
 TensorView view(const Tensor& tensor) {
   TensorView v;
   if (!parse(tensor.dtype(), &v.dtype))
-    fail("tensor", "dtype",
-         "is " + std::string(tvm::ffi::DLDataTypeToString(tensor.dtype())) + ", which no operator knows");
+    fail("tensor", "dtype", "is " + name_of(tensor.dtype()) + ", which no operator knows");
   require(tensor.ndim() <= TensorView::kMaxRank, "tensor", "rank", tensor.ndim(), "at most 6");
   v.data = static_cast<char*>(tensor.data_ptr()) + tensor.byte_offset();
   v.rank = tensor.ndim();

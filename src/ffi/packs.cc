@@ -142,12 +142,13 @@ int64_t pack_build_(String folder, String archs, String keys, int64_t num_thread
   const std::vector<std::string> lines = cuda::parse_keys(text(keys));
   for (const std::string& arch : split(text(archs)))
     for (const std::string& line : lines) jobs.push_back({line, arch});
-  cuda::build_pack(text(folder), jobs, to_i32("pack_build", "num_threads", num_threads),
-                   [&](const cuda::PackResult& r) {
-                     Object result = kernel(r.kernel);
-                     result.text("line", r.job.line).text("target", r.job.arch).text("problem", r.problem);
-                     on_result(String(result.boolean("compiled", r.compiled).number("of", int64_t(jobs.size())).end()));
-                   });
+  if (jobs.empty()) fail("pack_build", "archs, keys", "name no kernel");
+  require(num_threads >= 0 && num_threads <= 1024, "pack_build", "num_threads", num_threads, "0 to 1024");
+  cuda::build_pack(text(folder), jobs, int32_t(num_threads), [&](const cuda::PackResult& r) {
+    Object result = kernel(r.kernel);
+    result.text("line", r.job.line).text("target", r.job.arch).text("problem", r.problem);
+    on_result(String(result.boolean("compiled", r.compiled).number("of", int64_t(jobs.size())).end()));
+  });
   return int64_t(jobs.size());
 }
 

@@ -2,7 +2,7 @@
 #include "src/jit/jit.h"
 
 #include <fulmen/core/error.h>
-
+#include <fulmen/runtime/environment.h>
 #include <pthread.h>
 #include <unistd.h>
 
@@ -51,9 +51,9 @@ Options options_from_environment() {
   std::error_code ignored;
   if (const std::string pack = own_folder() + "/fulmen-pack"; std::filesystem::is_directory(pack, ignored))
     o.pack_folders.push_back(pack);
-  if (const char* limit = std::getenv("FULMEN_CACHE_LIMIT_MB"))
-    o.cache_limit_bytes = std::max(0ll, std::atoll(limit)) << 20;
-  if (const char* mode = std::getenv("FULMEN_JIT")) o.may_compile = std::string_view(mode) != "off";
+  constexpr int64_t kMostMb = int64_t(1) << 40;
+  o.cache_limit_bytes = runtime::integer_of("FULMEN_CACHE_LIMIT_MB", 0, kMostMb, o.cache_limit_bytes >> 20) << 20;
+  o.may_compile = runtime::switch_of("FULMEN_JIT", o.may_compile);
   return o;
 }
 
@@ -155,7 +155,9 @@ void Jit::compile_and_store(Kernel* kernel) const {
                                      : "add the line\n  " + kernel->key + "\nto the keys of `fulmen_pack build`"));
   options_.compiler.compile != nullptr ? options_.compiler.compile(kernel) : compile(kernel);
   const std::string name = file_name(kernel->key, kernel->arch, request_id(*kernel), kernel->compiler);
-  if (cache_.store(name, *kernel) && options_.compiler.compile == nullptr) record_compiler(cache_.folder(), nvrtc());
+  const bool is_stored = cache_.store(name, *kernel);
+  if (!is_stored && options_.must_store) fail("pack", cache_.folder(), "cannot be written: " + name + " is lost");
+  if (is_stored && options_.compiler.compile == nullptr) record_compiler(cache_.folder(), nvrtc());
 }
 
 Kernel Jit::find_or_compile(const Unit& unit, const std::vector<std::string>& archs, Origin* origin) {

@@ -30,6 +30,7 @@ struct Options {
   std::vector<std::string> pack_folders;  // read, never written
   int64_t cache_limit_bytes = Cache::kDefaultLimit;
   bool may_compile = true;  // false: FULMEN_JIT=off
+  bool must_store = false;  // a kernel that the folder does not take is an error: packs
   Compiler compiler = {};   // none: NVRTC
 };
 // FULMEN_CACHE_DIR, FULMEN_CACHE_LIMIT_MB, FULMEN_PACK_PATH (folders separated by ':'), FULMEN_JIT; and the pack

@@ -3,10 +3,10 @@
 // the number of threads changes, it only loses its workers. There is one pool per number of threads that was ever asked
 // for.
 #include <fulmen/core/error.h>
+#include <fulmen/runtime/environment.h>
 #include <fulmen/runtime/thread_pool.h>
 #include <pthread.h>
 
-#include <cstdlib>
 #include <map>
 #include <mutex>
 #include <new>
@@ -18,13 +18,7 @@ namespace {
 
 constexpr int32_t kMostThreads = 1024;
 
-int32_t first_num_threads() {
-  if (const char* text = std::getenv("FULMEN_NUM_THREADS")) {
-    const int32_t n = std::atoi(text);
-    if (n >= 1 && n <= kMostThreads) return n;
-  }
-  return num_usable_cpus();
-}
+int32_t first_num_threads() { return int32_t(integer_of("FULMEN_NUM_THREADS", 1, kMostThreads, num_usable_cpus())); }
 
 struct Default {
   std::mutex setting;  // one set_num_threads at a time; held while a job ends
@@ -41,12 +35,13 @@ struct Default {
 
 Default& the_default() {
   static Default* d = [] {
+    auto* made = new Default;  // never destroyed: other statics' destructors may still compute
     pthread_atfork([] { the_default().mutex.lock(); }, [] { the_default().mutex.unlock(); },
                    [] {
                      the_default().mutex.unlock();
                      new (&the_default().setting) std::mutex;  // its holder does not exist in the child
                    });
-    return new Default;  // never destroyed: other statics' destructors may still compute
+    return made;
   }();
   return *d;
 }

@@ -1,18 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fulmen/runtime/dependent_launch.h>
+#include <fulmen/runtime/environment.h>
 
 #include <atomic>
-#include <cstdlib>
-#include <string_view>
 
 namespace fulmen::runtime {
 namespace {
 
 std::atomic<bool>& setting() {
-  static std::atomic<bool> on = [] {
-    const char* text = std::getenv("FULMEN_PDL");
-    return text == nullptr || std::string_view(text) != "0";
-  }();
+  static std::atomic<bool> on = switch_of("FULMEN_PDL", true);
   return on;
 }
 

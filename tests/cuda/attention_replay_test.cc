@@ -136,7 +136,7 @@ void expect_to_follow(Moving& m, int32_t num_runs) {
 TEST_F(CudaAttentionReplay, LengthsMayChangeBetweenRuns) {
   for (const AttentionOptions& o : options()) {
     Moving m({}, 1, o);
-    expect_to_follow(m, emulated() ? 2 : 20);
+    expect_to_follow(m, emulated() ? 2 : rounds(20));
   }
 }
 
@@ -144,7 +144,7 @@ TEST_F(CudaAttentionReplay, LengthsMayChangeBetweenRuns) {
 TEST_F(CudaAttentionReplay, DecodeOfManyRequests) {
   const int64_t batch = cuda::device(0).num_sms * 2;
   Moving m({.batch = batch, .rows = batch, .max_pages = 12, .uniform = true}, 3);
-  expect_to_follow(m, emulated() ? 1 : 20);
+  expect_to_follow(m, emulated() ? 1 : rounds(20));
 }
 
 TEST_F(CudaAttentionReplay, PlansShareAWorkspace) {
@@ -174,10 +174,11 @@ TEST_F(CudaAttentionReplay, AGraphFollowsItsTables) {
     const GpuMemory workspace(size_t(batch.workspace_bytes()));
     m.args.workspace = bytes_of(workspace);
     batch.run(m.args);  // compiles and loads
+    capture.synchronize();
     capture.record([&] {
       for (int32_t layer = 0; layer < 3; ++layer) batch.run(m.args);
     });
-    for (int32_t i = 0; i < 3400; ++i, ++replays) {
+    for (int32_t i = 0; i < rounds(3400); ++i, ++replays) {
       m.move();
       if (i % 50 == 0) m.poison();
       capture.replay();
@@ -209,7 +210,7 @@ TEST_F(CudaAttentionReplay, StreamsDoNotDisturbEachOther) {
     l.workspace = std::make_unique<GpuMemory>(size_t(l.batch->workspace_bytes()));
     l.m->args.workspace = bytes_of(*l.workspace);
   }
-  for (int32_t round = 0; round < 100; ++round) {
+  for (int32_t round = 0; round < rounds(100); ++round) {
     for (Lane& l : lanes) l.m->move(), l.m->poison(), l.batch->forget_lengths();
     for (int32_t op = 0; op < 40; ++op) {  // in any order, planned or not
       Lane& l = lanes[rng() % kStreams];

@@ -71,6 +71,7 @@ TEST_F(CudaCascade, AGraphFollowsItsTables) {
   const GpuMemory workspace(size_t(cascade.workspace_bytes()));
   const auto run = [&] { cascade.run(d.levels, d.levels[0].out, d.levels[0].lse, bytes_of(workspace)); };
   run();
+  capture.synchronize();
   capture.record([&] { run(), run(); });
   for (const std::vector<int64_t>& lens :
        {std::vector<int64_t>{0, 1, 2, 3, 4, 5}, {96, 0, 0, 0, 0, 0}, {4, 30, 7, 40, 1, 9}}) {

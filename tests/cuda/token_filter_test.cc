@@ -57,7 +57,7 @@ TEST_F(CudaTokenFilter, KeepsThePrefixOfTheReference) {
     for (TokenValues values : {TokenValues::kProbs, TokenValues::kLogits})
       for (Shape shape : kShapes)
         for (int64_t vocab_size : {1, 33, 700, 3000}) {
-          if (emulated() && (vocab_size == 3000 ? shape != Shape::kTied || dtype != DType::kF32 : vocab_size == 700))
+          if (is_slow() && (vocab_size == 3000 ? shape != Shape::kTied || dtype != DType::kF32 : vocab_size == 700))
             continue;
           FilterProblem p(dtype, 2, vocab_size, values, shape);
           for (const TokenFilter& f : filters_to_apply(vocab_size)) {
@@ -76,7 +76,7 @@ TEST_F(CudaTokenFilter, ManyValuesAndLargeK) {
     for (TokenValues values : {TokenValues::kProbs, TokenValues::kLogits})
       for (const TokenFilter& f : {TokenFilter{.top_k = 20000}, TokenFilter{.top_p = 0.95f}, TokenFilter{.top_k = 777},
                                    TokenFilter{.top_k = 9000, .top_p = 0.3f, .keep_ties = true}}) {
-        FilterProblem p(DType::kF32, 2, emulated() ? 20004 : 60000, values, shape, 0);
+        FilterProblem p(DType::kF32, 2, is_slow() ? 20004 : 60000, values, shape, 0);
         p.args.filter = f;
         p.run();
         for (int64_t row = 0; row < 2; ++row)
@@ -130,7 +130,7 @@ TEST_F(CudaSoftmax, StaysWithinTheReferencesBound) {
   for (DType dtype : float_types())
     for (Shape shape : kShapes)
       for (int64_t vocab_size : {1, 5, 64, 1023, 20000, 131072}) {
-        if (emulated() && vocab_size > 2000 && (shape != Shape::kNormal || vocab_size > 20000)) continue;
+        if (is_slow() && vocab_size > 2000 && (shape != Shape::kNormal || vocab_size > 20000)) continue;
         for (float temperature : {0.f, 0.05f, 0.7f, 1.f, 20.f}) {
           Tensor logits(dtype, {2, vocab_size}, vocab_size % 4), out(DType::kF32, {2, vocab_size}, vocab_size % 4);
           Tensor status(DType::kI32, {2});
@@ -185,7 +185,7 @@ TEST_F(CudaTopK, EqualsASort) {
       for (int64_t row_len : {1, 40, 999, 5000, 70000})
         for (int64_t k : {int64_t(1), int64_t(2), int64_t(64), row_len / 2, row_len}) {
           if (k > row_len || k == 0 || (dtype != DType::kF32 && row_len != 999)) continue;
-          if (emulated() && (row_len > 5000 || (row_len >= 999 && shape != Shape::kTied))) continue;
+          if (is_slow() && (row_len > 5000 || (row_len >= 999 && shape != Shape::kTied))) continue;
           TopKProblem p(dtype, 2, row_len, k, shape, k % 2 == 0 ? DType::kI32 : DType::kI64);
           for (bool sorted : {false, true})
             for (TieBreak tie_break : {TieBreak::kSmallIndex, TieBreak::kLargeIndex}) {
@@ -212,7 +212,7 @@ TEST_F(CudaTopK, HardRows) {
   for (int64_t n : {4096, 40000})
     for (int32_t kind = 0; kind < 6; ++kind)
       for (int64_t k : {1, 100, 2048, 4000}) {
-        if (emulated() && n > 4096) continue;
+        if (is_slow() && n > 4096) continue;
         TopKProblem p(DType::kF32, 1, n, k, Shape::kNormal);
         std::mt19937_64 rng(7);
         p.input.fill([&](int64_t i) {

@@ -29,7 +29,7 @@ TEST_F(CudaTopKTransform, EqualsTheReference) {
     for (Table table : kTables)
       for (bool all_optional : {false, true})
         for (int64_t row_len : {1, 130, 3000}) {
-          if (emulated() && row_len != 130 && all_optional) continue;
+          if (is_slow() && row_len != 130 && all_optional) continue;
           if (row_len != 130 && (dtype != DType::kF32 || table != Table::kPages)) continue;
           for (int64_t k : {int64_t(1), int64_t(20), row_len / 2}) {
             if (k > row_len || k == 0) continue;
@@ -44,12 +44,12 @@ TEST_F(CudaTopKTransform, EqualsTheReference) {
 
 TEST_F(CudaTopKTransform, LongRows) {
   for (int64_t row_len : {20000, 65536, 400000}) {
-    if (emulated() && row_len != 20000) continue;
+    if (is_slow() && row_len != 20000) continue;
     for (int64_t k : {100, 2048, 5000})
       for (bool all_optional : {false, true})
         for (Shape shape : {Shape::kNormal, Shape::kTied}) {
-          if (emulated() && (shape != Shape::kNormal || k == 100 || (k == 2048) == all_optional)) continue;
-          TransformCase c(DType::kF32, emulated() ? 2 : 6, row_len, k, Table::kPages, all_optional, shape, DType::kI32,
+          if (is_slow() && (shape != Shape::kNormal || k == 100 || (k == 2048) == all_optional)) continue;
+          TransformCase c(DType::kF32, is_slow() ? 2 : 6, row_len, k, Table::kPages, all_optional, shape, DType::kI32,
                           64);
           EXPECT_EQ(difference_on_gpu(c), "") << "len " << row_len << " k " << k << " shape " << int(shape);
         }

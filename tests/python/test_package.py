@@ -298,6 +298,12 @@ def test_command_line_jit_and_pack(tmp_path):
     assert found.returncode == 0 and "hit: " in found.stdout
     wrong = cli("pack", "build", "--arch", "sm_1", *few)
     assert wrong.returncode == 1 and wrong.stderr
+    (tmp_path / "no-folder").write_text("")
+    lost = cli("pack", "build", "--arch", "sm_80", *few[:3], str(tmp_path / "no-folder"))
+    assert lost.returncode == 1 and "no-folder cannot be written" in lost.stderr and "1 failed" in lost.stdout
+    (tmp_path / "few.keys").write_text(f"{key} more\n")
+    assert "no kernel has the key" in cli("pack", "build", "--arch", "sm_80", *few).stderr
+    assert "name no kernel" in cli("pack", "build", "--arch", ",", "--out", str(tmp_path / "p")).stderr
 
 
 def test_benchmark_tables_are_those_of_the_result_files():

@@ -73,9 +73,42 @@ def decoded(*extras: Any) -> Any:
     return decode(module, Q[0], CACHE[0, 0], CACHE[0, 1], *extras)
 
 
-def planned_decode() -> Any:
-    wrapper = fulmen.BatchDecodeWithPagedKVCacheWrapper(None)
-    wrapper.plan(i32(0, 1), i32(0), i32(1), 2, 2, 64, 4, q_data_type="float32")
+def planned_decode(
+    wrapper: Any = None, use_cuda_graph: bool = False, buffers: Any = (None,) * 3, **changed: Any
+) -> Any:
+    wrapper = wrapper or fulmen.BatchDecodeWithPagedKVCacheWrapper(None, "NHD", use_cuda_graph, False, *buffers)
+    given = {"indptr": i32(0, 1), "indices": i32(0), "last_page_len": i32(1), "num_qo_heads": 2, "num_kv_heads": 2,
+             "head_dim": 64, "page_size": 4, "q_data_type": "float32", **changed}  # fmt: skip
+    wrapper.plan(**given)
+    return wrapper
+
+
+def decode_planned_anew(**changed: Any) -> Any:
+    wrapper = planned_decode()
+    with pytest.raises(ValueError):
+        planned_decode(wrapper, **changed)
+    return wrapper.run(Q[:1], CACHE)
+
+
+def ragged(**changed: Any) -> Any:
+    wrapper = fulmen.BatchPrefillWithRaggedKVCacheWrapper(None)
+    wrapper.plan(**{"qo_indptr": i32(0, 2), "kv_indptr": i32(0, 4), "num_qo_heads": 2, "num_kv_heads": 2,
+                    "head_dim_qk": 64, "q_data_type": "float32", **changed})  # fmt: skip
+    return wrapper
+
+
+def single(**options: Any) -> Any:
+    return fulmen.single_decode_with_kv_cache(Q[0], CACHE[0, 0], CACHE[0, 1], **options)
+
+
+QB, KB = (RNG.standard_normal((heads, 8, 64)).astype(np.float32) for heads in (4, 2))
+
+
+def blocks(rows: Any = None, cols: Any = None) -> Any:
+    sizes = np.array([[3, 5], [4, 4]])
+    wrapper = fulmen.VariableBlockSparseAttentionWrapper(None)
+    wrapper.plan(np.ones((2, 2, 2), bool), sizes if rows is None else rows, sizes if cols is None else cols, 4, 2, 64,
+                 q_data_type="float32")  # fmt: skip
     return wrapper
 
 
@@ -135,6 +168,83 @@ REFUSED: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "factory: rotary positions": (NotImplementedError, "pos_encoding_mode=1", lambda: spec(pos_encoding_mode=1)),
     "factory: an unknown option": (TypeError, "nonsense", lambda: spec(nonsense=1)),
     "variant: extras swapped": (TypeError, "uri: sink is a float, expected an array", lambda: decoded(0.1, X[0, :2])),
+    "rmsnorm: enable_pdl": (
+        TypeError, "rmsnorm: enable_pdl is 'yes', expected True, False or None",
+        lambda: fulmen.rmsnorm(X, X[0], enable_pdl="yes")),
+    "rmsnorm: another machine's bytes": (
+        ValueError, "order of bytes", lambda: fulmen.rmsnorm(X.astype(">f4"), X[0])),
+    "silu_and_mul: out is a list": (
+        TypeError, "silu_and_mul: out is a list", lambda: fulmen.silu_and_mul(X, out=[[0.0] * 25] * 3)),
+    "layernorm: no array": (TypeError, "layernorm: input is 'x', expected an array",
+                            lambda: fulmen.layernorm("x", X[0], X[0])),
+    "rope: indptr is a list": (
+        TypeError, "apply_rope: indptr is a list, expected an array",
+        lambda: fulmen.apply_rope(Q, Q, [0, 4], i32(1))),
+    "rope: head_size": (
+        ValueError, "apply_rope_with_cos_sin_cache: ZeroDivisionError.* head_size 0",
+        lambda: fulmen.apply_rope_with_cos_sin_cache(i32(0), X[:1], X[:1], 0, X)),
+    "rope: a flag in words": (
+        TypeError, "is_neox is 'False', expected True or False",
+        lambda: fulmen.apply_rope_with_cos_sin_cache(i32(0), X[:1], X[:1], 50, X, is_neox="False")),
+    "merge_state: complex": (
+        TypeError, "complex64", lambda: fulmen.merge_state(Q, Q[..., 0].astype("c8"), Q, Q[..., 0])),
+    "sampling: generator beside a seed": (
+        TypeError, "generator is", lambda: fulmen.sampling_from_probs(PROBS, seed=1, generator="x")),
+    "sampling: a flag in words": (
+        TypeError, "check_nan is 'no'", lambda: fulmen.sampling_from_probs(PROBS, seed=1, check_nan="no")),
+    "decode: window of a half": (
+        TypeError, "single_decode_with_kv_cache: window_left is 1.5, expected an integer",
+        lambda: single(window_left=1.5)),
+    "decode: sm_scale 0": (ValueError, "sm_scale is 0.0, expected a number other than 0", lambda: single(sm_scale=0)),
+    "decode: sm_scale NaN": (ValueError, "sm_scale is nan", lambda: single(sm_scale=np.nan)),
+    "decode: rope_theta in words": (TypeError, "rope_theta is 'x', expected a number", lambda: single(rope_theta="x")),
+    "plan: window of a half": (
+        TypeError, "BatchDecodeWithPagedKVCacheWrapper.plan: window_left is 1.5",
+        lambda: planned_decode(window_left=1.5)),
+    "plan: a split of a half": (TypeError, "fixed_split_size is 1.5", lambda: planned_decode(fixed_split_size=1.5)),
+    "plan: heads beyond 64 bits": (
+        ValueError, "window_left is 1180591620717411303424, expected an integer of 64 bits",
+        lambda: planned_decode(window_left=2**70)),
+    "plan: huge heads": (ValueError, "plan: ", lambda: planned_decode(num_qo_heads=2**31)),
+    "plan: no page size": (ValueError, "page_size is 0", lambda: planned_decode(page_size=0)),
+    "plan: no queries": (ValueError, "q_len_per_req is 0", lambda: planned_decode(q_len_per_req=0)),
+    "plan: no offsets": (ValueError, "a table of offsets has shape", lambda: ragged(qo_indptr=i32())),
+    "plan: a mask of numbers to add": (
+        TypeError, "custom_mask is of float32", lambda: ragged(custom_mask=np.zeros(8, np.float32))),
+    "plan: causal in words": (TypeError, "causal is 'no', expected True or False", lambda: ragged(causal="no")),
+    "plan: more pages than given": (
+        ValueError, "indptr ends at 2, but indices has 1 entries",
+        lambda: planned_decode(use_cuda_graph=True, indptr=i32(0, 2), buffers=(i32(0, 0), i32(0, 0, 0), i32(0)))),
+    "init: a workspace in words": (
+        TypeError, "float_workspace_buffer is 'x', expected an array or None",
+        lambda: fulmen.BatchDecodeWithPagedKVCacheWrapper("x")),
+    "run: another page size": (
+        ValueError, "paged_kv_cache has page_size 4, expected 8, as planned",
+        lambda: planned_decode(page_size=8).run(Q[:1], CACHE)),
+    "run: q is a scalar": (
+        ValueError, "BatchDecodeWithPagedKVCacheWrapper.run: IndexError", 
+        lambda: planned_decode().run(np.array(1, np.float32), CACHE)),
+    "run: q_len_per_req": (
+        ValueError, "run: q_len_per_req is -1", lambda: planned_decode().run(Q[:1], CACHE, q_len_per_req=-1)),
+    "run: after a plan that failed": (RuntimeError, "before plan", lambda: decode_planned_anew(last_page_len=i32(9))),
+    "run: after another that failed": (RuntimeError, "before plan", lambda: decode_planned_anew(num_qo_heads=3)),
+    "blocks: no plan": (RuntimeError, "before plan", lambda: fulmen.BlockSparseAttentionWrapper(None).run(Q, Q, Q)),
+    "batch pod: no plan": (
+        RuntimeError, "before plan", lambda: fulmen.BatchPODWithPagedKVCacheWrapper(None).run(Q, CACHE, Q, CACHE)),
+    "variable blocks: no plan": (
+        RuntimeError, "before plan", lambda: fulmen.VariableBlockSparseAttentionWrapper(None).run(Q, Q, Q)),
+    "variable blocks: sizes": (
+        ValueError, "block_col_sz has sizes below 0", lambda: blocks(cols=np.array([[-1, 9], [4, 4]]))),
+    "variable blocks: sums": (
+        ValueError, "sums .* that differ", lambda: blocks(rows=np.array([[3, 4], [4, 4]]))),
+    "variable blocks: k": (
+        ValueError, r"run: k has shape \(2, 7, 64\), expected \(2, 8, 'head_dim'\)",
+        lambda: blocks().run(QB, KB[:, :7], KB)),
+    "variable blocks: out": (
+        TypeError, "out is a dict", lambda: blocks().run(QB, KB, KB, out={})),
+    "xqa: page size": (
+        ValueError, "k_cache has page_size, num_kv_heads", lambda: fulmen.xqa(
+            Q[:1, None], CACHE[:, 0], CACHE[:, 1], i32(0).reshape(1, 1), i32(1), Q[:1, None].copy(), None, None, 2, 8)),
     "variant: no number": (TypeError, "uri: sm_scale is 'x', expected a number", lambda: decoded(X[0, :2], "x")),
 }  # fmt: skip
 
@@ -154,6 +264,15 @@ def test_factories_take_keywords() -> None:
     single = jit.gen_customize_single_prefill_module(backend="fa2", uri="u", **dtypes, **dims, **given)
     batch = jit.gen_customize_batch_prefill_module("fa2", "u", *dtypes.values(), "int32", 64, 64, **given)
     assert single.load().num_extras == batch.load().num_extras == 2
+
+
+@pytest.mark.parametrize("setting", ["FULMEN_JIT=maybe", "FULMEN_CACHE_LIMIT_MB=-5", "FULMEN_CACHE_LIMIT_MB=1GB"])
+def test_environment(setting: str) -> None:
+    name, value = setting.split("=")
+    code = "import numpy, fulmen; fulmen.activation.elementwise('return a;', numpy.ones((1, 4), numpy.float32))"
+    settings = {**os.environ, "FULMEN_CACHE_DIR": "", name: value}
+    done = subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=False)
+    assert f"ValueError: {name}: is '{value}', expected " in done.stderr
 
 
 def test_compilers_may_print_what_they_like(tmp_path: pathlib.Path) -> None:

@@ -172,6 +172,38 @@ def test_fake_tensors_go_through_the_dispatcher():
         assert tuple(fulmen.rmsnorm(x, w).shape) == (3, 64)
 
 
+def test_recording_modes_record_the_operator():
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    w, x, y = torch.ones(64), torch.randn(3, 64), torch.randn(3, 64)
+    for record in (lambda f: make_fx(f)(x), lambda f: torch.jit.trace(f, x)):
+        graph = record(lambda a: fulmen.rmsnorm(a, w) * 2)
+        assert torch.equal(graph(y), fulmen.rmsnorm(y, w) * 2)
+    wrapper = fulmen.BatchPrefillWithRaggedKVCacheWrapper(None)
+    wrapper.plan(*[torch.tensor([0, 3], dtype=torch.int32)] * 2, 1, 1, 64, q_data_type="float32")
+    graph = make_fx(lambda q: wrapper.run(q, q, q))(x[:, None])
+    assert torch.equal(graph(y[:, None]), wrapper.run(*[y[:, None]] * 3))
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda x: x.to("meta"), "rmsnorm: input is on device meta"),
+        (lambda x: x.to_sparse(), "rmsnorm: input has layout sparse_coo"),
+        (lambda x: x.to(torch.complex64), "rmsnorm: input dtype is complex64, which no operator knows"),
+        (lambda x: x[(None,) * 6], "rmsnorm: input rank is 8, expected at most 6"),
+    ],
+)
+def test_tensors_without_memory_are_refused_by_name(make, text):
+    with pytest.raises(ValueError, match=text):
+        fulmen.rmsnorm(make(torch.ones(3, 64)), torch.ones(64))
+
+
+def test_transforms_of_torch_func_are_refused_by_name():
+    with pytest.raises(ValueError, match="rmsnorm: input is a wrapper"):
+        torch.vmap(lambda a: fulmen.rmsnorm(a, torch.ones(64)))(torch.ones(2, 3, 64))
+
+
 @needs_cuda
 @NAMES
 def test_cuda_graph_replays_with_changed_inputs(name):

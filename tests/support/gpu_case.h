@@ -3,6 +3,7 @@
 #pragma once
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -35,6 +36,15 @@ class OnGpu : public ::testing::Test {
                  << (cuda::driver::problem().empty() ? "the driver lists none" : cuda::driver::problem());
   }
 };
+
+// How often a test repeats itself: FULMEN_TEST_ROUNDS at most, as a sanitizer makes each a hundred times as long.
+inline int32_t rounds(int32_t usual) {
+  const char* most = std::getenv("FULMEN_TEST_ROUNDS");
+  return most == nullptr ? usual : std::clamp(std::atoi(most), 1, usual);
+}
+
+// Whether tests should leave out some of their sizes.
+inline bool is_slow() { return emulated() || std::getenv("FULMEN_TEST_ROUNDS") != nullptr; }
 
 // A case that takes the emulator too long.
 inline bool too_long_for_emulator(int64_t elements) { return emulated() && elements > 300000; }

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -89,13 +90,19 @@ int build(const std::vector<std::string>& words) {
       keys_file.empty() ? cuda::common_keys() : cuda::parse_keys(read_file(keys_file));
   for (const std::string& arch : split(needed(words, "--arch")))
     for (const std::string& line : lines) jobs.push_back({line, arch});
+  if (jobs.empty()) fail("fulmen_pack", "--arch, --keys", "name no kernel");
+  int32_t num_threads = 0;
+  const std::string asked = option(words, "--jobs", "0");
+  const auto [end, error] = std::from_chars(asked.data(), asked.data() + asked.size(), num_threads);
+  if (error != std::errc() || end != asked.data() + asked.size() || num_threads < 0 || num_threads > 1024)
+    fail("fulmen_pack", "--jobs", "is '" + asked + "', expected 0 to 1024");
   std::ofstream table;
   if (const std::string path = option(words, "--report"); !path.empty()) table.open(path);
 
   Progress progress(jobs.size());
   size_t compiled = 0, failed = 0;
   double slowest_ms = 0, sum_ms = 0;
-  cuda::build_pack(out, jobs, std::atoi(option(words, "--jobs", "0").c_str()), [&](const cuda::PackResult& r) {
+  cuda::build_pack(out, jobs, num_threads, [&](const cuda::PackResult& r) {
     progress.step(r.job.arch + " " + r.job.line);
     if (!r.problem.empty()) {
       if (failed++ < 5) std::cerr << r.problem << "\n";  // a broken header fails every kernel alike

@@ -203,16 +203,27 @@ __device__ __forceinline__ void list_tiles(const Params& p, const Tiles<K>& tile
   if (threadIdx.x == 0) shared().num_records = uint32_t(tiles.count());
 }
 
+// Before anything is listed: no arrivals yet, and no garbage where a worker reads its first record before it knows
+// whether there is one.
+template <Key K>
+__device__ __forceinline__ void clear(const Params& p) {
+  const int32_t first = cta_rank<K>() * K.threads + int32_t(threadIdx.x), step = num_ctas<K>() * K.threads;
+  uint32_t* arrivals = reinterpret_cast<uint32_t*>(p.workspace + p.head.arrivals);
+#pragma unroll 1
+  for (int32_t i = first; i < p.max_merges * p.num_kv_heads; i += step) arrivals[i] = 0;
+  constexpr int32_t kParts = int32_t(sizeof(batch_attention::Record)) / 16;
+  char* records = p.workspace + batch_attention::kRecords;
+#pragma unroll 1
+  for (int32_t i = first; i * p.num_kv_heads < p.num_workers * kParts; i += step)
+    store_stream<16>(records + 16 * int64_t(i), Bits<16>{});
+}
+
 template <Key K>
 __device__ __forceinline__ void run(const Params& p) {
   wait_for_predecessor();
   allow_successor();
   if (!K.many && blockIdx.x > 0) return fetch_ahead<K>(p);
-  uint32_t* arrivals = reinterpret_cast<uint32_t*>(p.workspace + p.head.arrivals);
-#pragma unroll 1
-  for (int32_t i = cta_rank<K>() * K.threads + int32_t(threadIdx.x); i < p.max_merges * p.num_kv_heads;
-       i += num_ctas<K>() * K.threads)
-    arrivals[i] = 0;
+  clear<K>(p);
   const Tiles<K> tiles(p, p.batch_size > 0 ? read_requests<K>(p) : 0);
   const float limit = choose_limit<K>(p, collect_costs(p, tiles));
   const bool is_split = K.many || limit < kNoLimit;

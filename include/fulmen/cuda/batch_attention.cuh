@@ -89,6 +89,8 @@ __device__ __forceinline__ void attend_tile(const Variant& variant, const Item& 
   const int32_t num_keys = (blocks.end - blocks.begin + K.block_kv - 1) / K.block_kv * K.block_kv;
   const uint32_t keys_end = keys + uint32_t(num_keys) * kKeyBytes;
   const int32_t plain_end = int32_t(keys) + (blocks.plain_end - blocks.begin) * int32_t(kKeyBytes);
+  const bool no_maxima = K.warps_q == 1 && tile == 0;
+  const uint32_t first_keys = keys;
   Scores<K> scores;
   if constexpr (kByTurns<K>) multiply_keys<K>(scores, queries, keys);
 #pragma unroll 1
@@ -101,10 +103,11 @@ __device__ __forceinline__ void attend_tile(const Variant& variant, const Item& 
     }
     Weights<K> weights;
     if constexpr (Variant::kSoftmax)
-      softmax_step<K>(weights, scores, states, out, scale);
+      softmax_step<K>(weights, scores, states, out, scale, no_maxima && keys == first_keys);
     else
       weights = Weights<K>(scores);
     keys += K.block_kv * kKeyBytes;
+    if constexpr (Loader<K, Variant>::kGroups == 2) Loader<K, Variant>::await_values();
     if (kByTurns<K> && keys != keys_end)
       multiply_both<K>(out, weights, values, scores, queries, keys);
     else
@@ -193,7 +196,7 @@ __device__ __forceinline__ void load_item(const ParamsOf<Variant>& p, int32_t in
 // While the first keys are on their way: what comes after this item, and the merge that it belongs to.
 template <Key K, class Variant>
 __device__ __forceinline__ void look_ahead(const ParamsOf<Variant>& p, PlanOnDevice& plan, Control& control,
-                                           const Item& item, Item& next, int32_t merge_index) {
+                                           const Item& item, Item& next, uint32_t merge_index) {
   if (fresh_thread() == 0) {
     const int32_t workers = int32_t(gridDim.x / ctas_per_worker<K>());
     int32_t index = control.num_items;
@@ -220,10 +223,11 @@ __device__ __forceinline__ int32_t range_end(const attention::PlanItem& item, in
 template <Key K, class Variant>
 __device__ __forceinline__ void run_item(const ParamsOf<Variant>& p, PlanOnDevice& plan, Control& control) {
   const Item& item = control.item;
-  if (K.warps_q == 1 || control.has_queries == 0) start_queries<K>(p, item);
-  int32_t merge_index = 0;  // where registers are not short, its load is not waited for until look_ahead
+  constexpr bool kAlone = Loader<K, Variant>::kAlone;
+  if (!kAlone && (K.warps_q == 1 || control.has_queries == 0)) start_queries<K>(p, item);
+  uint32_t merge_index = 0;  // where registers are not short, its load is not waited for until look_ahead
   if (fresh_thread() == 32 && item.plan.slot >= 0) {
-    merge_index = reinterpret_cast<const int32_t*>(p.workspace + plan.merge_of_slot)[item.plan.slot];
+    merge_index = reinterpret_cast<const uint32_t*>(p.workspace + plan.merge_of_slot)[item.plan.slot];
     if constexpr (K.warps_q > 1) control.merge_index = merge_index;
   }
   int32_t begin = item.plan.kv_begin;
@@ -232,12 +236,15 @@ __device__ __forceinline__ void run_item(const ParamsOf<Variant>& p, PlanOnDevic
     const int32_t end = range_end(item.plan, begin);
     if (fresh_thread() == 0) control.begin = begin, control.end = end;
     Loader<K, Variant> loader(p, item.plan, begin, end, fresh_thread());
-    sync_cta();
-    loader.start();
+    if constexpr (!kAlone) sync_cta();
+    const auto pages = loader.ask();
+    if (kAlone && begin == item.plan.kv_begin) start_queries<K>(p, item);  // while page ids are on their way
+    loader.start(pages);
     if (begin == item.plan.kv_begin) {
       look_ahead<K>(p, plan, control, item, control.next, merge_index);
       load_rows<K>(p, item, control);
-      wait_copies<K.stages - 1>();  // all but keys and values
+      if (ctas_per_worker<K>() > 1) await_rank_sums();
+      wait_copies<(K.stages - 1) * Loader<K, Variant>::kGroups>();  // all but keys and values
       sync_cta();
       arrange_queries<K>(p, item);
     }
@@ -261,7 +268,7 @@ template <Key K, class Variant>
 __device__ __forceinline__ void run(const ParamsOf<Variant>& p) {
   PlanOnDevice& plan = *reinterpret_cast<PlanOnDevice*>(p.workspace);
   Control& control = *reinterpret_cast<Control*>(dynamic_shared());
-  if (ctas_per_worker<K>() > 1) start_rank_sums();
+  if (ctas_per_worker<K>() > 1) start_rank_sums<K>();
   wait_for_predecessor();
   if (ctas_per_worker<K>() == 1) allow_successor();
   if (fresh_thread() == 0) {

@@ -63,18 +63,22 @@ struct Item : Record {
 struct Ranges {
   attention::KvRange some, all;
 };
+// An item's request and head.
+struct From {
+  const char *k, *v;  // of the first key
+  int64_t first_id;   // of its pages, in page_ids
+};
 // What a CTA's threads tell each other: this item and the next one, and whether the CTA is the last at a merge.
 struct Control {
   Item item, next;
   int32_t begin, end;  // of the keys being walked
   int32_t spread;      // 1, or all warps: they hold the same rows, and each walks some blocks of a tile
   Ranges ranges[kMaxWarps];
-  const char *k, *v;  // of the item's first key
-  int64_t first_id;   // of its pages, in page_ids
+  From from;
   uint32_t is_last;
   uint32_t has_queries;  // the item's queries have been asked for
   int32_t num_items;
-  int32_t merge_index;  // of the item's slot, if it has one
+  uint32_t merge_index;  // of the item's slot, if it has one
   attention::PlanMerge merge;
   int64_t bases[kBases];  // p.kv_begin of the first requests
 };
@@ -109,7 +113,7 @@ struct SharedLayout {
 };
 // With what the CTAs of a cluster write into each other's memory (attention/rank_sums.cuh), beyond the layout.
 FULMEN_FN constexpr int32_t shared_bytes(const Key& k, int32_t cluster) {
-  const int32_t sums = tile_q(k) * k.d_vo * 4 + kMaxCluster * (16 + tile_q(k) * int32_t(sizeof(RowState)));
+  const int32_t sums = tile_q(k) * k.d_vo * 4 + kMaxCluster * (16 + tile_q(k) * int32_t(sizeof(RowState))) + 16;
   return SharedLayout(k).bytes + (cluster > 1 ? sums : 0);
 }
 

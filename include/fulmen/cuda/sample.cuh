@@ -234,7 +234,7 @@ __device__ __noinline__ bool list_hard_row(const Params& p) {
     if (team.rank() == 0 && threadIdx.x == 0) Writer{p, team.control().row, status}(0);
     return false;
   }
-  list_largest<K>(slice, uint32_t(f.top_k), least_key<K.logits>(0), top.key, false);
+  list_largest<K>(team, slice, uint32_t(f.top_k), least_key<K.logits>(0), top.key, false);
   return true;
 }
 

@@ -12,16 +12,16 @@ namespace fulmen::cuda::token_filter {
 template <Key K>
 __device__ __noinline__ void list_hard_row(uint32_t k, uint32_t low_key, uint32_t high_key) {
   const TokenSlice<K> slice = TokenSearch<K, TokenWeight<K.logits>>::shared().slice;
-  list_largest<K>(slice, k, low_key, high_key, false);
+  TokenTeam<K.threads, K.cluster> team;
+  team.sync();
+  list_largest<K>(team, slice, k, low_key, high_key, false);
 }
 
 // What the filter keeps, as the search's cut, known to every CTA of the team.
-template <Key K>
-__device__ __forceinline__ void find_cut(uint32_t lane_key, uint32_t top_key) {
-  using Team = TokenTeam<K.threads, K.cluster>;
+template <Key K, class Team>
+__device__ __forceinline__ void find_cut(Team& team, uint32_t lane_key, uint32_t top_key) {
   using Search = TokenSearch<K, TokenWeight<K.logits>>;
   const RowFilter& f = RowFilter::shared<Team>();
-  Team team;
   bool listed = false;
   {
     const TokenSlice<K> slice = Search::shared().slice;
@@ -81,7 +81,7 @@ __device__ __forceinline__ void run(const Params& p) {
     }
     begin_search<K>(slice, Weight::of(float_of(top.key), f.inv_temperature), top.key, f.keep_ties);
   }
-  find_cut<K>(top.lane_key, top.key);
+  find_cut<K>(team, top.lane_key, top.key);
   const TokenSlice<K> slice = Search::shared().slice;
   const Weight weight = Search::shared().weight;
   const KeptWeight<Weight> kept(weight, Search::shared().cut, least_weight(f, weight));

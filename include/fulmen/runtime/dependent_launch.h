@@ -6,7 +6,7 @@
 
 namespace fulmen::runtime {
 
-// Of this process's launches from now on. First: whether FULMEN_PDL is not 0.
+// Of this process's launches from now on. First: on, unless FULMEN_PDL is 0 or off.
 bool dependent_launch();
 void set_dependent_launch(bool on);
 

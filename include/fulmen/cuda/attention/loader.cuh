@@ -30,6 +30,8 @@ class Loader {
   static constexpr int32_t kSize = size_of(K.kv), kChunksK = K.d_qk * kSize / 16, kChunksV = K.d_vo * kSize / 16;
   static constexpr int32_t kValues = K.tile_kv * kChunksK * 16;  // where a stage's values begin
   static constexpr SharedLayout kShared = SharedLayout(K);
+  // Of copies per tile: a warp with tiles of its own looks at keys while their values are on their way.
+  static constexpr int32_t kGroups = K.warps_q == 1 && K.tile_kv == K.block_kv ? 2 : 1;
 
   // Keys of one request and head, from first_key on; the tiles of this group are tile_kv * num_groups apart.
   __device__ __forceinline__ Loader(const ParamsOf<Variant>& p, const attention::PlanItem& item, int32_t begin,
@@ -40,16 +42,18 @@ class Loader {
         places_(reinterpret_cast<Place*>(dynamic_shared() + kShared.places) + Group<K>::index(thread) * 2 * K.tile_kv),
         ring_(shared_address(dynamic_shared() + kShared.stages) +
               uint32_t(Group<K>::index(thread) * K.stages * kShared.stage_bytes)) {
-    if (thread != 0) return;
+    if (!kAlone && thread != 0) return;
     const bool paged = p.page_ids.data != nullptr;
-    Control& c = control();
+    From& from = kAlone ? from_ : control().from;
     int64_t base = 0;
     if (p.kv_begin.data != nullptr)
-      base = item.request_idx < kBases ? c.bases[item.request_idx] : p.kv_begin[item.request_idx];
-    c.first_id = p.table_stride > 0 ? item.request_idx * p.table_stride : base;
-    c.k = p.k + item.kv_head * p.k_head + (paged ? 0 : base * p.k_token);
-    c.v = p.v + item.kv_head * p.v_head + (paged ? 0 : base * p.v_token);
+      base = item.request_idx < kBases ? control().bases[item.request_idx] : p.kv_begin[item.request_idx];
+    from.first_id = p.table_stride > 0 ? item.request_idx * p.table_stride : base;
+    from.k = p.k + item.kv_head * p.k_head + (paged ? 0 : base * p.k_token);
+    from.v = p.v + item.kv_head * p.v_head + (paged ? 0 : base * p.v_token);
   }
+  // Whether each thread keeps for itself where the request's keys are: no CTA barrier before start().
+  static constexpr bool kAlone = K.warps_q == 1 && K.m_tiles == 1;
 
   static constexpr int32_t kStep = K.tile_kv * num_groups(K);
   __device__ __forceinline__ int32_t first_key(int32_t tile) const { return first() + tile * kStep; }
@@ -61,33 +65,46 @@ class Loader {
     return ring_ + uint32_t(tile % K.stages * kShared.stage_bytes);
   }
 
-  // Starts the first stages - 1 tiles. All threads of the CTA have constructed theirs.
-  __device__ __forceinline__ void start() {
-    int32_t pages[K.stages];
+  struct Pages {
+    int32_t ids[K.stages];
+  };
+  // Asks for the first pages' ids. All threads of the CTA have constructed theirs.
+  __device__ __forceinline__ Pages ask() {
+    Pages pages;
 #pragma unroll
-    for (int32_t tile = 0; tile < K.stages; ++tile) fetch(tile), pages[tile] = page_;
+    for (int32_t tile = 0; tile < K.stages; ++tile) pages.ids[tile] = fetch(tile);
+    return pages;
+  }
+  // Starts the first stages - 1 tiles.
+  __device__ __forceinline__ void start(const Pages& pages) {
 #pragma unroll 1
     for (int32_t tile = 0;; ++tile) {
 #pragma unroll
-      for (int32_t i = 0; i < K.stages; ++i) page_ = i == tile ? pages[i] : page_;
+      for (int32_t i = 0; i < K.stages; ++i) page_ = i == tile ? pages.ids[i] : page_;
       place(tile);
       if (tile == K.stages - 1) break;
       Group<K>::sync();
       issue<false>(tile);
     }
-    fetch(K.stages);
+    page_ = fetch(K.stages);
   }
   // Waits for a tile, for all warps of the group, and starts the one that takes its predecessor's stage.
   __device__ __forceinline__ void advance(int32_t tile) {
-    wait_copies<K.stages - 2>();
+    wait_copies<(K.stages - 2) * kGroups + kGroups - 1>();
     Group<K>::sync();
     issue<true>(tile + K.stages - 1);
     place(tile + K.stages);
-    fetch(tile + K.stages + 1);
+    page_ = fetch(tile + K.stages + 1);
+  }
+  // After advance(), of whose tile only the keys are sure to be there.
+  __device__ __forceinline__ static void await_values() {
+    wait_copies<(K.stages - 1) * kGroups>();
+    Group<K>::sync();
   }
 
  private:
   __device__ __forceinline__ static Bits<8> range() { return load_shared<8>(shared_address(&control().begin)); }
+  __device__ __forceinline__ const From& from() const { return kAlone ? from_ : control().from; }
   __device__ __forceinline__ static Control& control() { return *reinterpret_cast<Control*>(dynamic_shared()); }
   __device__ __forceinline__ static int32_t this_thread() { return Group<K>::thread(fresh_thread()); }
   // Keys that are not in pages, where the kernel has code for them.
@@ -100,10 +117,13 @@ class Loader {
   static constexpr bool kEvenRows =
       kChunksK == kChunksV && Group<K>::kThreads % kChunksK == 0 && K.tile_kv * kChunksK % Group<K>::kThreads == 0;
 
-  __device__ __forceinline__ void fetch(int32_t tile) {
+  // The id of a row's page; it waits for no other.
+  __device__ __forceinline__ int32_t fetch(int32_t tile) const {
     const int32_t thread = this_thread(), key = first_key(tile) + thread;
-    if (p_.page_ids.data == nullptr || thread >= K.tile_kv || key >= end()) return;
-    page_ = p_.page_ids.low(control().first_id + p_.page_size.quotient(key));
+    int32_t id = 0;
+    if (p_.page_ids.data != nullptr && thread < K.tile_kv && key < end())
+      id = p_.page_ids.low(from().first_id + p_.page_size.quotient(key));
+    return id;
   }
 
   __device__ __forceinline__ void place(int32_t tile) const {
@@ -132,7 +152,7 @@ class Loader {
     constexpr int32_t kBatch = K.tile_kv / kRows % 4 == 0 ? 4 : 1;
     const int32_t thread = this_thread(), row = thread / kChunksK, chunk = thread % kChunksK;
     const int32_t turned = chunk ^ At::turn(row);
-    const char *k = control().k + chunk * 16, *v = control().v + chunk * 16;
+    const char *k = from().k + chunk * 16, *v = from().v + chunk * 16;
     to += uint32_t(row * kChunksK * 16), places += row, num_rows -= row;
     const int32_t num_k = chunk < p_.d_qk * kSize / 16 ? num_rows : 0;
     const int32_t num_v = chunk < p_.d_vo * kSize / 16 ? num_rows : 0;
@@ -157,7 +177,7 @@ class Loader {
     constexpr int32_t kRows = Group<K>::kThreads / kChunksK;
     const int32_t thread = this_thread(), row = thread / kChunksK, chunk = thread % kChunksK;
     const int32_t turned = chunk ^ At::turn(row);
-    const char *k = control().k + (first + row) * p_.k_token, *v = control().v + (first + row) * p_.v_token;
+    const char *k = from().k + (first + row) * p_.k_token, *v = from().v + (first + row) * p_.v_token;
     const int64_t step_k = kRows * p_.k_token, step_v = kRows * p_.v_token;
     k += chunk * 16, v += chunk * 16, to += uint32_t(row * kChunksK * 16), num_rows -= row;
     const int32_t num_k = chunk < p_.d_qk * kSize / 16 ? num_rows : 0;
@@ -165,9 +185,37 @@ class Loader {
 #pragma unroll
     for (int32_t r = 0; r < K.tile_kv; r += kRows, k += step_k, v += step_v) {
       const uint32_t there = to + uint32_t((r * kChunksK + (turned ^ At::turn(r))) * 16);
-      copy_async_16(there, kWhole || r < num_k ? k : control().k, kWhole || r < num_k);
-      copy_async_16(there + uint32_t(kValues), kWhole || r < num_v ? v : control().v, kWhole || r < num_v);
+      copy_async_16(there, kWhole || r < num_k ? k : from().k, kWhole || r < num_k);
+      copy_async_16(there + uint32_t(kValues), kWhole || r < num_v ? v : from().v, kWhole || r < num_v);
     }
+  }
+  // The same for keys or for values alone. place: keys' or values' of the first row.
+  template <bool kWhole>
+  __device__ __forceinline__ void copy_one(uint32_t to, const char* from, const int64_t* place, int32_t num_rows,
+                                           int32_t num_chunks) const {
+    using At = Swizzle<kChunksK>;
+    constexpr int32_t kRows = Group<K>::kThreads / kChunksK, kBatch = K.tile_kv / kRows % 4 == 0 ? 4 : 1;
+    const int32_t thread = this_thread(), row = thread / kChunksK, chunk = thread % kChunksK;
+    const int32_t turned = chunk ^ At::turn(row), num = chunk < num_chunks ? num_rows - row : 0;
+    from += chunk * 16, to += uint32_t(row * kChunksK * 16), place += row * 2;
+#pragma unroll
+    for (int32_t first = 0; first < K.tile_kv; first += kRows * kBatch) {
+      int64_t at[kBatch];
+#pragma unroll
+      for (int32_t i = 0; i < kBatch; ++i)
+        at[i] = bit_cast<int64_t>(load_shared<8>(shared_address(place + (first + i * kRows) * 2)));
+#pragma unroll
+      for (int32_t i = 0; i < kBatch; ++i) {
+        const int32_t r = first + i * kRows;
+        copy_async_16(to + uint32_t((r * kChunksK + (turned ^ At::turn(r))) * 16), from + at[i], kWhole || r < num);
+      }
+    }
+  }
+  template <bool kWhole>
+  __device__ __forceinline__ void copy_in_turn(uint32_t to, const Place* places, int32_t num_rows) const {
+    copy_one<kWhole>(to, from().k, &places->k, num_rows, p_.d_qk * kSize / 16);
+    commit_copies();
+    copy_one<kWhole>(to + uint32_t(kValues), from().v, &places->v, num_rows, p_.d_vo * kSize / 16);
   }
   __device__ __forceinline__ static Place load_place(const Place* from) {
     return bit_cast<Place>(load_shared<16>(shared_address(from)));
@@ -195,16 +243,21 @@ class Loader {
       const Place* places = places_ + tile % 2 * K.tile_kv;
       const uint32_t to = stage(tile);
       if constexpr (kEvenRows) {
-        const bool is_whole = kMayBeWhole && num_rows >= K.tile_kv && p_.d_qk == K.d_qk && p_.d_vo == K.d_vo;
+        const bool whole = kMayBeWhole && num_rows >= K.tile_kv && p_.d_qk == K.d_qk && p_.d_vo == K.d_vo;
+        const int32_t first = first_key(tile);
         if (is_straight())
-          is_whole ? copy_straight<true>(to, first_key(tile), num_rows)
-                   : copy_straight<false>(to, first_key(tile), num_rows);
+          whole ? copy_straight<true>(to, first, num_rows) : copy_straight<false>(to, first, num_rows);
+        else if constexpr (kGroups == 2)
+          whole ? copy_in_turn<true>(to, places, num_rows) : copy_in_turn<false>(to, places, num_rows);
         else
-          is_whole ? copy_both<true>(to, places, num_rows) : copy_both<false>(to, places, num_rows);
+          whole ? copy_both<true>(to, places, num_rows) : copy_both<false>(to, places, num_rows);
       } else {
-        copy_rows<kChunksK>(to, control().k, &Place::k, places, num_rows, p_.d_qk * kSize / 16);
-        copy_rows<kChunksV>(to + uint32_t(kValues), control().v, &Place::v, places, num_rows, p_.d_vo * kSize / 16);
+        copy_rows<kChunksK>(to, from().k, &Place::k, places, num_rows, p_.d_qk * kSize / 16);
+        if constexpr (kGroups == 2) commit_copies();
+        copy_rows<kChunksV>(to + uint32_t(kValues), from().v, &Place::v, places, num_rows, p_.d_vo * kSize / 16);
       }
+    } else if constexpr (kGroups == 2) {
+      commit_copies();
     }
     commit_copies();
   }
@@ -213,6 +266,7 @@ class Loader {
   int32_t first_, end_;
   Place* places_;
   uint32_t ring_;
+  From from_;
   int32_t page_ = 0;
 };
 

@@ -150,13 +150,27 @@ __device__ __forceinline__ bool weigh(Weights<K>& weights, float (&sum)[K.m_tile
 }
 
 // A block's weights, from its scores; where they outgrow a maximum, states and outputs follow and all is done again.
+// no_maxima: no block came before this one, so that there is nothing to compare with.
 template <Key K>
 __device__ __forceinline__ void softmax_step(Weights<K>& weights, const Scores<K>& scores, States<K>& states,
-                                             Outputs<K>& out, float scale) {
+                                             Outputs<K>& out, float scale, bool no_maxima) {
   float sum[K.m_tiles][2];
+  if constexpr (K.warps_q > 1) {
 #pragma unroll 1
-  while (ballot(weigh<K>(weights, sum, scores, states, scale)) != 0)
-    if (!raise_maxima<K>(sum, scores, states, out, scale)) break;
+    while (ballot(weigh<K>(weights, sum, scores, states, scale)) != 0)
+      if (!raise_maxima<K>(sum, scores, states, out, scale)) break;
+  } else {
+#pragma unroll
+    for (int32_t m = 0; m < K.m_tiles; ++m) sum[m][0] = sum[m][1] = kInfinity;
+    bool moved = false;
+#pragma unroll 1
+    for (bool outgrew = no_maxima;;) {
+      if (outgrew) moved = raise_maxima<K>(sum, scores, states, out, scale);
+      const bool again = ballot(weigh<K>(weights, sum, scores, states, scale)) != 0;
+      if (!again || (outgrew && !moved)) break;
+      outgrew = true;
+    }
+  }
 #pragma unroll
   for (int32_t m = 0; m < K.m_tiles; ++m)
 #pragma unroll

@@ -32,6 +32,10 @@ __device__ __forceinline__ void sync_cluster() {
 __device__ __forceinline__ void arrive_cluster() {
   if constexpr (kArch >= 90) asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 }
+// Says that this CTA runs, and nothing about memory.
+__device__ __forceinline__ void arrive_cluster_running() {
+  if constexpr (kArch >= 90) asm volatile("barrier.cluster.arrive.relaxed.aligned;");
+}
 __device__ __forceinline__ void wait_cluster() {
   if constexpr (kArch >= 90)
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
@@ -91,6 +95,48 @@ __device__ __forceinline__ void load_remote_4(const uint32_t* p, uint32_t rank, 
   } else {
     for (int32_t i = 0; i < 4; ++i) x[i] = p[i];
   }
+}
+// Bytes that arrive from other CTAs, counted by 8 bytes of dynamic_shared(): a round ends when as many are there as its
+// CTA was told to expect, with nobody's stores to wait for but these. One thread starts and expects.
+__device__ __forceinline__ void start_receipt(uint64_t* counter) {
+  if constexpr (kArch >= 90) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(uint32_t(__cvta_generic_to_shared(counter)))
+                 : "memory");
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  }
+}
+__device__ __forceinline__ void expect_receipt(uint64_t* counter, uint32_t num_bytes) {
+  if constexpr (kArch >= 90)
+    asm volatile(
+        "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(uint32_t(__cvta_generic_to_shared(counter))),
+        "r"(num_bytes)
+        : "memory");
+}
+__device__ __forceinline__ void send_remote_2(uint32_t* p, uint32_t rank, const uint32_t (&x)[2], uint64_t* counter) {
+  if constexpr (kArch >= 90)
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.b32 [%0], {%2, %3}, [%1];" ::"r"(
+                     remote_address(p, rank)),
+                 "r"(remote_address(counter, rank)), "r"(x[0]), "r"(x[1])
+                 : "memory");
+}
+__device__ __forceinline__ void send_remote_4(uint32_t* p, uint32_t rank, const uint32_t (&x)[4], uint64_t* counter) {
+  if constexpr (kArch >= 90)
+    asm volatile(
+        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%2, %3, %4, %5}, [%1];" ::"r"(
+            remote_address(p, rank)),
+        "r"(remote_address(counter, rank)), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3])
+        : "memory");
+}
+__device__ __forceinline__ void wait_receipt(uint64_t* counter, uint32_t round) {
+  uint32_t done = kArch >= 90 ? 0 : 1;
+  while (done == 0)
+    if constexpr (kArch >= 90)
+      asm volatile(
+          "{\n.reg .pred p;\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, "
+          "p;\n}"
+          : "=r"(done)
+          : "r"(uint32_t(__cvta_generic_to_shared(counter))), "r"(round & 1)
+          : "memory");
 }
 __device__ __forceinline__ uint32_t atomic_add_remote(uint32_t* p, uint32_t rank, uint32_t x) {
   uint32_t before;

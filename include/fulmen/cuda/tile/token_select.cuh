@@ -29,7 +29,9 @@ __device__ __forceinline__ void begin_select(const TokenSlice<K>& slice, bool la
 template <TokenKey K>
 __device__ __noinline__ void select_hard_row(int32_t k) {
   const TokenSlice<K> slice = TokenSelect<K>::shared().slice;
-  list_largest<K>(slice, uint32_t(k), 1, kNanKey, TokenSelect<K>::shared().large_index);
+  TokenTeam<K.threads, K.cluster> team;
+  team.sync();
+  list_largest<K>(team, slice, uint32_t(k), 1, kNanKey, TokenSelect<K>::shared().large_index);
 }
 
 // Finds the cut; every CTA of the team knows. Where K.path is kList, the leader's list holds all that it keeps, and

@@ -161,11 +161,9 @@ struct TokenShort {
 
 // Brings the k largest tokens of keys low_key..high_key to the leader's list, or all if they are fewer; k is at most
 // what the list holds. Slow and short: for rows that TokenShort cannot serve, such as one value all over.
-template <TokenKey K>
-__device__ __forceinline__ void list_largest(const TokenSlice<K>& slice, uint32_t k, uint32_t low_key,
+template <TokenKey K, class Team>
+__device__ __forceinline__ void list_largest(Team& team, const TokenSlice<K>& slice, uint32_t k, uint32_t low_key,
                                              uint32_t high_key, bool large_index) {
-  using Team = TokenTeam<K.threads, K.cluster>;
-  Team team;
   uint64_t* blocks = Team::template shared<uint64_t>(TokenLayout::kBlocks);
   uint32_t low = low_key, high = high_key,
            above = 0;  // k tokens reach low, or it is the least; `above` are beyond high

@@ -37,7 +37,8 @@ __device__ __forceinline__ void sum_blocks(Team& team, const Slice& slice, const
 
 // The sums of all weights and the largest key from one read: each block is weighed below its own largest value first.
 // The answer: the row's largest key, known to every CTA of the team; 0, and no sums, where the row is out of the
-// ordinary: NaNs, infinities, nothing that weighs anything. A team barrier and one of the CTA inside.
+// ordinary: NaNs, infinities, nothing that weighs anything. A team barrier inside; at the end one of the CTA, after a 0
+// of the team.
 template <TokenKey K, class Team>
 __device__ __forceinline__ uint32_t sum_once(Team& team, const TokenSlice<K>& slice, float inv_temperature) {
   using Weight = TokenWeight<K.logits>;
@@ -61,7 +62,10 @@ __device__ __forceinline__ uint32_t sum_once(Team& team, const TokenSlice<K>& sl
     team.tell_all_by_warp(blocks + slice.of_row(b), uint64_t(key) << 32 | bit_cast<uint32_t>(sum));
   });
   const uint32_t top_key = team.team_max(lane_key);
-  if (top_key >= kInfiniteKey || top_key <= (K.logits ? key_of(kLeastFinite) : 0x80000000u)) return 0;
+  if (top_key >= kInfiniteKey || top_key <= (K.logits ? key_of(kLeastFinite) : 0x80000000u)) {
+    team.sync();  // before the scratch is another object's
+    return 0;
+  }
   weight = Weight::of(float_of(top_key), inv_temperature);
 #pragma unroll 1
   for (int32_t b = int32_t(threadIdx.x); b < slice.row_blocks; b += Team::kThreads) {

@@ -47,7 +47,9 @@ template <int32_t Threads, bool kCluster>
 struct TokenTeam {
   static constexpr int32_t kThreads = Threads, kWarps = Threads / 32;
   static constexpr bool kClusters = kCluster;
-  int32_t turn = 0, team_turn = 0;  // of the two halves of the scratch
+  // Of the two halves of the scratch. They know of this object's uses alone: between the last one of another object and
+  // the first one here there must be a barrier, of the CTA for sums of the CTA, of the team for those of the team.
+  int32_t turn = 0, team_turn = 0;
 
   // Asked each time, as registers are short.
   __device__ __forceinline__ static uint32_t rank() {

@@ -85,10 +85,12 @@ __device__ __forceinline__ uint32_t first_of(Team& team, const Slice& slice, uin
   }
   first = ~team.max(~first);
   if (team.size() == 1) return first;
-  if (threadIdx.x == 0) team.tell_all(&team.control().slots[0][team.rank()], uint64_t(first));
+  uint64_t* slots = team.control().slots[team.team_turn];
+  team.team_turn ^= 1;
+  if (threadIdx.x == 0) team.tell_all(slots + team.rank(), uint64_t(first));
   team.sync();
 #pragma unroll 1
-  for (uint32_t r = 0; r < team.size(); ++r) first = math::min(first, uint32_t(team.control().slots[0][r]));
+  for (uint32_t r = 0; r < team.size(); ++r) first = math::min(first, uint32_t(slots[r]));
   return first;
 }
 

@@ -10,6 +10,7 @@ inline uint32_t cluster_rank() { return simt::runtime().self()->cluster_rank; }
 inline uint32_t cluster_size() { return simt::runtime().self()->cluster_size; }
 inline void sync_cluster() { simt::runtime().sync_cluster(); }
 inline void arrive_cluster() {}
+inline void arrive_cluster_running() {}
 inline void wait_cluster() { sync_cluster(); }
 
 template <class T>
@@ -28,6 +29,11 @@ inline void store_remote_2(uint32_t* p, uint32_t rank, const uint32_t (&x)[2]) {
 inline void store_remote_4(uint32_t* p, uint32_t rank, const uint32_t (&x)[4]) {
   std::memcpy(remote(p, rank), x, sizeof x);
 }
+inline void start_receipt(uint64_t*) {}
+inline void expect_receipt(uint64_t*, uint32_t) {}
+inline void send_remote_2(uint32_t* p, uint32_t rank, const uint32_t (&x)[2], uint64_t*) { store_remote_2(p, rank, x); }
+inline void send_remote_4(uint32_t* p, uint32_t rank, const uint32_t (&x)[4], uint64_t*) { store_remote_4(p, rank, x); }
+inline void wait_receipt(uint64_t*, uint32_t) { sync_cluster(); }
 inline void load_remote_4(const uint32_t* p, uint32_t rank, uint32_t (&x)[4]) {
   std::memcpy(x, remote(const_cast<uint32_t*>(p), rank), sizeof x);
 }
