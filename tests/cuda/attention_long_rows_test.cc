@@ -37,8 +37,8 @@ void check(const AttentionCase& c, double* worst = nullptr) {
 
 // clang-format off
 enum {
-  kQ, kOut, kDim, kGroup, kPage, kTable, kLayout, kWide, kOne, kLen, kCausal, kWindow, kCap, kAlibi, kMask, kSink, kRope,
-  kScale, kPadding, kNum
+  kQ, kOut, kDim, kGroup, kPage, kTable, kLayout, kWide, kOne, kLen, kCausal, kWindow, kCap, kAlibi, kMask, kSink,
+  kRope, kScale, kPadding, kNum
 };
 // clang-format on
 
