@@ -19,18 +19,23 @@ using attention::AttentionCall, attention::PlanConfig, attention::PlanRequest;
 using batch_attention::Common, batch_attention::Key, batch_attention::Params, batch_attention::SharedLayout;
 
 constexpr int32_t kReserved = 1024;  // shared memory that the driver takes of each CTA
-constexpr int32_t kTiles[] = {16, 32, 64, 128};
+constexpr int32_t kTiles[] = {16, 32, 64, 128, 256};
+constexpr int64_t kLongRows = 8192;  // of a request that tiles of 256 pay for
+constexpr int64_t kFewRows = 32;     // those of one warp
 constexpr size_t kFewRequests = 64;
 
 // The tile that a batch wants most; smaller devices and larger heads may get another.
 int32_t wanted_tile(const AttentionCall& call) {
   if (call.args->options.fixed_split_len > 0) return 64;  // bits must not depend on the rest of the batch
   int64_t most = call.step == AttentionCall::kShape ? likely_rows(call) : 0;
-  for (const PlanRequest& r : call.requests)
-    most = std::max(most, r.qo_len * (call.dims.num_qo_heads / call.dims.num_kv_heads));
+  bool has_few = false;
+  for (const PlanRequest& r : call.requests) {
+    const int64_t rows = int64_t(r.qo_len) * (call.dims.num_qo_heads / call.dims.num_kv_heads);
+    most = std::max(most, rows), has_few |= rows > 0 && rows <= kFewRows;
+  }
   for (int32_t tile : kTiles)
-    if (most <= tile) return tile;
-  return 128;
+    if (most <= tile && tile <= 128) return tile;
+  return most < kLongRows || has_few ? 128 : 256;
 }
 
 std::optional<Key> key_of(const AttentionCall& call, int32_t tile_q, const runtime::DeviceInfo& device,
@@ -51,7 +56,7 @@ int32_t ctas_per_sm(const Key& key, int32_t max_shared_bytes) {
 std::optional<Key> choose_attention_key(const AttentionCall& call, const runtime::DeviceInfo& device) {
   const int32_t wanted = wanted_tile(call);
   std::vector<int32_t> order = {wanted};
-  for (int32_t i = 3; i >= 0; --i)
+  for (int32_t i = 4; i >= 0; --i)
     if (kTiles[i] < wanted && kTiles[i] >= 64) order.push_back(kTiles[i]);
   for (int32_t tile : kTiles)
     if (tile > wanted) order.push_back(tile);
@@ -76,7 +81,7 @@ void configure(const AttentionCall& call, const Device& device) {
   PlanConfig& c = *call.config;
   set_costs(key, c);
   c.num_workers = device.num_sms * ctas_per_sm(key, device.max_shared_bytes);
-  if (key.warps_q == 4 || call.requests.size() > kFewRequests) return;
+  if (key.warps_q > 1 || call.requests.size() > kFewRequests) return;
   // Two CTAs share an SM's bandwidth; few long tiles may go into half as many, twice as fast workers with less waste.
   PlanConfig alone = c;
   alone.num_workers = device.num_sms;
@@ -131,14 +136,17 @@ std::string refuses_tables(const AttentionArgs& a) {
 std::optional<Key> attention_key(int32_t tile, int64_t d_qk, int64_t d_vo, DType q, DType kv, int32_t max_shared_bytes,
                                  bool alone) {
   if (d_qk > batch_attention::kMaxHeadDim || d_vo > batch_attention::kMaxHeadDim) return {};
-  const int64_t d = std::max(d_qk, d_vo), m_tiles = tile == 32 || tile == 128 ? 2 : 1;
-  if (m_tiles == 2 && d > 128) return {};  // outputs alone would take all registers
+  const int64_t d = std::max(d_qk, d_vo), m_tiles = tile == 32 || tile >= 128 ? 2 : 1;
+  if (m_tiles == 2 && d > 128) return {};                       // outputs alone would take all registers
+  if (tile == 256 && (d <= 64 || size_of(kv) == 1)) return {};  // not faster, and not tried
   Key key{.q = q,
           .kv = kv,
           .d_qk = int32_t(math::ceil_div(d_qk, 16) * 16),
           .d_vo = int32_t(math::ceil_div(d_vo, 16) * 16),
           .m_tiles = int32_t(m_tiles),
-          .warps_q = tile <= 32 ? 1 : 4,
+          .warps_q = tile <= 32    ? 1
+                     : tile <= 128 ? 4
+                                   : 8,
           .tile_kv = 16,
           .block_kv = 16,
           .stages = 3};
@@ -147,9 +155,10 @@ std::optional<Key> attention_key(int32_t tile, int64_t d_qk, int64_t d_vo, DType
   if (key.warps_q == 1)
     key.tile_kv = key.block_kv = size_of(kv) == 1 || d <= 64 || (alone && d <= 128) ? 32 : 16;
   else  // blocks: what leaves registers for the queries of 32 rows
-    key.tile_kv = d > 128 ? 32 : 64, key.stages = 2, key.block_kv = least;
+    key.tile_kv = d > 128 ? 32 : tile > 128 ? 192 : 64, key.stages = 2, key.block_kv = least;
   for (;;) {
     if (SharedLayout(key).bytes <= max_shared_bytes) return key;
+    if (tile > 128) return {};
     if (key.stages > 2)
       --key.stages;
     else if (key.tile_kv > least)

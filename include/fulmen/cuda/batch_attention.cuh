@@ -31,7 +31,7 @@ __device__ __forceinline__ const RowInfo* warp_rows() {
 template <Key K>
 struct Blocks {
   int32_t begin, end;  // from the tile's first key
-  bool special;        // some row does not see some key of them, or the variant asks about every one
+  int32_t plain_end;   // of blocks that begin after it some row does not see some key, or the variant asks about all
   __device__ __forceinline__ Blocks(const Control& control, int32_t first, int32_t stop, bool asks) {
     const int32_t warp = fresh_thread() / 32;
     const Ranges& ranges = control.ranges[warp];
@@ -39,11 +39,14 @@ struct Blocks {
     const int32_t high = (ranges.some.end < stop ? ranges.some.end : stop) - first;
     begin = low > 0 ? low / K.block_kv * K.block_kv : 0;
     end = high < K.tile_kv ? high : K.tile_kv;
-    if (K.warps_q > 1 && control.spread > 1) {  // a tile has at most kWarps blocks
-      begin = begin <= warp * K.block_kv ? warp * K.block_kv : K.tile_kv;
-      end = end < begin + K.block_kv ? end : begin + K.block_kv;
+    if (K.warps_q > 1 && control.spread > 1) {  // each warp as many blocks as cover the tile
+      constexpr int32_t kShare = (K.tile_kv / K.block_kv + num_warps(K) - 1) / num_warps(K) * K.block_kv;
+      const int32_t mine = warp * kShare;
+      begin = begin < mine + kShare ? (begin > mine ? begin : mine) : K.tile_kv;
+      end = end < mine + kShare ? end : mine + kShare;
     }
-    special = asks || first < ranges.all.begin || first + K.tile_kv > ranges.all.end || first + K.tile_kv > stop;
+    const int32_t all = (ranges.all.end < stop ? ranges.all.end : stop) - first - K.block_kv;
+    plain_end = asks || first < ranges.all.begin || all < 0 ? -1 : all < K.tile_kv ? all : K.tile_kv;
   }
 };
 
@@ -73,39 +76,57 @@ __device__ __forceinline__ void clear(States<K>& states, Outputs<K>& out) {
 // The tile of keys that starts at `first`, in `stage`: this warp's sums take in what its rows see of it.
 template <Key K, class Variant>
 __device__ __forceinline__ void attend_tile(const Variant& variant, const Item& item, const Queries<K>& queries,
-                                            States<K>& states, Outputs<K>& out, uint32_t stage, int32_t first,
-                                            int32_t end, float scale, bool no_maxima) {
+                                            States<K>& states, Outputs<K>& out, uint32_t stage,
+                                            const Loader<K, Variant>& loader, int32_t tile, float scale) {
   constexpr uint32_t kKeyBytes = KeyOperands<K>::kChunks * 16, kValueBytes = ValueOperands<K>::kChunks * 16;
-  const Blocks<K> blocks(*reinterpret_cast<const Control*>(dynamic_shared()), first, end, asks(variant));
+  const Blocks<K> blocks(*reinterpret_cast<const Control*>(dynamic_shared()), loader.first_key(tile), loader.end(),
+                         asks(variant));
   if (blocks.begin >= blocks.end) return;
   uint32_t keys = stage + KeyOperands<K>::offset(fresh_thread() % 32) + uint32_t(blocks.begin) * kKeyBytes;
   uint32_t values = stage + ValueOperands<K>::offset(fresh_thread() % 32) + uint32_t(Loader<K, Variant>::kValues) +
                     uint32_t(blocks.begin) * kValueBytes;
+  // Where a block's keys lie also tells which one it is: a counter would take a register that products need.
+  const int32_t num_keys = (blocks.end - blocks.begin + K.block_kv - 1) / K.block_kv * K.block_kv;
+  const uint32_t keys_end = keys + uint32_t(num_keys) * kKeyBytes;
+  const int32_t plain_end = int32_t(keys) + (blocks.plain_end - blocks.begin) * int32_t(kKeyBytes);
+  const bool no_maxima = K.warps_q == 1 && tile == 0;
+  const uint32_t first_keys = keys;
   Scores<K> scores;
   if constexpr (kByTurns<K>) multiply_keys<K>(scores, queries, keys);
 #pragma unroll 1
-  for (int32_t block = blocks.begin; block < blocks.end; block += K.block_kv) {
+  do {
     if constexpr (!kByTurns<K>) multiply_keys<K>(scores, queries, keys);
-    if (blocks.special) look_at_keys<K>(variant, item, scores, first + block, end);
+    if (int32_t(keys) > plain_end) {
+      const int32_t block =
+          int32_t(keys - loader.stage(tile) - KeyOperands<K>::offset(fresh_thread() % 32)) / int32_t(kKeyBytes);
+      look_at_keys<K>(variant, item, scores, loader.first_key(tile) + block, loader.end());
+    }
     Weights<K> weights;
     if constexpr (Variant::kSoftmax)
-      softmax_step<K>(weights, scores, states, out, scale, no_maxima && block == blocks.begin);
+      softmax_step<K>(weights, scores, states, out, scale, no_maxima && keys == first_keys);
     else
       weights = Weights<K>(scores);
     keys += K.block_kv * kKeyBytes;
     if constexpr (Loader<K, Variant>::kGroups == 2) Loader<K, Variant>::await_values();
-    if (kByTurns<K> && block + K.block_kv < blocks.end)
+    if (kByTurns<K> && keys != keys_end)
       multiply_both<K>(out, weights, values, scores, queries, keys);
     else
       multiply_values<K>(out, weights, values);
     values += K.block_kv * kValueBytes;
-  }
+  } while (keys != keys_end);
 }
 
-// All keys of [begin, end): the warps' sums of them, in shared memory; or true: the results are written.
+// Once a warp's rows are written: those of the next item, in their place.
 template <Key K, class Variant>
-__device__ __forceinline__ bool attend(const ParamsOf<Variant>& p, const Item& item, Loader<K, Variant>& loader,
-                                       int32_t end) {
+__device__ __forceinline__ void start_next_queries(const ParamsOf<Variant>& p) {
+  const Item& next = reinterpret_cast<const Control*>(dynamic_shared())->next;
+  sync_warp();
+  if (next.index >= 0) start_queries<K>(p, next);
+}
+
+// All keys of the loader's range: the warps' sums of them, in shared memory; or true: the results are written.
+template <Key K, class Variant>
+__device__ __forceinline__ bool attend(const ParamsOf<Variant>& p, const Item& item, Loader<K, Variant>& loader) {
   constexpr SharedLayout kShared(K);
   const uint32_t q = shared_address(dynamic_shared() + kShared.q);
   const Queries<K> queries(q + uint32_t(first_row<K>(fresh_thread()) * K.d_qk * 2), fresh_thread() % 32);
@@ -114,7 +135,7 @@ __device__ __forceinline__ bool attend(const ParamsOf<Variant>& p, const Item& i
   Outputs<K> out;
   clear<K, Variant>(states, out);
 #pragma unroll 1
-  for (int32_t tile = 0; loader.first_key(tile) < end; ++tile) {
+  for (int32_t tile = 0; loader.first_key(tile) < loader.end(); ++tile) {
     loader.advance(tile);
     const int32_t first = loader.first_key(tile);
     const uint32_t stage = loader.stage(tile);
@@ -126,7 +147,7 @@ __device__ __forceinline__ bool attend(const ParamsOf<Variant>& p, const Item& i
         Group<K>::sync();
       }
     }
-    attend_tile<K>(p.variant, item, queries, states, out, stage, first, end, scale, K.warps_q == 1 && tile == 0);
+    attend_tile<K>(p.variant, item, queries, states, out, stage, loader, tile, scale);
   }
   if constexpr (!Variant::kSoftmax) {  // a row that sees a key has the state (0, 1)
 #pragma unroll
@@ -139,7 +160,12 @@ __device__ __forceinline__ bool attend(const ParamsOf<Variant>& p, const Item& i
   }
   wait_copies<0>();
   if constexpr (kWritesRows<K, Variant>) {
-    if (writes_rows<K>(p, item)) return write_rows<K>(p, item, states, out), true;
+    if (writes_rows<K>(p, item)) {
+      if (lends_stage(K)) sync_cta();  // all warps are done with the stages
+      write_rows<K>(p, item, states, out);
+      start_next_queries<K>(p);
+      return true;
+    }
   }
   sync_cta();  // before outputs take the stages' place
   share_sums<K>(states, out);
@@ -198,7 +224,7 @@ template <Key K, class Variant>
 __device__ __forceinline__ void run_item(const ParamsOf<Variant>& p, PlanOnDevice& plan, Control& control) {
   const Item& item = control.item;
   constexpr bool kAlone = Loader<K, Variant>::kAlone;
-  if constexpr (!kAlone) start_queries<K>(p, item);
+  if (!kAlone && (K.warps_q == 1 || control.has_queries == 0)) start_queries<K>(p, item);
   uint32_t merge_index = 0;  // where registers are not short, its load is not waited for until look_ahead
   if (fresh_thread() == 32 && item.plan.slot >= 0) {
     merge_index = reinterpret_cast<const uint32_t*>(p.workspace + plan.merge_of_slot)[item.plan.slot];
@@ -208,7 +234,7 @@ __device__ __forceinline__ void run_item(const ParamsOf<Variant>& p, PlanOnDevic
   bool more;
   do {
     const int32_t end = range_end(item.plan, begin);
-    if (fresh_thread() == 0) control.begin = begin;
+    if (fresh_thread() == 0) control.begin = begin, control.end = end;
     Loader<K, Variant> loader(p, item.plan, begin, end, fresh_thread());
     if constexpr (!kAlone) sync_cta();
     const auto pages = loader.ask();
@@ -222,11 +248,12 @@ __device__ __forceinline__ void run_item(const ParamsOf<Variant>& p, PlanOnDevic
       sync_cta();
       arrange_queries<K>(p, item);
     }
-    const bool done = attend<K>(p, item, loader, end);
+    const bool done = attend<K>(p, item, loader);
     begin = control.begin;
     const bool first = begin == item.plan.kv_begin;
     begin = range_end(item.plan, begin);
     more = begin < item.plan.kv_end;
+    if (K.warps_q > 1 && fresh_thread() == 0) control.has_queries = done && control.next.index >= 0;
     if (item.plan.split_len > 0)
       fold<K>(p, plan, item, first, !more);
     else if (!done)
@@ -248,7 +275,7 @@ __device__ __forceinline__ void run(const ParamsOf<Variant>& p) {
     const int32_t index = int32_t(blockIdx.x / ctas_per_worker<K>());
     const int32_t num_items = plan.num_items;
     load_item<K>(p, index, control.item);
-    control.num_items = num_items;
+    control.num_items = num_items, control.has_queries = 0;
     control.item.index = index < num_items ? index : -1;
   }
   const int32_t thread = fresh_thread();

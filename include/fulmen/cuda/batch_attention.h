@@ -5,8 +5,8 @@
 // A worker of the plan is a CTA, or a cluster, whose CTAs share the keys of an item and add their sums up in each
 // other's shared memory. A CTA has four warps. Decode shapes (warps_q 1): all warps hold the same 16 or 32 packed rows,
 // each walks every fourth tile of keys on its own, with its own copies in flight; their results merge at the end.
-// Prefill shapes (warps_q 4): each warp holds its own 16 or 32 rows, and all share every tile of keys; rows so few that
-// one warp holds them are given to all, and each walks some blocks of every tile.
+// Prefill shapes (warps_q 4; 8: a CTA of eight warps, one per SM): each warp holds its own 16 or 32 rows, and all share
+// every tile of keys; rows so few that one warp holds them are given to all, and each walks some blocks of every tile.
 #pragma once
 #include <fulmen/attention/plan_records.h>
 #include <fulmen/attention/variants.h>
@@ -16,15 +16,15 @@
 
 namespace fulmen::cuda::batch_attention {
 
-inline constexpr int32_t kWarps = 4, kMaxHeadDim = 256;
-inline constexpr int32_t kBases = kWarps * 32 - 32;  // numbers of kv_begin that a CTA reads before it knows its item
-inline constexpr int32_t kMaxCluster = 8;            // larger ones start late, and do not fit everywhere
+inline constexpr int32_t kMaxWarps = 8, kMaxHeadDim = 256;
+inline constexpr int32_t kBases = 96;      // numbers of kv_begin that a CTA reads before it knows its item
+inline constexpr int32_t kMaxCluster = 8;  // larger ones start late, and do not fit everywhere
 
 struct Key {
   DType q = DType::kBF16, kv = DType::kBF16;
   int32_t d_qk = 128, d_vo = 128;  // multiples of 16; a head's elements beyond its own are zeros
   int32_t m_tiles = 1;             // of 16 rows, per warp
-  int32_t warps_q = 1;             // 1 or 4
+  int32_t warps_q = 1;             // 1, 4 or 8
   int32_t tile_kv = 16;            // keys per stage
   int32_t block_kv = 16;           // of them, at a time in a warp's registers
   int32_t stages = 3;
@@ -37,12 +37,15 @@ struct Key {
   }
 };
 
-FULMEN_FN constexpr int32_t num_threads(const Key&) { return kWarps * 32; }
+FULMEN_FN constexpr int32_t num_warps(const Key& k) { return k.warps_q > 4 ? k.warps_q : 4; }
+FULMEN_FN constexpr int32_t num_threads(const Key& k) { return num_warps(k) * 32; }
 // Per SM: without it the compiler of CUDA 13 spills registers of kernels that need some more than a third of an SM's.
 FULMEN_FN constexpr int32_t min_ctas(const Key& k) { return k.m_tiles == 1 ? 1 : 0; }
 FULMEN_FN constexpr int32_t tile_q(const Key& k) { return 16 * k.m_tiles * k.warps_q; }
 // Warps that share a tile of keys form a group.
-FULMEN_FN constexpr int32_t num_groups(const Key& k) { return kWarps / k.warps_q; }
+FULMEN_FN constexpr int32_t num_groups(const Key& k) { return num_warps(k) / k.warps_q; }
+// The queries, which eight warps keep in registers, lie in the last stage until its first keys are asked for.
+FULMEN_FN constexpr bool lends_stage(const Key& k) { return k.warps_q > 4; }
 
 // A row's place in its request, and the keys it sees.
 struct RowInfo {
@@ -68,11 +71,12 @@ struct From {
 // What a CTA's threads tell each other: this item and the next one, and whether the CTA is the last at a merge.
 struct Control {
   Item item, next;
-  int32_t begin;   // of the keys being walked
-  int32_t spread;  // 1, or kWarps: all warps hold the same rows, and each walks some blocks of a tile
-  Ranges ranges[kWarps];
+  int32_t begin, end;  // of the keys being walked
+  int32_t spread;      // 1, or all warps: they hold the same rows, and each walks some blocks of a tile
+  Ranges ranges[kMaxWarps];
   From from;
   uint32_t is_last;
+  uint32_t has_queries;  // the item's queries have been asked for
   int32_t num_items;
   uint32_t merge_index;  // of the item's slot, if it has one
   attention::PlanMerge merge;
@@ -97,13 +101,14 @@ struct SharedLayout {
         states(rows + tile_q(k) * int32_t(sizeof(RowInfo))),
         places(states + num_groups(k) * tile_q(k) * int32_t(sizeof(RowState))),
         q(places + num_groups(k) * 2 * k.tile_kv * int32_t(sizeof(Place))),
-        stages(q + tile_q(k) * k.d_qk * 2),
+        stages(q + (lends_stage(k) ? 0 : tile_q(k) * k.d_qk * 2)),
         bytes(0),
         stage_bytes(k.tile_kv * (k.d_qk + k.d_vo) * size_of(k.kv)),
         output_pitch(k.d_vo + 8) {
     const int32_t ring = num_groups(k) * k.stages * stage_bytes;
     const int32_t output = num_groups(k) * tile_q(k) * output_pitch * 4;
     bytes = stages + (ring > output ? ring : output);
+    if (lends_stage(k)) q = stages + (k.stages - 1) * stage_bytes;
   }
 };
 // With what the CTAs of a cluster write into each other's memory (attention/rank_sums.cuh), beyond the layout.

@@ -168,7 +168,7 @@ __device__ __forceinline__ void merge_slots(const ParamsOf<Variant>& p, const Pl
                                             const attention::PlanMerge& merge) {
   constexpr SharedLayout kShared(K);
   constexpr int32_t kPieces = K.d_vo / 4, kChunks = kPieces + 1;  // of 16 bytes; the last is the state
-  constexpr int32_t kRoom = (kShared.bytes - kShared.stages) / (kChunks * 16), kThreads = kWarps * 32;
+  constexpr int32_t kRoom = (kShared.bytes - kShared.stages) / (kChunks * 16), kThreads = num_threads(K);
   static_assert(kPieces <= kThreads && kRoom > 0);
   const uint32_t room = shared_address(dynamic_shared() + kShared.stages);
   const int32_t num_rows = item.plan.num_rows, num_slots = merge.num_slots;

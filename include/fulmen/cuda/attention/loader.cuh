@@ -56,7 +56,11 @@ class Loader {
   static constexpr bool kAlone = K.warps_q == 1 && K.m_tiles == 1;
 
   static constexpr int32_t kStep = K.tile_kv * num_groups(K);
-  __device__ __forceinline__ int32_t first_key(int32_t tile) const { return first_ + tile * kStep; }
+  __device__ __forceinline__ int32_t first_key(int32_t tile) const { return first() + tile * kStep; }
+  // The range of keys; read again at each use where the main loop has no registers for it.
+  static constexpr bool kReads = K.warps_q > 4;
+  __device__ __forceinline__ int32_t first() const { return kReads ? int32_t(range().word[0]) : first_; }
+  __device__ __forceinline__ int32_t end() const { return kReads ? int32_t(range().word[1]) : end_; }
   __device__ __forceinline__ uint32_t stage(int32_t tile) const {
     return ring_ + uint32_t(tile % K.stages * kShared.stage_bytes);
   }
@@ -99,26 +103,34 @@ class Loader {
   }
 
  private:
+  __device__ __forceinline__ static Bits<8> range() { return load_shared<8>(shared_address(&control().begin)); }
   __device__ __forceinline__ const From& from() const { return kAlone ? from_ : control().from; }
   __device__ __forceinline__ static Control& control() { return *reinterpret_cast<Control*>(dynamic_shared()); }
   __device__ __forceinline__ static int32_t this_thread() { return Group<K>::thread(fresh_thread()); }
+  // Keys that are not in pages, where the kernel has code for them.
+  __device__ __forceinline__ bool is_straight() const {
+    return K.warps_q > 4 && kEvenRows && p_.page_ids.data == nullptr;
+  }
   // A thread's row of a tile: one row per thread, if there are enough.
   static_assert(K.tile_kv <= Group<K>::kThreads);
+  // Whether a thread's copies are of one chunk of some rows.
+  static constexpr bool kEvenRows =
+      kChunksK == kChunksV && Group<K>::kThreads % kChunksK == 0 && K.tile_kv * kChunksK % Group<K>::kThreads == 0;
 
   // The id of a row's page; it waits for no other.
   __device__ __forceinline__ int32_t fetch(int32_t tile) const {
     const int32_t thread = this_thread(), key = first_key(tile) + thread;
     int32_t id = 0;
-    if (p_.page_ids.data != nullptr && thread < K.tile_kv && key < end_)
+    if (p_.page_ids.data != nullptr && thread < K.tile_kv && key < end())
       id = p_.page_ids.low(from().first_id + p_.page_size.quotient(key));
     return id;
   }
 
   __device__ __forceinline__ void place(int32_t tile) const {
     const int32_t row = this_thread(), key = first_key(tile) + row;
-    if (row >= K.tile_kv) return;
+    if (row >= K.tile_kv || is_straight()) return;
     Place at{0, 0};
-    if (key < end_) {
+    if (key < end()) {
       if (p_.page_ids.data == nullptr) {
         at = {key * p_.k_token, key * p_.v_token};
       } else {  // an id that names no page reads the first one: nothing outside the cache is touched
@@ -156,6 +168,25 @@ class Loader {
         copy_async_16(there, k + at[i].k, kWhole || r < num_k);
         copy_async_16(there + uint32_t(kValues), v + at[i].v, kWhole || r < num_v);
       }
+    }
+  }
+  // Of keys that lie one after the other: their places are not looked up.
+  template <bool kWhole>
+  __device__ __forceinline__ void copy_straight(uint32_t to, int32_t first, int32_t num_rows) const {
+    using At = Swizzle<kChunksK>;
+    constexpr int32_t kRows = Group<K>::kThreads / kChunksK;
+    const int32_t thread = this_thread(), row = thread / kChunksK, chunk = thread % kChunksK;
+    const int32_t turned = chunk ^ At::turn(row);
+    const char *k = from().k + (first + row) * p_.k_token, *v = from().v + (first + row) * p_.v_token;
+    const int64_t step_k = kRows * p_.k_token, step_v = kRows * p_.v_token;
+    k += chunk * 16, v += chunk * 16, to += uint32_t(row * kChunksK * 16), num_rows -= row;
+    const int32_t num_k = chunk < p_.d_qk * kSize / 16 ? num_rows : 0;
+    const int32_t num_v = chunk < p_.d_vo * kSize / 16 ? num_rows : 0;
+#pragma unroll
+    for (int32_t r = 0; r < K.tile_kv; r += kRows, k += step_k, v += step_v) {
+      const uint32_t there = to + uint32_t((r * kChunksK + (turned ^ At::turn(r))) * 16);
+      copy_async_16(there, kWhole || r < num_k ? k : from().k, kWhole || r < num_k);
+      copy_async_16(there + uint32_t(kValues), kWhole || r < num_v ? v : from().v, kWhole || r < num_v);
     }
   }
   // The same for keys or for values alone. place: keys' or values' of the first row.
@@ -207,14 +238,16 @@ class Loader {
 
   template <bool kMayBeWhole>
   __device__ __forceinline__ void issue(int32_t tile) const {
-    const int32_t num_rows = end_ - first_key(tile);
+    const int32_t num_rows = end() - first_key(tile);
     if (num_rows > 0) {
       const Place* places = places_ + tile % 2 * K.tile_kv;
       const uint32_t to = stage(tile);
-      if constexpr (kChunksK == kChunksV && Group<K>::kThreads % kChunksK == 0 &&
-                    K.tile_kv * kChunksK % Group<K>::kThreads == 0) {
+      if constexpr (kEvenRows) {
         const bool whole = kMayBeWhole && num_rows >= K.tile_kv && p_.d_qk == K.d_qk && p_.d_vo == K.d_vo;
-        if constexpr (kGroups == 2)
+        const int32_t first = first_key(tile);
+        if (is_straight())
+          whole ? copy_straight<true>(to, first, num_rows) : copy_straight<false>(to, first, num_rows);
+        else if constexpr (kGroups == 2)
           whole ? copy_in_turn<true>(to, places, num_rows) : copy_in_turn<false>(to, places, num_rows);
         else
           whole ? copy_both<true>(to, places, num_rows) : copy_both<false>(to, places, num_rows);

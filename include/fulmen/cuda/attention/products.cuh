@@ -40,7 +40,8 @@ class Queries {  // a warp's rows
   static constexpr int32_t kSteps = K.d_qk / 16, kChunks = K.d_qk / 8;
   // Registers for queries, outputs and scores.
   static constexpr int32_t kMost = kNarrow<K> || kArch < 80 || (K.warps_q == 1 && K.m_tiles > 1) ? 136 : 208;
-  static constexpr bool kInRegisters = K.m_tiles * (K.d_qk / 4 + K.d_vo / 2 + K.block_kv / 2) <= kMost;
+  static constexpr bool kInRegisters =
+      lends_stage(K) || K.m_tiles * (K.d_qk / 4 + K.d_vo / 2 + K.block_kv / 2) <= kMost;
 
   __device__ __forceinline__ Queries(uint32_t rows, int32_t lane) {
     first_ = rows + uint32_t(Swizzle<kChunks>::at(lane % 16, lane / 16));

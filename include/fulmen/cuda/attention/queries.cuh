@@ -26,11 +26,11 @@ __device__ __forceinline__ void load_rows(const ParamsOf<Variant>& p, const Item
   RowInfo* rows = reinterpret_cast<RowInfo*>(dynamic_shared() + kShared.rows);
   const int32_t num_rows = item.plan.num_rows;
 #pragma unroll 1
-  for (int32_t row = fresh_thread(); row < tile_q(K); row += kWarps * 32)
+  for (int32_t row = fresh_thread(); row < tile_q(K); row += num_threads(K))
     rows[row] = row < num_rows ? row_info(p, item, row) : RowInfo{0, 0, 0, item.plan.kv_head * p.group.divisor};
   const int32_t warp = fresh_thread() - 64;  // a thread for each, of another warp than those that fetch
-  if (warp < 0 || warp >= kWarps) return;
-  const int32_t spread = K.warps_q > 1 && num_rows <= kWarpRows ? kWarps : 1;
+  if (warp < 0 || warp >= num_warps(K)) return;
+  const int32_t spread = K.warps_q > 1 && num_rows <= kWarpRows ? num_warps(K) : 1;
   const int32_t first = K.warps_q == 1 || spread > 1 ? 0 : warp * kWarpRows;
   const int32_t last = (num_rows < first + kWarpRows ? num_rows : first + kWarpRows) - 1;
   Ranges ranges{};
@@ -42,15 +42,17 @@ __device__ __forceinline__ void load_rows(const ParamsOf<Variant>& p, const Item
   if (warp == 0) control.spread = spread;
 }
 
-// Copies of Q's rows, a group of their own.
+// Copies of Q's rows, a group of their own; where warps have rows of their own, each warp's of its rows.
 template <Key K, class Variant>
 __device__ __forceinline__ void start_queries(const ParamsOf<Variant>& p, const Item& item) {
   constexpr SharedLayout kShared(K);
   constexpr int32_t kChunks = K.d_qk / 8;
   const uint32_t to = shared_address(dynamic_shared() + kShared.q);
+  constexpr int32_t kThreads = K.warps_q > 1 ? 32 : num_threads(K), kRows = tile_q(K) / K.warps_q;
+  const int32_t thread = fresh_thread(), first = K.warps_q > 1 ? thread / 32 * kRows : 0;
 #pragma unroll 4
-  for (int32_t i = fresh_thread(); i < tile_q(K) * kChunks; i += kWarps * 32) {
-    const int32_t row = i / kChunks, chunk = i % kChunks;
+  for (int32_t i = thread % kThreads; i < kRows * kChunks; i += kThreads) {
+    const int32_t row = first + i / kChunks, chunk = i % kChunks;
     const bool valid = row < item.plan.num_rows && chunk * 8 < p.d_qk;
     const int32_t packed = item.plan.row_begin + (valid ? row : 0), qo_idx = p.group.quotient(packed);
     const int32_t head = item.plan.kv_head * p.group.divisor + packed - qo_idx * p.group.divisor;
@@ -69,7 +71,7 @@ __device__ __forceinline__ void arrange_queries(const ParamsOf<Variant>& p, cons
   const uint32_t flip = sign_of(p.variant) < 0 ? 0x80008000u : 0;
   if (kNarrow<K> || flip != 0) {
 #pragma unroll 1
-    for (int32_t i = fresh_thread(); i < tile_q(K) * kBlocks; i += kWarps * 32) {
+    for (int32_t i = fresh_thread(); i < tile_q(K) * kBlocks; i += num_threads(K)) {
       const uint32_t low = q + uint32_t(Swizzle<K.d_qk / 8>::at(i / kBlocks, i % kBlocks * 2));
       const uint32_t high = q + uint32_t(Swizzle<K.d_qk / 8>::at(i / kBlocks, i % kBlocks * 2 + 1));
       const Bits<16> x[2] = {load_shared<16>(low), load_shared<16>(high)};
@@ -86,7 +88,7 @@ __device__ __forceinline__ void arrange_queries(const ParamsOf<Variant>& p, cons
   }
   if (p.rope_pairs == 0) return;
   const RowInfo* rows = reinterpret_cast<const RowInfo*>(dynamic_shared() + kShared.rows);
-  rotate_rows<Half<K>, K.d_qk / 8>(p, q, item.plan.num_rows, fresh_thread(), kWarps * 32, [&](int32_t row) {
+  rotate_rows<Half<K>, K.d_qk / 8>(p, q, item.plan.num_rows, fresh_thread(), num_threads(K), [&](int32_t row) {
     return int64_t(item.request.kv_len) - item.request.qo_len + rows[row].qo_idx;
   });
   sync_cta();

@@ -63,7 +63,7 @@ __device__ __forceinline__ void for_rank_sums(int32_t num_rows, F f) {
   });
   wait_receipt(Sums::counter(), round);
 #pragma unroll 1
-  for (int32_t i = first + fresh_thread(); i < end; i += kWarps * 32) {
+  for (int32_t i = first + fresh_thread(); i < end; i += num_threads(K)) {
     Piece ranks[kMaxCluster];
 #pragma unroll
     for (int32_t rank = 0; rank < kMaxCluster; ++rank) {

@@ -112,9 +112,9 @@ __device__ __forceinline__ Piece shared_sum(int32_t row, int32_t column) {
     return piece_of(states[at], load_shared<16>(from + uint32_t((at * kShared.output_pitch + column) * 4)));
   };
   if constexpr (K.warps_q == 1) {
-    Piece all[kWarps];
+    Piece all[num_warps(K)];
 #pragma unroll
-    for (int32_t warp = 0; warp < kWarps; ++warp) all[warp] = of_warp(warp);
+    for (int32_t warp = 0; warp < num_warps(K); ++warp) all[warp] = of_warp(warp);
     return add_all<Variant>(all);
   }
   Piece sum;
@@ -129,7 +129,7 @@ template <Key K, class F>
 __device__ __forceinline__ void for_pieces(int32_t num_rows, F f) {
   constexpr int32_t kPieces = K.d_vo / 4;
 #pragma unroll 1
-  for (int32_t i = fresh_thread(); i < num_rows * kPieces; i += kWarps * 32) f(i / kPieces, i % kPieces * 4);
+  for (int32_t i = fresh_thread(); i < num_rows * kPieces; i += num_threads(K)) f(i / kPieces, i % kPieces * 4);
 }
 
 }  // namespace fulmen::cuda::batch_attention
