@@ -7,7 +7,7 @@ file(GLOB_RECURSE FULMEN_JIT_HEADERS CONFIGURE_DEPENDS ${FULMEN_INCLUDE}/fulmen/
 foreach(name portable dtype f16 bf16 fp8 math loop_math philox)
   list(APPEND FULMEN_JIT_HEADERS ${FULMEN_INCLUDE}/fulmen/core/${name}.h)
 endforeach()
-foreach(name key variant variants flashinfer_variant variant_table tile_mask state plan_records)
+foreach(name key cascade_model variant variants flashinfer_variant variant_table tile_mask state plan_records)
   if(EXISTS ${FULMEN_INCLUDE}/fulmen/attention/${name}.h)
     list(APPEND FULMEN_JIT_HEADERS ${FULMEN_INCLUDE}/fulmen/attention/${name}.h)
   endif()

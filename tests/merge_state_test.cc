@@ -110,6 +110,25 @@ TEST(MergeState, InPlaceSkipsMaskedRows) {
     EXPECT_EQ(reference::element(s, i), reference::element(i / 3 % 2 ? p.lse.view() : pair.s_a, i)) << i;
 }
 
+TEST(MergeState, ManyStatesSkipMaskedRows) {
+  for (CpuLevel level : levels()) {
+    Problem p({DType::kBF16, DType::kBF16, 4, 3, 3, 40, 0, LogBase::kE});
+    merge_states(p.args, at(level));
+    const Tensor out = p.out, lse = p.lse;
+    Tensor mask(DType::kU8, {4});
+    mask.fill([](int64_t i) { return i % 2; });
+    p.out.poison(0xff), p.lse.poison(0xff);
+    p.args.mask = mask;
+    merge_states(p.args, at(level));
+    for (int64_t i = 0; i < out.view().num_elements(); ++i) {
+      const uint16_t got = p.out.data<uint16_t>()[i];
+      EXPECT_EQ(got, i / 120 % 2 ? out.data<uint16_t>()[i] : 0xffff) << i;
+    }
+    for (int64_t i = 0; i < 12; ++i)
+      EXPECT_EQ(p.lse.data<uint32_t>()[i], i / 3 % 2 ? lse.data<uint32_t>()[i] : 0xffffffffu) << i;
+  }
+}
+
 TEST(MergeState, ZeroSizesAreLegal) {
   Problem none({DType::kF32, DType::kF32, 0, 2, 2, 8, 0, LogBase::kE}),
       no_states({DType::kF32, DType::kF32, 2, 0, 2, 8, 0, LogBase::kE});

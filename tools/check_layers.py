@@ -36,8 +36,8 @@ JIT_CLEAN = [
     *(f"include/fulmen/core/{name}.h"
       for name in ("portable", "dtype", "bf16", "f16", "fp8", "fp4", "math", "loop_math", "philox")),
     *(f"include/fulmen/attention/{name}.h"
-      for name in ("key", "variant", "variants", "flashinfer_variant", "variant_table", "tile_mask", "state",
-                   "plan_records")),
+      for name in ("key", "cascade_model", "variant", "variants", "flashinfer_variant", "variant_table", "tile_mask",
+                   "state", "plan_records")),
 ]
 CUDA_TYPES = {"cuda_fp16.h", "cuda_bf16.h", "cuda_fp8.h", "cuda_fp4.h"}
 JIT_HOST = {"include/fulmen/core/portable.h": {"cstdint"}, "include/fulmen/core/math.h": {"cmath"}}

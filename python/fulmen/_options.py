@@ -27,6 +27,16 @@ def only(op: str, default: Any = None, **options: Any) -> None:
         raise NotImplementedError(f"{op}: {name}={value!r} is not implemented; leave it at {default!r}")
 
 
+def only_newer(op: str, defaults: dict[str, Any], given: dict[str, Any]) -> None:
+    """As only, for keywords that newer versions of FlashInfer have; TypeError for any other."""
+    for name, value in given.items():
+        if name == "multi_ctas_kv_counter_buffer":
+            continue  # scratch of FlashInfer's kernel, as its workspaces
+        if name not in defaults:
+            raise TypeError(f"{op}() got an unexpected keyword argument {name!r}")
+        only(op, defaults[name], **{name: value})
+
+
 def check_backend(op: str, backend: str) -> None:
     if backend not in SERVED_BACKENDS:
         raise NotImplementedError(

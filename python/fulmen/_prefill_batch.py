@@ -8,9 +8,12 @@ from typing import Any
 from . import _attention as core
 from ._arrays import Array, takes_dlpack
 from ._explain import checked
-from ._options import attention_cache, only
+from ._options import attention_cache, only, only_newer
 from ._positional import o_data_type_may_come_before
 from ._prefill_wrapper import BatchPrefillWrapper, not_a_bool
+
+# Options of newer versions of FlashInfer, each with the value that asks for nothing.
+_NEWER = {"lse_base": "log2", "lse_layout": "NH", "use_fp16_softmax": None, "uses_spcompress": None}
 
 
 class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
@@ -33,8 +36,10 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
         backend: str = "auto",
         jit_args: Any = None,
         jit_kwargs: Any = None,
+        variant_owns_mask: bool = False,
     ) -> None:
         """Buffers are those of a fixed batch (use_cuda_graph); float_workspace_buffer None: the wrapper allocates."""
+        only("BatchPrefillWithPagedKVCacheWrapper", False, variant_owns_mask=variant_owns_mask)
         buffers = {
             "qo_indptr_buf": qo_indptr_buf,
             "paged_kv_indptr_buf": paged_kv_indptr_buf,
@@ -84,6 +89,7 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
         max_sequence_kv: int | None = None,
         fixed_split_size: int | None = None,
         disable_split_kv: bool = False,
+        uniform_q_len: int | None = None,
         *,
         o_data_type: Any = None,
     ) -> None:
@@ -91,8 +97,8 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
 
         custom_mask: flat bool, sum of qo_len * kv_len; packed_custom_mask: flat uint8, each request from a byte on,
         little endian; either replaces causal. seq_lens: kv lengths instead of paged_kv_last_page_len. prefix_len_ptr
-        and the token_pos arguments: multi-item scoring. seq_lens_q, block_tables and the max_ bounds repeat for other
-        backends what the tables say. fixed_split_size counts pages.
+        and the token_pos arguments: multi-item scoring. seq_lens_q, block_tables, uniform_q_len and the max_ bounds
+        repeat for other backends what the tables say. fixed_split_size counts pages.
         """
         self._plan_info = None  # a plan that fails leaves none
         self._check_fixed(qo_indptr)
@@ -141,6 +147,7 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
         sinks: Array | None = None,
         kv_cache_sf: Any = None,
         skip_softmax_threshold_scale_factor: float | None = None,
+        **newer: Any,
     ) -> Array | tuple[Array, Array]:
         """q: [total_q, num_qo_heads, head_dim_qk] of the planned dtype.
 
@@ -154,6 +161,7 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
             kv_cache_sf=kv_cache_sf,
             skip_softmax_threshold_scale_factor=skip_softmax_threshold_scale_factor,
         )
+        only_newer("run", _NEWER, newer)
         k, v = attention_cache(paged_kv_cache, self._kv_layout)
         if self._jit_module is not None:
             return self._scaled_run(q, k, v, out, lse, return_lse, None, None, None, None, window_left, args)
@@ -216,8 +224,10 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
         backend: str = "auto",
         jit_args: Any = None,
         jit_kwargs: Any = None,
+        variant_owns_mask: bool = False,
     ) -> None:
         """Buffers are those of a fixed batch (use_cuda_graph); float_workspace_buffer None: the wrapper allocates."""
+        only("BatchPrefillWithRaggedKVCacheWrapper", False, variant_owns_mask=variant_owns_mask)
         buffers = {"qo_indptr_buf": qo_indptr_buf, "kv_indptr_buf": kv_indptr_buf}
         name = "BatchPrefillWithRaggedKVCacheWrapper"
         self._init_prefill(
@@ -264,13 +274,14 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
         max_sequence_kv: int | None = None,
         v_indptr: Array | None = None,
         o_indptr: Array | None = None,
+        uniform_q_len: int | None = None,
         *,
         o_data_type: Any = None,
     ) -> None:
         """Plans a batch: qo_indptr and kv_indptr [batch_size + 1] are offsets into q and into k and v.
 
-        Masks as in the paged wrapper. seq_lens, seq_lens_q and the max_ bounds repeat the offsets; v_indptr and
-        o_indptr of their own raise NotImplementedError. fixed_split_size counts tokens.
+        Masks as in the paged wrapper. seq_lens, seq_lens_q, uniform_q_len and the max_ bounds repeat the offsets;
+        v_indptr and o_indptr of their own raise NotImplementedError. fixed_split_size counts tokens.
         """
         self._plan_info = None  # a plan that fails leaves none
         only("plan", None, v_indptr=v_indptr, o_indptr=o_indptr)
@@ -312,12 +323,14 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
         return_lse: bool = False,
         enable_pdl: bool | None = None,
         kv_cache_sf: Any = None,
+        **newer: Any,
     ) -> Array | tuple[Array, Array]:
         """q: [total_q, num_qo_heads, head_dim_qk]; k, v: [total_kv, num_kv_heads, head_dim] (HND: heads first).
 
         Returns [total_q, num_qo_heads, head_dim_vo], with return_lse also float32 [total_q, num_qo_heads].
         """
         only("run", None, kv_cache_sf=kv_cache_sf, o_scale=o_scale)
+        only_newer("run", _NEWER, newer)
         if self._jit_module is not None:
             return self._scaled_run(q, k, v, out, lse, return_lse, None, None, None, None, None, args)
         scales = core.scale_args(args, q_scale, k_scale, v_scale)

@@ -44,7 +44,7 @@ def merge_states(v: Array, s: Array) -> tuple[Array, Array]:
         raise ValueError(f"merge_states: v has shape {tuple(v.shape)}, expected {expected}")
     tokens, _, heads, dim = v.shape
     out, lse = empty(v, (tokens, heads, dim)), empty(v, (tokens, heads), "float32")
-    lib.merge_states(arg(v), arg(cast(s, "float32")), arg(out), arg(lse), "2")
+    lib.merge_states(arg(v), arg(cast(s, "float32")), arg(out), arg(lse), "2", None)
     return out, lse
 
 
@@ -174,7 +174,7 @@ def _levels_run(q: Array, paged_kv_cache: Any, wrappers: Sequence[BatchPrefillWi
     for i, wrapper in enumerate(wrappers):
         wrapper.run(q, paged_kv_cache, out=v[i], lse=s[i], return_lse=True)
     out, lse = core.outputs(q, shape, core.output_dtype(dtype_of(q)), None, None, True)
-    lib.merge_states(arg(v.swapaxes(0, 1)), arg(s.swapaxes(0, 1)), arg(out), arg(lse), "2")
+    lib.merge_states(arg(v.swapaxes(0, 1)), arg(s.swapaxes(0, 1)), arg(out), arg(lse), "2", None)
     return out
 
 

@@ -339,13 +339,16 @@ def fast_decode_plan(
     non_blocking: bool = True,
     fixed_split_size: int | None = None,
     disable_split_kv: bool = False,
+    q_len_per_req: Any = 1,
     global_override_indptr_cpu: Array | None = None,
-    q_len_per_req: int = 1,
 ) -> None:
     """plan() of the wrapper given first; planning here never waits for a device, so both are the same.
 
-    global_override_indptr_cpu, where given, is the indptr to plan with.
+    global_override_indptr_cpu, where given, is the indptr to plan with; older callers give it in the place of
+    q_len_per_req.
     """
+    if q_len_per_req is None or hasattr(q_len_per_req, "shape"):
+        q_len_per_req, global_override_indptr_cpu = 1, q_len_per_req
     if data_type is None and q_data_type is None:
         q_data_type = "float16"
     BatchDecodeWithPagedKVCacheWrapper.plan(

@@ -13,9 +13,12 @@ from typing import Any
 from . import _attention as core
 from ._arrays import Array, arg, out_arg, takes_dlpack
 from ._ffi import lib
-from ._options import check_backend, check_kv_layout, check_pos_encoding_mode, only, unpack_paged_kv_cache
+from ._options import check_backend, check_kv_layout, check_pos_encoding_mode, only, only_newer, unpack_paged_kv_cache
 from ._prefill_batch import BatchPrefillWithPagedKVCacheWrapper, BatchPrefillWithRaggedKVCacheWrapper
 from .quantization import packbits
+
+# Options of newer versions of FlashInfer, each with the value that asks for nothing.
+_NEWER = {"use_fp16_softmax": None, "uses_spcompress": None, "backend": "trtllm-gen"}
 
 __all__ = [
     "BatchPrefillWithPagedKVCacheWrapper",
@@ -135,9 +138,13 @@ def trtllm_batch_context_with_kv_cache(
     kv_layout: str = "HND",
     enable_pdl: bool | None = None,
     sinks: Any = None,
+    kv_cache_sf: Any = None,
+    skip_softmax_threshold_scale_factor: Any = None,
+    uses_shared_paged_kv_idx: bool = True,
     causal: bool = True,
     lse: Array | None = None,
     return_lse: bool = False,
+    **newer: Any,
 ) -> Array | tuple[Array, Array]:
     """Prefill attention over a 2-D block table.
 
@@ -145,11 +152,13 @@ def trtllm_batch_context_with_kv_cache(
     [batch_size] kv tokens; cum_seq_lens_q: int32 [batch_size + 1] offsets into query. bmm1_scale multiplies q·k (it
     includes sm_scale), bmm2_scale the output. max_q_len, max_kv_len, cum_seq_lens_kv and workspace_buffer serve GPUs.
     """
-    only("trtllm_batch_context_with_kv_cache", None, o_sf_scale=o_sf_scale, o_sf_vec_size=o_sf_vec_size)
+    op = "trtllm_batch_context_with_kv_cache"
+    only(op, None, o_sf_scale=o_sf_scale, o_sf_vec_size=o_sf_vec_size, kv_cache_sf=kv_cache_sf)
+    only(op, None, skip_softmax_threshold_scale_factor=skip_softmax_threshold_scale_factor)
+    only(op, True, uses_shared_paged_kv_idx=uses_shared_paged_kv_idx)
+    only_newer(op, _NEWER, newer)
     if batch_size != block_tables.shape[0]:
-        raise ValueError(
-            f"trtllm_batch_context_with_kv_cache: batch_size is {batch_size}, block_tables has {block_tables.shape[0]}"
-        )
+        raise ValueError(f"{op}: batch_size is {batch_size}, block_tables has {block_tables.shape[0]} rows")
     k, v = unpack_paged_kv_cache(kv_cache, kv_layout)
     dtype = core.output_dtype(core.dtype_of(query), out_dtype)
     out, lse = core.outputs(query, (*query.shape[:-1], v.shape[-1]), dtype, out, lse, return_lse)

@@ -299,7 +299,7 @@ def top_p_renorm_probs(probs: Array, top_p: Any, is_deterministic: bool = False)
 
 
 @takes_dlpack
-def top_k_renorm_probs(probs: Array, top_k: Any) -> Array:
+def top_k_renorm_probs(probs: Array, top_k: Any, is_deterministic: bool = False) -> Array:
     """probs, where all but the top_k largest are 0 (ties stay) and the rest sums to 1; probs' dtype."""
     return _token_filter(probs, "probs", top_k=top_k)
 

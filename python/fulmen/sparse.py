@@ -84,12 +84,22 @@ class BlockSparseAttentionWrapper:
         o_data_type: Any = None,
         non_blocking: bool = True,
         block_mask: Any = None,
+        kv_block_lens: Any = None,
+        q2k_indices: Any = None,
+        q2k_num: Any = None,
+        kv_splits: Any = None,
+        use_clc: Any = None,
+        q_scale: Any = None,
+        k_scale: Any = None,
+        v_scale: Any = None,
     ) -> None:
         """Plans a pattern in BSR form: indptr [M / R + 1], indices [nnz] block columns, mask bool [nnz, R, C] optional.
 
         packed_mask: the mask's bits, little endian, each row of blocks from a byte on. o_data_type None: q's.
         """
-        only("BlockSparseAttentionWrapper.plan", None, block_mask=block_mask)
+        op = "BlockSparseAttentionWrapper.plan"
+        only(op, None, block_mask=block_mask, kv_block_lens=kv_block_lens, q2k_indices=q2k_indices, q2k_num=q2k_num)
+        only(op, None, kv_splits=kv_splits, use_clc=use_clc, q_scale=q_scale, k_scale=k_scale, v_scale=v_scale)
         if M % R or N % C:
             raise ValueError(f"M={M} and N={N} must be multiples of R={R} and C={C}")
         num_rows = M // R

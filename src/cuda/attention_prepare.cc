@@ -85,6 +85,8 @@ void set_lengths(const AttentionArgs& a, const AttentionDims& d, Params& p) {
   p.page_size = int32_t(d.page_size), p.is_table = a.block_tables.defined();
   p.num_kv = !d.paged() ? a.k.shape[0] : p.is_table ? a.block_tables.shape[1] : a.kv_indices.shape[0];
   p.batch_size = int32_t(d.batch_size), p.total_q = int32_t(d.total_q);
+  p.is_narrow = p.num_kv <= 0x7fffffff && !p.kv_indptr.wide && !p.last_page_len.wide && !p.seq_lens.wide;
+  p.narrow_num_kv = int32_t(std::min<int64_t>(p.num_kv, 0x7fffffff));
 }
 
 // Decode of at least as many tiles as there are workers: each worker begins with a tile's first keys, and where
@@ -110,6 +112,12 @@ void set_ahead(const AttentionCall& call, const PlanConfig& c, const Device& dev
   to.keys = Divisor(int32_t(std::max<int64_t>(1, kBytes / (int64_t(to.num_tiles) * (to.k_bytes + to.v_bytes)))));
 }
 
+attention_prepare::Key planner_for(int32_t tiles) {
+  using namespace attention_prepare;
+  if (tiles <= kFewThreads) return {kFewThreads, 1};
+  return tiles <= kSomeThreads * kTilesPerThread ? Key{kSomeThreads, kTilesPerThread} : Key{};
+}
+
 Work<attention_prepare::Key, Params> work_of(const AttentionCall& call, const AttentionKey& key, const PlanPlace& place,
                                              const Device& device) {
   const PlanHeader& h = call.plan->header;
@@ -123,7 +131,7 @@ Work<attention_prepare::Key, Params> work_of(const AttentionCall& call, const At
   p.rows_per_request = p.batch_size == 0 ? 0 : p.total_q / p.batch_size;
   p.tiles_per_request = Divisor(std::max(1, int32_t(math::ceil_div(p.rows_per_request * c.group_size(), c.tile_q))));
   p.tile_shift = std::countr_zero(uint32_t(c.tile_q));
-  p.tile_q = c.tile_q, p.tile_kv = c.tile_kv, p.min_split_len = c.min_split_len;
+  p.tile_q = c.tile_q, p.tile_kv = Divisor(c.tile_kv), p.min_split = Divisor(c.min_split_len);
   p.row_cost = c.row_cost, p.key_cost = c.key_cost;
   p.window_left = c.window_left, p.causal = c.causal != 0;
   p.fixed_split_len = c.fixed_split_len;
@@ -132,11 +140,8 @@ Work<attention_prepare::Key, Params> work_of(const AttentionCall& call, const At
   p.max_records = h.num_items, p.max_slots = h.num_slots, p.max_merges = h.num_merges;
   p.max_tiles = h.num_items - h.num_slots;
   p.slot_room = h.on_device;
-  const attention_prepare::Key planner{.threads = p.max_tiles <= attention_prepare::kFewThreads
-                                                      ? attention_prepare::kFewThreads
-                                                      : attention_prepare::kManyThreads,
-                                       .many = p.max_tiles > attention_prepare::kManyThreads};
-  if (!planner.many) set_ahead(call, c, device, p);
+  const attention_prepare::Key planner = planner_for(p.max_tiles);
+  if (planner.tiles > 0) set_ahead(call, c, device, p);
   const bool shares = p.max_tiles > attention_prepare::kTilesOfOne && device.arch >= 90;
   const uint32_t cluster = shares ? attention_prepare::kCtas : 1;
   return {.key = planner,
@@ -149,18 +154,20 @@ Work<attention_prepare::Key, Params> work_of(const AttentionCall& call, const At
 
 }  // namespace
 
-void make_plan_once(const AttentionCall& call, const AttentionKey& key, const PlanPlace& place, const Device& device,
-                    const Context& context) {
+bool must_make(attention::MadePlan* made, const void* workspace, const Device& device, const Context& context) {
+  if (made == nullptr) return true;
   const CurrentContext current(device.primary);
   const uint64_t capture = capture_of(static_cast<driver::Stream>(context.stream));
-  if (call.made != nullptr) {
-    const char* workspace = place.results != nullptr ? place.results : place.plan;
-    attention::MadePlan& made = *call.made;
-    const bool is_known = capture != 0 || !made.was_captured;
-    if (made.workspace == workspace && made.capture == capture && is_known) return;
-    made.workspace = workspace, made.capture = capture, made.was_captured |= capture != 0;
-  }
-  run(AttentionPrepare::kName, work_of(call, key, place, device), device, context);
+  const bool is_known = capture != 0 || !made->was_captured;
+  if (made->workspace == workspace && made->capture == capture && is_known) return false;
+  made->workspace = workspace, made->capture = capture, made->was_captured |= capture != 0;
+  return true;
+}
+
+void make_plan_once(const AttentionCall& call, const AttentionKey& key, const PlanPlace& place, const Device& device,
+                    const Context& context) {
+  if (must_make(call.made, place.results != nullptr ? place.results : place.plan, device, context))
+    run(AttentionPrepare::kName, work_of(call, key, place, device), device, context);
 }
 
 void prepare_planner(const AttentionCall& call, const AttentionKey& key, const Device& device) {

@@ -14,7 +14,7 @@ struct AttentionPrepare {
   static constexpr const char* kName = "attention_prepare";
   static std::vector<Key> common_keys() {
     using namespace attention_prepare;
-    return {{kFewThreads, false}, {kManyThreads, false}, {kManyThreads, true}};
+    return {{kFewThreads, 1}, {kSomeThreads, kTilesPerThread}, {}};
   }
 };
 
@@ -26,6 +26,8 @@ inline constexpr int64_t kDeviceWorkspace = 64 << 20;
 int64_t likely_rows(const attention::AttentionCall& call);
 // Fills call.header: options, kernel, and how much a plan of these shapes may hold.
 void shape_plan(const attention::AttentionCall& call, const Device& device);
+// Whether what is made on the device must be made (again) in this workspace; then `made` says that it was.
+bool must_make(attention::MadePlan* made, const void* workspace, const Device& device, const Context& context);
 // Launches the planning kernel, unless call.made says that this workspace holds the plan.
 struct PlanPlace {
   char* plan = nullptr;

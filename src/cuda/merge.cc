@@ -109,7 +109,7 @@ Work<merge_states::Key, merge_states::Params> MergeStates::work(const Args& a, c
            .s = s,
            .s_rest = s,
            .lse = scalars(a.lse, a.lse.strides[0], a.lse.strides[1]),
-           .mask = nullptr,
+           .mask = a.mask.defined() ? a.mask.as<const uint8_t>() : nullptr,
            .v_state = a.v.strides[1],
            .s_state = a.s.strides[1],
            .rows = out.count(),

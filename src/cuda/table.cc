@@ -5,6 +5,7 @@
 #include "src/cuda/attention.h"
 #include "src/cuda/attention_prepare.h"
 #include "src/cuda/bits.h"
+#include "src/cuda/choose_cascade.h"
 #include "src/cuda/elementwise.h"
 #include "src/cuda/merge.h"
 #include "src/cuda/norm.h"
@@ -39,10 +40,11 @@ struct Table {
   }
 };
 
-using All = Table<RmsNorm, FusedAddRmsNorm, LayerNorm, ActAndMul, Rope, RopeQuantizeFp8, RopeAppendPagedKvCache,
-                  AppendPagedKvCache, AppendPagedMlaKvCache, MergeState, MergeStates, PerTensorQuantFp8,
-                  PerTokenGroupQuantFp8, PackBits, SegmentPackBits, GetBatchIndicesPositions, GetSeqLens, Elementwise,
-                  Sample, FilterTokens, Softmax, TopK, TopKTransform, ChainSpeculativeSampling, Attention>;
+using All =
+    Table<RmsNorm, FusedAddRmsNorm, LayerNorm, ActAndMul, Rope, RopeQuantizeFp8, RopeAppendPagedKvCache,
+          AppendPagedKvCache, AppendPagedMlaKvCache, MergeState, MergeStates, PerTensorQuantFp8, PerTokenGroupQuantFp8,
+          PackBits, SegmentPackBits, GetBatchIndicesPositions, GetSeqLens, Elementwise, Sample, FilterTokens, Softmax,
+          TopK, TopKTransform, ChainSpeculativeSampling, Attention, ChooseCascade>;
 
 }  // namespace
 

@@ -29,11 +29,15 @@ void merge_state_(Tensor v_a, Tensor s_a, Tensor v_b, Tensor s_b, Tensor out, Te
               context_of(v));
 }
 
-void merge_states_(Tensor v, Tensor s, Tensor out, Tensor lse, String lse_base) {
+void merge_states_(Tensor v, Tensor s, Tensor out, Tensor lse, String lse_base, MaybeTensor mask) {
   const TensorView values = view(v);
-  merge_states(
-      {.v = values, .s = view(s), .out = view(out), .lse = view(lse), .lse_base = parse_base("merge_states", lse_base)},
-      context_of(values));
+  merge_states({.v = values,
+                .s = view(s),
+                .out = view(out),
+                .lse = view(lse),
+                .lse_base = parse_base("merge_states", lse_base),
+                .mask = view(mask)},
+               context_of(values));
 }
 
 // lens, bounds, num_qo_heads, num_kv_heads, head_dim, kv_size, flat
@@ -62,7 +66,7 @@ void cascade_cost_(tvm::ffi::PackedArgs args, tvm::ffi::Any* result) {
 FULMEN_FFI_EXPORT(
     merge_state, "v_a, s_a, v_b, s_b, out, lse, mask, lse_base",
     "attention over two disjoint sets of keys from the results over each; out and lse may be v_a and s_a");
-FULMEN_FFI_EXPORT(merge_states, "v, s, out, lse, lse_base",
+FULMEN_FFI_EXPORT(merge_states, "v, s, out, lse, lse_base, mask",
                   "the same for many sets: v [num_tokens, num_states, heads, dim]");
 FULMEN_FFI_EXPORT_PACKED(
     cascade_cost, "lens, bounds, num_qo_heads, num_kv_heads, head_dim, kv_size, flat", 7,

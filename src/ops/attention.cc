@@ -192,7 +192,7 @@ PlanConfig plan_config(const AttentionArgs& args, const AttentionDims& dims) {
   c.num_qo_heads = int32_t(dims.num_qo_heads);
   c.num_kv_heads = int32_t(dims.num_kv_heads);
   c.causal = args.options.causal && !args.custom_mask.defined();
-  c.window_left = args.options.window_left;
+  c.window_left = attention::window_of(args.options);
   c.disable_split = args.options.disable_split;
   c.fixed_split_len = args.options.fixed_split_len;
   return c;

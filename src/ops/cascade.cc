@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fulmen/attention/cascade.h>
+#include <fulmen/attention/cascade_choice.h>
 #include <fulmen/core/math.h>
+#include <fulmen/runtime/registry.h>
 
 #include <algorithm>
 #include <cmath>
@@ -66,6 +68,61 @@ TensorView aligned(const TensorView& workspace) {
   return slice(workspace, std::min(workspace.shape[0], int64_t((kAlign - at % kAlign) % kAlign)));
 }
 
+// What the device writes where it chooses, behind one another; begin becomes their end.
+CascadeChoice choice_at(std::span<const AttentionArgs> levels, const TensorView& workspace, int64_t& begin) {
+  const AttentionArgs own = canonical(levels.back());
+  CascadeChoice c{.shape = {own.q.shape[1], own.k.shape[2], own.q.shape[2], size_of(own.k.dtype)},
+                  .total_q = own.q.shape[0],
+                  .page_size = own.k.shape[1],
+                  .causal = own.options.causal};
+  const auto take = [&](DType dtype, int64_t n) {
+    TensorView x = part(levels[0], workspace, begin, {n});
+    x.dtype = dtype;
+    begin += aligned(n * size_of(dtype));
+    return x;
+  };
+  for (const AttentionArgs& a : levels)
+    c.levels.push_back(
+        {a.qo_indptr, a.kv_indptr, a.kv_indices, a.last_page_len, take(DType::kI32, a.qo_indptr.shape[0])});
+  const int64_t batch = own.qo_indptr.shape[0] - 1;
+  c.flat_rows = take(DType::kI32, batch + 1), c.kv_indptr = take(DType::kI32, batch + 1);
+  c.last_page_len = take(DType::kI32, batch), c.page_ids = take(DType::kI32, num_flat_ids(c.levels));
+  c.mask = take(DType::kU8, c.total_q);
+  return c;
+}
+
+// The flat batch's call.
+AttentionArgs flat_args(std::span<const AttentionArgs> levels, const CascadeChoice& c) {
+  AttentionArgs a = levels.back();
+  a.qo_indptr = c.flat_rows, a.kv_indptr = c.kv_indptr, a.kv_indices = c.page_ids, a.last_page_len = c.last_page_len;
+  a.workspace = {};
+  return a;
+}
+
+bool is_plain(const AttentionArgs& a) {
+  const AttentionOptions& o = a.options;
+  const bool has_tables = a.qo_indptr.defined() && a.kv_indptr.defined() && a.kv_indices.defined() &&
+                          a.last_page_len.defined() && !a.block_tables.defined() && !a.seq_lens.defined();
+  return has_tables && a.qo_indptr.shape[0] > 0 && a.kv_indices.shape[0] < int64_t(1) << 31 && a.k.rank == 4 &&
+         !a.custom_mask.defined() && !a.alibi_slopes.defined() && !a.sinks.defined() && o.window_left < 0 &&
+         o.rope_theta <= 0 && o.fixed_split_len <= 0;
+}
+
+// Whether one flat pass may do what the levels do: the same cache, scales and options, nothing that asks where in its
+// level a key is, and no promise that bits are a function of the request alone.
+bool may_be_flat(std::span<const AttentionArgs> levels) {
+  if (levels.size() < 2 || levels.size() > size_t(kMostCascadeLevels)) return false;
+  const AttentionArgs& own = levels.back();
+  for (const AttentionArgs& a : levels) {
+    const AttentionOptions &o = a.options, &with = own.options;
+    if (!is_plain(a) || (o.causal && &a != &own)) return false;
+    if (a.k.data != own.k.data || a.v.data != own.v.data || o.kv_layout != with.kv_layout) return false;
+    if (logit_scale(o, 64) != logit_scale(with, 64) || o.logits_soft_cap != with.logits_soft_cap) return false;
+    if (o.v_scale != with.v_scale || o.disable_split != with.disable_split) return false;
+  }
+  return chooses_cascades(own.q.device_type, own.q.device_id);
+}
+
 // All levels' partial results as merge_states takes them.
 TensorView stacked(const TensorView& first, int64_t num_levels, int64_t bytes) {
   TensorView t = insert_axis(first, 1);
@@ -73,7 +130,19 @@ TensorView stacked(const TensorView& first, int64_t num_levels, int64_t bytes) {
   return t;
 }
 
+runtime::OpHandle choose_handle() {
+  static const runtime::OpHandle kOp = runtime::op_handle("choose_cascade");
+  return kOp;
+}
+
 }  // namespace
+
+void choose_cascade(const CascadeChoice& choice, const Context& context) {
+  runtime::launch(choose_handle(), choice.mask, &choice, context);
+}
+bool chooses_cascades(DeviceType type, int32_t device_id) {
+  return runtime::choose(choose_handle(), type, device_id, nullptr, {}).row != nullptr;
+}
 
 void cascade(std::span<const AttentionArgs> levels, const Context& context) {
   for (size_t i = 0; i < levels.size(); ++i) {
@@ -90,11 +159,16 @@ void cascade(std::span<const AttentionArgs> levels, const Context& context) {
 
 void BatchCascade::make(std::span<const AttentionArgs> levels, const TensorView& workspace, bool on_device) {
   if (levels.empty()) fail(kName, "levels", "are none, expected one or more");
-  batches_.clear(), begins_.clear();
+  batches_.clear(), begins_.clear(), chosen_ = {};
   int64_t end = partial_of(levels).bytes();
+  for (size_t i = 0; i < levels.size(); ++i) check_level(levels, i);
+  const bool chooses = on_device && may_be_flat(levels);
+  CascadeChoice choice;
+  tables_ = chooses ? end : -1;
+  if (chooses) choice = choice_at(levels, {}, end);
   for (size_t i = 0; i < levels.size(); ++i) {
-    check_level(levels, i);
     AttentionArgs a = level_args(levels, i, workspace);
+    if (chooses) a.qo_indptr = choice.levels[i].rows;
     BatchAttention& batch = batches_.emplace_back(context_);
     on_device ? batch.plan_on_device(a) : batch.plan(a);
     begins_.push_back(end);
@@ -103,6 +177,13 @@ void BatchCascade::make(std::span<const AttentionArgs> levels, const TensorView&
       batch.plan(a);  // into its place
     }
     end += aligned(batch.workspace_bytes());
+  }
+  if (chooses) {
+    AttentionArgs a = flat_args(levels, choice);
+    a.out = level_args(levels, 0, {}).out, a.lse = {};
+    flat_ = BatchAttention(context_);
+    flat_.plan_on_device(a);
+    flat_begin_ = end, end += aligned(flat_.workspace_bytes());
   }
   workspace_bytes_ = end + kAlign;
 }
@@ -113,11 +194,13 @@ void BatchCascade::plan(std::span<const AttentionArgs> levels, const TensorView&
 void BatchCascade::plan_on_device(std::span<const AttentionArgs> levels) { make(levels, {}, true); }
 void BatchCascade::forget_lengths() {
   for (BatchAttention& batch : batches_) batch.forget_lengths();
+  flat_.forget_lengths(), chosen_.workspace = nullptr;
 }
 
 void BatchCascade::use(const Context& context) {
   context_ = context;
   for (BatchAttention& batch : batches_) batch.use(context);
+  flat_.use(context);
 }
 
 void BatchCascade::run(std::span<const AttentionArgs> levels, const TensorView& out, const TensorView& lse,
@@ -127,81 +210,44 @@ void BatchCascade::run(std::span<const AttentionArgs> levels, const TensorView& 
   require(given.num_elements() >= workspace_bytes_, kName, "workspace", given.num_elements(),
           std::to_string(workspace_bytes_) + " bytes or more");
   const TensorView workspace = aligned(given);
+  const bool chooses = tables_ >= 0;
+  CascadeChoice choice;
+  if (chooses) {
+    int64_t at = tables_;
+    choice = choice_at(levels, workspace, at), choice.made = &chosen_;
+    choose_cascade(choice, context_);
+  }
   for (size_t i = 0; i < levels.size(); ++i) {
     AttentionArgs a = level_args(levels, i, workspace);
+    if (chooses) a.qo_indptr = choice.levels[i].rows;
     a.workspace = slice(workspace, begins_[i]);
     batches_[i].run(a);
+  }
+  if (chooses) {
+    AttentionArgs a = flat_args(levels, choice);
+    a.out = out, a.lse = lse, a.workspace = slice(workspace, flat_begin_);
+    flat_.run(a);
   }
   const Partial p = partial_of(levels);
   const AttentionArgs first = level_args(levels, 0, workspace);
   merge_states({stacked(first.out, p.num_levels, p.out_bytes()), stacked(first.lse, p.num_levels, p.lse_bytes()), out,
                 lse.defined() ? lse : part(first, workspace, p.lse_begin(p.num_levels), {p.rows, p.heads}),
-                levels[0].options.lse_base},
+                levels[0].options.lse_base, choice.mask},
                context_);
 }
 
-namespace {
-
-// Of one H100; fitted to the sweep in docs/kernels/cascade_cuda.md.
-constexpr double kLaunch = 7.5, kTile = 18, kSlot = 4.4, kMerge = 3, kBytesPerUs = 2.7e6, kAgainPerUs = 8.4e6,
-                 kFlopsPerUs = 350e6, kWorkers = 264, kMinSplit = 128, kMargin = 1.15;
-
-// A launch.
-struct Work {
-  double bytes = 0, again = 0, flops = 0;             // again: read before by another request, so that L2 may have them
-  double tiles = 0, largest_tile = 0, most_keys = 0;  // of rows; of a request
-
-  // A tile of many rows takes time to begin and to end, and so does merging what its splits leave.
-  double us() const {
-    const double splits = std::min(kWorkers / std::max(tiles, 1.), most_keys / kMinSplit), part = largest_tile / 128;
-    return kLaunch + part * (kTile + (splits >= 2 ? splits * kSlot : 0)) +
-           std::max(bytes / kBytesPerUs + again / kAgainPerUs, flops / kFlopsPerUs);
-  }
-};
-
-// `count` requests of `rows` queries together, each over the same keys.
-void add(const CascadeShape& s, double rows, double count, double keys, Work& work) {
-  if (rows <= 0 || count <= 0) return;
-  const double packed = rows / count * double(s.num_qo_heads) / double(s.num_kv_heads);
-  const double heads = double(s.num_kv_heads), row = 2 * double(s.head_dim), once = keys * heads * row;
-  const double tile = packed <= 16 ? 16 : packed <= 32 ? 32 : packed <= 64 ? 64 : 128;
-  work.bytes += once * double(s.kv_bytes);
-  work.again += (count - 1) * once * double(s.kv_bytes);
-  work.flops += count * std::ceil(packed / 16) * 16 * once * 2;
-  work.tiles += count * std::ceil(packed / tile) * heads;
-  work.largest_tile = std::max(work.largest_tile, tile), work.most_keys = std::max(work.most_keys, keys);
-}
-
-double flat_us(std::span<const std::span<const PlanRequest>> levels, const CascadeShape& s) {
-  double rows = 0, requests = 0, shared = 0;
-  for (const PlanRequest& r : levels.back()) rows += double(r.qo_len), requests += r.qo_len > 0;
-  Work all;
-  for (const std::span<const PlanRequest> level : levels) {
-    const bool is_last = level.data() == levels.back().data();
-    for (const PlanRequest& r : level)
-      add(s, double(r.qo_len), is_last || rows == 0 ? 1 : double(r.qo_len) * requests / rows, double(r.kv_len), all);
-    if (!is_last) shared += all.most_keys;
-    if (!is_last) all.tiles = all.most_keys = 0;
-  }
-  all.most_keys += shared;
-  return all.us();
-}
-
-}  // namespace
-
-double predicted_us(std::span<const std::span<const PlanRequest>> levels, const CascadeShape& s, bool flat) {
+double predicted_us(std::span<const std::span<const PlanRequest>> levels, const CascadeShape& shape, bool flat) {
   if (levels.empty()) return 0;
-  if (flat) return flat_us(levels, s);
-  double us = 0, rows = 0;
-  for (const PlanRequest& r : levels.back()) rows += double(r.qo_len);
+  std::vector<LevelSums<double>> sums;
   for (const std::span<const PlanRequest> level : levels) {
-    Work own;
-    for (const PlanRequest& r : level) add(s, double(r.qo_len), 1, double(r.kv_len), own);
-    us += own.us();
+    LevelSums<double>& of_level = sums.emplace_back();
+    for (const PlanRequest& r : level)
+      if (r.qo_len > 0) of_level.add(shape, double(r.qo_len), double(r.kv_len));
   }
-  if (levels.size() == 1) return us;
-  us += kMerge + rows * double(s.num_qo_heads * s.head_dim) * (4. * double(levels.size()) + 2) / kBytesPerUs;
-  return kMargin * us;
+  const CascadeModel<double> model{shape};
+  const int32_t n = int32_t(sums.size());
+  constexpr int32_t kAny = 1 << 30;
+  return flat ? model.flat_us<kAny>(sums.data(), n, sums.back()) : model.levels_us<kAny>(sums.data(), n, sums.back());
 }
 
 }  // namespace fulmen::attention

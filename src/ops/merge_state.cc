@@ -13,7 +13,7 @@ MergeDims check(const MergeStateArgs& a) {
 }
 
 MergeDims check(const MergeStatesArgs& a) {
-  const Dims d = check(kMergeStatesSchema, {&a.v, &a.s, &a.out, &a.lse});
+  const Dims d = check(kMergeStatesSchema, {&a.v, &a.s, &a.out, &a.lse, &a.mask});
   return {d["num_tokens"], d["num_states"], d["num_heads"], d["head_dim"]};
 }
 

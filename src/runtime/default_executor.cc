@@ -35,6 +35,9 @@ struct Default {
 
 Default& the_default() {
   static Default* d = [] {
+    // Before our own fork handlers those of all pools: fork runs them last to first, and so takes our mutex before
+    // theirs, as pool() does. The other way round a fork beside a first call could wait for ever.
+    { const ThreadPool first(1); }
     auto* made = new Default;  // never destroyed: other statics' destructors may still compute
     pthread_atfork([] { the_default().mutex.lock(); }, [] { the_default().mutex.unlock(); },
                    [] {

@@ -148,6 +148,14 @@ TEST_F(CudaElementwise, MergeStatesStaysWithinTheBound) {
       merge_states({.v = dv, .s = ds, .out = dout, .lse = dlse});
       EXPECT_TRUE(within(dout.fetch(), expected.out)) << name_of(t) << " " << num_states;
       EXPECT_TRUE(within(dlse.fetch(), expected.lse)) << name_of(t) << " " << num_states;
+      Tensor mask(DType::kU8, {6}), half = out;
+      mask.fill([](int64_t i) { return i % 2; });
+      half.poison(0xff);
+      GpuTensor dmask(mask), dhalf(half);
+      merge_states({.v = dv, .s = ds, .out = dhalf, .lse = dlse, .mask = dmask});
+      dhalf.fetch();
+      for (int64_t i = 0; i < 6 * 512; ++i)
+        ASSERT_EQ(half.data<uint16_t>()[i], i / 512 % 2 ? out.data<uint16_t>()[i] : 0xffff) << i;
     }
 }
 

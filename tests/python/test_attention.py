@@ -376,3 +376,15 @@ def test_foreign_dlpack_arrays(rng):
     out = fulmen.single_decode_with_kv_cache(*(tvm_ffi.from_dlpack(x) for x in (q, k, v)))
     assert isinstance(out, np.ndarray)
     assert (out == fulmen.single_decode_with_kv_cache(q, k, v)).all()
+
+
+def test_the_longest_window_is_none():
+    """Also for rows before the first key, whose position minus the window does not fit 32 bits."""
+    rng = np.random.default_rng(5)
+    q, k, v = (rng.standard_normal((n, 2, 64)).astype(np.float32) for n in (9, 3, 3))
+    expected = fulmen.single_prefill_with_kv_cache(q, k, v)
+    assert np.array_equal(fulmen.single_prefill_with_kv_cache(q, k, v, window_left=2**31 - 1), expected)
+    wrapper = fulmen.BatchPrefillWithRaggedKVCacheWrapper(None)
+    ints = np.array([0, 9], np.int32), np.array([0, 3], np.int32)
+    wrapper.plan(*ints, 2, 2, 64, window_left=2**31 - 1, q_data_type="float32")
+    assert np.array_equal(wrapper.run(q, k, v), expected)

@@ -7,6 +7,7 @@ import inspect
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from conftest import needs_cuda, torch
 
@@ -67,6 +68,43 @@ decode.single_decode_with_kv_cache(q, k, v, kv_layout='NHD', pos_encoding_mode='
 q_scale=None, k_scale=None, v_scale=None, window_left=-1, logits_soft_cap=None, sm_scale=None, rope_scale=None, \
 rope_theta=None, return_lse=False)
 """
+# Names of parameters in the order of FlashInfer 0.7.2, where it differs from 0.5.3 or goes on.
+NEWER = {
+    "sampling.top_k_renorm_probs": "probs top_k is_deterministic",
+    "decode.fast_decode_plan": "self indptr indices last_page_len num_qo_heads num_kv_heads head_dim page_size "
+    "pos_encoding_mode window_left logits_soft_cap q_data_type kv_data_type data_type sm_scale rope_scale rope_theta "
+    "non_blocking fixed_split_size disable_split_kv q_len_per_req global_override_indptr_cpu",
+    "decode.trtllm_batch_decode_with_kv_cache": "query kv_cache workspace_buffer block_tables seq_lens max_seq_len "
+    "bmm1_scale bmm2_scale window_left out out_dtype o_sf_scale o_sf_vec_size sinks kv_layout enable_pdl backend "
+    "q_len_per_req o_scale mask max_q_len cum_seq_lens_q skip_softmax_threshold_scale_factor kv_cache_sf "
+    "uses_shared_paged_kv_idx lse return_lse newer",
+    "prefill.trtllm_batch_context_with_kv_cache": "query kv_cache workspace_buffer block_tables seq_lens max_q_len "
+    "max_kv_len bmm1_scale bmm2_scale batch_size cum_seq_lens_q cum_seq_lens_kv window_left out out_dtype o_sf_scale "
+    "o_sf_vec_size kv_layout enable_pdl sinks kv_cache_sf skip_softmax_threshold_scale_factor "
+    "uses_shared_paged_kv_idx causal lse return_lse newer",
+}
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_order_of_newer_parameters(name):
+    module, function = name.split(".")
+    assert " ".join(inspect.signature(getattr(getattr(fulmen, module), function)).parameters) == NEWER[name]
+
+
+def test_newer_options_are_refused_unless_they_ask_for_nothing():
+    def call(**options):
+        x = np.ones((1, 2, 64), np.float32)
+        cache, ids = np.ones((1, 2, 2, 4, 64), np.float32), np.zeros((1, 1), np.int32)
+        return fulmen.decode.trtllm_batch_decode_with_kv_cache(x, cache, None, ids, ids[0] + 1, 1, 0.125, **options)
+
+    assert np.allclose(call(cp_world=1, request_order=None, multi_ctas_kv_counter_buffer=np.zeros(8)), 1)
+    for options in ({"cp_world": 2}, {"max_q_len": 3}, {"uses_shared_paged_kv_idx": False}):
+        with pytest.raises(NotImplementedError, match=next(iter(options))):
+            call(**options)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'nonsense'"):
+        call(nonsense=1)
+
+
 LINES = SIGNATURES.replace("\\\n", "").strip().splitlines()
 
 

@@ -88,6 +88,7 @@ Result measure(Timer& timer, const Row& row) {
       return r;
     }
     r.timing = timer.time(p.num_sets, [&](int32_t set) { p.launch(set, context); });
+    for (double* us : {&r.timing.us, &r.timing.low_us, &r.timing.graph_us}) *us /= p.num_calls;
   } catch (const std::exception& e) { r.problem = e.what(); }
   return r;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// C rows: decode over a prefix that all requests share, in levels and, beside it, flat: one pass over everybody's keys.
+// C rows: decode over a prefix that all requests share, in levels, flat (one pass over everybody's keys), and in the
+// form that the device chooses.
 #include <fulmen/attention/cascade.h>
 
 #include <algorithm>
@@ -40,7 +41,9 @@ AttentionArgs with_table(Planned& p, const Table& t) {
   return a;
 }
 
-std::shared_ptr<Planned> planned(const Shared& s, bool is_flat) {
+enum class Form { kLevels, kFlat, kChosen };
+
+std::shared_ptr<Planned> planned(const Shared& s, Form form) {
   auto p = std::make_shared<Planned>();
   const int32_t prefix = s.prefix / kPage, own = s.suffix / kPage, total = prefix + s.batch * own;
   std::vector<int32_t> order(static_cast<size_t>(total));
@@ -61,7 +64,7 @@ std::shared_ptr<Planned> planned(const Shared& s, bool is_flat) {
   a.out = p->pool.tensor(DType::kBF16, {s.batch, s.num_qo_heads, kDim});
   a.k = p->pool.random(DType::kBF16, {total, kPage, s.num_kv_heads, kDim});
   a.v = p->pool.random(DType::kBF16, {total, kPage, s.num_kv_heads, kDim});
-  if (is_flat) {
+  if (form == Form::kFlat) {
     a = with_table(*p, flat);
     p->batch.plan(a);
     a.workspace = p->pool.tensor(DType::kU8, {p->batch.workspace_bytes()});
@@ -69,24 +72,46 @@ std::shared_ptr<Planned> planned(const Shared& s, bool is_flat) {
     return p;
   }
   p->levels = {with_table(*p, above), with_table(*p, below)};
+  if (form == Form::kChosen) return p;
   p->cascade.plan(p->levels);
   p->workspace = p->pool.tensor(DType::kU8, {p->cascade.workspace_bytes()});
   p->cascade.plan(p->levels, p->workspace);
   return p;
 }
 
-Problem problem(const Shared& s, bool is_flat) {
+// A batch is planned once and run for every layer, each of which has its own keys.
+Problem chosen_problem(const std::vector<std::shared_ptr<Planned>>& layers) {
+  Planned& plan = *layers[0];
+  plan.cascade.plan_on_device(plan.levels);
+  plan.workspace = plan.pool.tensor(DType::kU8, {plan.cascade.workspace_bytes()});
+  return {.num_calls = int32_t(layers.size()), .launch = [layers](int32_t, const Context& context) {
+            Planned& first = *layers[0];
+            first.cascade.use(context);
+            for (const auto& layer : layers) {
+              std::vector<AttentionArgs> levels = first.levels;
+              for (AttentionArgs& a : levels) a.q = layer->flat.q, a.k = layer->flat.k, a.v = layer->flat.v;
+              first.cascade.run(levels, layer->flat.out, {}, first.workspace);
+            }
+          }};
+}
+
+Problem problem(const Shared& s, Form form) {
   const double keys = s.prefix + double(s.batch) * s.suffix;
   const double bytes = keys * s.num_kv_heads * kDim * 4 + double(s.batch) * s.num_qo_heads * kDim * 4;
-  std::vector<std::shared_ptr<Planned>> sets = {planned(s, is_flat)};
-  while (double(sets.size()) * bytes < 200e6 && sets.size() < 24) sets.push_back(planned(s, is_flat));
+  std::vector<std::shared_ptr<Planned>> sets = {planned(s, form)};
+  while (double(sets.size()) * bytes < 200e6 && sets.size() < 24) sets.push_back(planned(s, form));
+  if (form == Form::kChosen) {
+    Problem p = chosen_problem(sets);
+    p.bytes = bytes, p.flops = double(s.batch) * s.prefix * s.num_qo_heads * kDim * 4;
+    return p;
+  }
   return {.num_sets = int32_t(sets.size()),
           .bytes = bytes,
           .flops = double(s.batch) * s.prefix * s.num_qo_heads * kDim * 4,
-          .launch = [sets, is_flat](int32_t set, const Context& context) {
+          .launch = [sets, form](int32_t set, const Context& context) {
             Planned& p = *sets[size_t(set)];
             p.batch.use(context), p.cascade.use(context);
-            if (is_flat) return p.batch.run(p.flat);
+            if (form == Form::kFlat) return p.batch.run(p.flat);
             p.cascade.run(p.levels, p.flat.out, {}, p.workspace);
           }};
 }
@@ -113,8 +138,9 @@ std::string name(const Shared& s) {
 std::vector<Row> cascade_suite(bool sweep) {
   std::vector<Row> rows;
   const auto both = [&rows](const std::string& id, const Shared& s) {
-    rows.push_back({id, name(s), [s] { return problem(s, false); }});
-    rows.push_back({id + " flat", name(s), [s] { return problem(s, true); }});
+    rows.push_back({id, name(s), [s] { return problem(s, Form::kLevels); }});
+    rows.push_back({id + " flat", name(s), [s] { return problem(s, Form::kFlat); }});
+    rows.push_back({id + " device", name(s), [s] { return problem(s, Form::kChosen); }});
   };
   if (!sweep) return both("C1", {}), rows;
   for (const auto& [qo, kv] : {std::pair{32, 32}, {32, 8}, {64, 8}})

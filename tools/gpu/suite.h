@@ -13,9 +13,10 @@ namespace fulmen::gpu {
 // One row on its own buffers, several sets of them, so that no launch finds its data in L2.
 struct Problem {
   int32_t num_sets = 1;
-  double bytes = 0;   // what the op must move
-  bool host = false;  // what is timed is the calling thread
-  double flops = 0;   // and multiply, where tensor cores set the floor
+  int32_t num_calls = 1;  // that a launch makes; times are of one
+  double bytes = 0;       // what the op must move
+  bool host = false;      // what is timed is the calling thread
+  double flops = 0;       // and multiply, where tensor cores set the floor
   std::function<void(int32_t set, const Context& context)> launch;
 };
 

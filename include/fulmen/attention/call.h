@@ -27,11 +27,17 @@ inline float logit_scale(const AttentionOptions& o, int64_t head_dim_qk) {
   return (given ? o.sm_scale : float(1 / __builtin_sqrt(double(head_dim_qk)))) * o.q_scale * o.k_scale;
 }
 
+// The window as kernels take it: one that nothing can lie before is none, so that no position minus it overflows.
+inline int32_t window_of(const AttentionOptions& o) {
+  constexpr int32_t kLongest = 0x7fffffff - (1 << 24);
+  return o.window_left > kLongest ? -1 : o.window_left;
+}
+
 inline Standard standard_variant(const AttentionArgs& args) {
   Standard s;
   s.sm_scale = logit_scale(args.options, args.q.shape[2]);
   s.logits_soft_cap = args.options.logits_soft_cap;
-  s.window_left = args.options.window_left;
+  s.window_left = window_of(args.options);
   s.causal = args.options.causal;
   if (args.alibi_slopes.defined()) s.alibi_slopes = args.alibi_slopes.as<const float>();
   if (args.sinks.defined()) s.sinks = args.sinks.as<const float>();

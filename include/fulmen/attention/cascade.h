@@ -11,6 +11,7 @@
 // (docs/decisions/cascade_in_launches.md).
 #pragma once
 #include <fulmen/attention/call.h>
+#include <fulmen/attention/cascade_model.h>
 #include <fulmen/ops/merge_state.h>
 
 #include <span>
@@ -27,6 +28,9 @@ void cascade(std::span<const AttentionArgs> levels, const Context& context = {})
 //   cascade.plan_on_device(levels);          // or plan(): lengths in host memory
 //   workspace of cascade.workspace_bytes();
 //   cascade.run(levels, out, lse, workspace);   // per layer; lse optional
+// Planned on the device, it may be run flat: one pass over each request's keys of all levels, where the same prediction
+// as predicted_us, made on the device each time that lengths are planned with, says so, and its result is that of the
+// levels (docs/kernels/cascade_cuda.md).
 class BatchCascade {
  public:
   explicit BatchCascade(const Context& context = {}) : context_(context) {}
@@ -44,16 +48,16 @@ class BatchCascade {
 
   Context context_;
   std::vector<BatchAttention> batches_;
-  std::vector<int64_t> begins_;  // of each level's workspace, behind the partial results
+  std::vector<int64_t> begins_;           // of each level's workspace, behind the partial results
+  BatchAttention flat_;                   // where the device chooses
+  int64_t tables_ = -1, flat_begin_ = 0;  // of what it writes, and of the flat batch's workspace; -1: levels always
+  mutable MadePlan chosen_;
   int64_t workspace_bytes_ = 0;
 };
 
 // What a GPU is predicted to take for levels, with a margin, or flat: for the same requests with a table of all their
 // keys each. In microseconds of an H100; between the two it is the ratio that counts. docs/kernels/cascade_cuda.md has
 // the model.
-struct CascadeShape {
-  int64_t num_qo_heads = 1, num_kv_heads = 1, head_dim = 128, kv_bytes = 2;  // per element of K and V
-};
 double predicted_us(std::span<const std::span<const PlanRequest>> levels, const CascadeShape& shape, bool flat);
 
 }  // namespace fulmen::attention

@@ -53,7 +53,7 @@ struct Chain {
 };
 
 inline void add_to(const TensorView& t, int64_t row, int64_t n) {
-  if (t.defined()) t.as<int32_t>()[row * t.strides[0]] += int32_t(n);
+  if (t.defined()) t.as<uint32_t>()[row * t.strides[0]] += uint32_t(n);  // a count at its end starts anew
 }
 
 inline void verify_chain(const Chain& c) {

@@ -84,6 +84,7 @@ inline void merge_states(const MergeStatesArgs& a, const MergeDims& d, const Exe
   for_dtype<float, f16, bf16>(a.v.dtype, [&]<class T>(T) {
     for_dtype<float, f16, bf16>(a.out.dtype, [&]<class Out>(Out) {
       for_rows(d, executor, [&](int64_t token, int64_t head) {
+        if (a.mask.defined() && a.mask.as<const uint8_t>()[token * a.mask.strides[0]] == 0) return;
         const T* v = a.v.as<const T>() + token * a.v.strides[0] + head * a.v.strides[2];
         const float* s = a.s.as<const float>() + token * a.s.strides[0] + head * a.s.strides[2];
         a.lse.as<float>()[token * a.lse.strides[0] + head * a.lse.strides[1]] =

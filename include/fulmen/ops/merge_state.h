@@ -29,6 +29,7 @@ struct MergeStatesArgs {
   TensorView out;  // [num_tokens, num_heads, head_dim] any float, written
   TensorView lse;  // [num_tokens, num_heads] f32, written
   LogBase lse_base = LogBase::kE;
+  TensorView mask;  // as in MergeStateArgs
 };
 
 inline constexpr OpSchema kMergeStateSchema{
@@ -50,6 +51,7 @@ inline constexpr OpSchema kMergeStatesSchema{
         {"s", "num_tokens num_states num_heads", kF32, Access::kRead, Presence::kRequired, "their log-sum-exps"},
         {"out", "num_tokens num_heads head_dim", kFloats, Access::kWrite, Presence::kRequired, "any float dtype"},
         {"lse", "num_tokens num_heads", kF32, Access::kWrite, Presence::kRequired, "log-sum-exp of the union"},
+        {"mask", "num_tokens", kBytes, Access::kRead, Presence::kOptional, "0: the row is left alone"},
     }};
 
 struct MergeDims {

@@ -8,34 +8,19 @@
 
 namespace fulmen::cuda::attention_prepare {
 
-template <Key K>
-__device__ __forceinline__ int32_t num_ctas() {
-  return K.many ? int32_t(cluster_size()) : 1;
-}
-template <Key K>
-__device__ __forceinline__ int32_t cta_rank() {
-  return K.many ? int32_t(cluster_rank()) : 0;
-}
-template <Key K>
-__device__ __forceinline__ void sync_ctas() {
-  if constexpr (K.many)
-    sync_cluster();
-  else
-    sync_cta();
-}
+__device__ __forceinline__ int32_t num_ctas() { return int32_t(cluster_size()); }
+__device__ __forceinline__ int32_t cta_rank() { return int32_t(cluster_rank()); }
 
 // Of a number that each CTA has in its shared memory: what those before this one have, and all. Read between two
-// sync_ctas(): all have written, nobody writes again before all have read.
+// sync_cluster(): all have written, nobody writes again before all have read.
 struct Share {
   uint32_t before = 0, total = 0;
 };
 // Each thread's own number; all CTAs' are on their way at once.
-template <Key K>
 __device__ __forceinline__ Share share_of(const uint32_t* own) {
-  if constexpr (!K.many) return {0, *own};
   Share s;
   uint32_t x[kCtas];
-  const int32_t size = num_ctas<K>(), rank = cta_rank<K>();
+  const int32_t size = num_ctas(), rank = cta_rank();
 #pragma unroll
   for (int32_t i = 0; i < kCtas; ++i) x[i] = i < size ? load_remote(own, uint32_t(i)) : 0;
 #pragma unroll
@@ -43,15 +28,12 @@ __device__ __forceinline__ Share share_of(const uint32_t* own) {
   return s;
 }
 // One number for all threads of a warp: a lane asks for a CTA's.
-template <Key K>
 __device__ __forceinline__ uint32_t of_each_cta(const uint32_t* own) {
-  return warp_lane() < num_ctas<K>() ? load_remote(own, uint32_t(warp_lane())) : 0;
+  return warp_lane() < num_ctas() ? load_remote(own, uint32_t(warp_lane())) : 0;
 }
-template <Key K>
 __device__ __forceinline__ Share warp_share_of(const uint32_t* own) {
-  if constexpr (!K.many) return {0, *own};
-  const uint32_t x = of_each_cta<K>(own);
-  return {add_warp(warp_lane() < cta_rank<K>() ? x : 0u), add_warp(x)};
+  const uint32_t x = of_each_cta(own);
+  return {add_warp(warp_lane() < cta_rank() ? x : 0u), add_warp(x)};
 }
 
 }  // namespace fulmen::cuda::attention_prepare

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whether a cascade is run in levels or flat, by the prediction that the host makes where it knows the lengths
+// (attention/cascade_model.h). Every CTA reads all lengths and comes to the same answer; they share the writing. The
+// loser's rows are none, so that its kernels have nothing to do. Launched by src/cuda/choose_cascade.cc.
+#pragma once
+#include <fulmen/core/math.h>
+#include <fulmen/cuda/choose_cascade.h>
+#include <fulmen/cuda/ptx/dependent_launch.cuh>
+#include <fulmen/cuda/ptx/shared.cuh>
+#include <fulmen/cuda/ptx/warp.cuh>
+
+namespace fulmen::cuda::choose_cascade {
+
+using Sums = attention::LevelSums<float>;
+
+__device__ __forceinline__ Shared& shared() { return *reinterpret_cast<Shared*>(dynamic_shared()); }
+
+__device__ __forceinline__ int32_t clamp(int64_t x, int64_t low, int64_t high) {
+  return int32_t(x < low ? low : x < high ? x : high);
+}
+
+// Queries of a request, as attention_prepare reads them.
+struct Rows {
+  int32_t begin, end;
+};
+__device__ __forceinline__ Rows rows_of(const Params& p, const Level& level, int32_t i) {
+  const int32_t begin = clamp(level.qo_indptr[i], 0, p.total_q);
+  return {begin, clamp(level.qo_indptr[i + 1], begin, p.total_q)};
+}
+__device__ __forceinline__ Pages pages_of(const Level& level, int32_t i) {
+  const int64_t begin = level.kv_indptr[i], end = level.kv_indptr[i + 1];
+  if (begin < 0 || end < begin || end > level.num_ids) return {0, 0};
+  return {int32_t(begin), int32_t(end - begin)};
+}
+__device__ __forceinline__ int64_t kv_len_of(const Params& p, const Level& level, int32_t i, const Pages& pages) {
+  if (pages.count == 0) return 0;
+  return int64_t(pages.count - 1) * p.page_size + clamp(level.last_page_len[i], 1, p.page_size);
+}
+
+// The last request that begins at or before a row.
+__device__ __forceinline__ int32_t owner_of(const Level& level, int32_t row) {
+  int32_t low = 0, high = level.num_requests;
+  while (high - low > 1) {
+    const int32_t middle = low + (high - low) / 2;
+    (level.qo_indptr[middle] <= row ? low : high) = middle;
+  }
+  return low;
+}
+
+// The flat list of a request: pages of each level, those of its owners first.
+struct Joined {
+  Pages pages[kLevels];
+  int64_t count = 0;
+  bool is_same = true;  // flat attention over it is what the levels compute
+};
+__device__ __forceinline__ Joined join(const Params& p, int32_t i, const Rows& rows) {
+  Joined j;
+#pragma unroll
+  for (int32_t l = 0; l < kLevels; ++l) {
+    j.pages[l] = {0, 0};
+    if (l >= p.num_levels || rows.begin >= rows.end) continue;
+    const Level& level = p.levels[l];
+    if (l + 1 == p.num_levels) {
+      j.pages[l] = pages_of(level, i);
+      if (p.causal && kv_len_of(p, level, i, j.pages[l]) < rows.end - rows.begin) j.is_same = false;
+    } else if (level.num_requests == 0) {
+      j.is_same = false;
+    } else {
+      const int32_t owner = owner_of(level, rows.begin);
+      const Rows above = rows_of(p, level, owner);
+      j.is_same &= above.begin <= rows.begin && rows.end <= above.end;
+      j.pages[l] = pages_of(level, owner);  // other keys follow: its last page must be full
+      j.is_same &= kv_len_of(p, level, owner, j.pages[l]) == int64_t(j.pages[l].count) * p.page_size;
+    }
+    j.count += j.pages[l].count;
+  }
+  return j;
+}
+
+template <bool kMost>
+__device__ __forceinline__ float over_warp(float x) {
+#pragma unroll
+  for (int32_t mask = 16; mask > 0; mask /= 2) {
+    const float other = shuffle_xor(x, mask);
+    x = kMost ? (other > x ? other : x) : x + other;
+  }
+  return x;
+}
+
+// Over the CTA, in a fixed order.
+__device__ __forceinline__ void add_up(Sums& s, float& pages, float& differ) {
+  Shared& shared_sums = shared();
+  float* all[] = {&s.requests, &s.rows, &s.keys, &s.row_keys,     &s.padded_keys,
+                  &s.tiles,    &pages,  &differ, &s.largest_tile, &s.most_keys};
+#pragma unroll
+  for (int32_t i = 0; i < 10; ++i) {
+    const float x = i < 8 ? over_warp<false>(*all[i]) : over_warp<true>(*all[i]);
+    if (warp_lane() == 0) shared_sums.sums[i][warp_index()] = x;
+  }
+  sync_cta();
+#pragma unroll
+  for (int32_t i = 0; i < 10; ++i) {
+    const float x = warp_lane() < kThreads / 32 ? shared_sums.sums[i][warp_lane()] : 0;
+    *all[i] = i < 8 ? over_warp<false>(x) : over_warp<true>(x);
+  }
+  sync_cta();
+}
+
+__device__ __forceinline__ bool is_flat(const Params& p) {
+  Sums levels[kLevels], own;
+  float pages = 0, differ = 0;
+#pragma unroll
+  for (int32_t l = 0; l < kLevels; ++l) {
+    if (l >= p.num_levels) continue;
+    const Level& level = p.levels[l];
+#pragma unroll 1
+    for (int32_t i = int32_t(threadIdx.x); i < level.num_requests; i += kThreads) {
+      const Rows rows = rows_of(p, level, i);
+      if (rows.begin >= rows.end) continue;
+      levels[l].add(p.shape, float(rows.end - rows.begin), float(kv_len_of(p, level, i, pages_of(level, i))));
+      if (l + 1 < p.num_levels) continue;
+      const Joined joined = join(p, i, rows);
+      pages += float(joined.count), differ += joined.is_same ? 0 : 1;
+    }
+    float before_pages = l + 1 < p.num_levels ? 0 : pages, before_differ = l + 1 < p.num_levels ? 0 : differ;
+    add_up(levels[l], before_pages, before_differ);
+    if (l + 1 == p.num_levels) pages = before_pages, differ = before_differ, own = levels[l];
+  }
+  if (differ > 0 || pages > float(p.max_ids)) return false;
+  const attention::CascadeModel<float> model{p.shape};
+  return model.flat_us<kLevels>(levels, p.num_levels, own) < model.levels_us<kLevels>(levels, p.num_levels, own);
+}
+
+// Each level's rows, the flat batch's, and whose rows are merged.
+__device__ __forceinline__ void write_rows(const Params& p, bool flat) {
+  const int32_t first = int32_t(blockIdx.x * kThreads + threadIdx.x), step = int32_t(gridDim.x) * kThreads;
+#pragma unroll
+  for (int32_t l = 0; l < kLevels; ++l) {
+    if (l >= p.num_levels) continue;
+    const Level& level = p.levels[l];
+#pragma unroll 1
+    for (int32_t i = first; i <= level.num_requests; i += step) {
+      const int32_t row = clamp(level.qo_indptr[i], 0, p.total_q);
+      level.rows[i] = flat ? 0 : row;
+      if (l + 1 == p.num_levels) p.flat_rows[i] = flat ? row : 0;
+    }
+  }
+#pragma unroll 1
+  for (int32_t i = first; i < p.total_q; i += step) p.mask[i] = flat ? 0 : 1;
+}
+
+// Sum of the threads before this one; *total: of all.
+__device__ __forceinline__ uint32_t sum_before(uint32_t x, uint32_t* total) {
+  uint32_t* warp_sums = shared().warp_sums;
+  uint32_t sum = x;
+#pragma unroll
+  for (int32_t d = 1; d < 32; d *= 2) {
+    const uint32_t other = shuffle_up(sum, d);
+    if (warp_lane() >= d) sum += other;
+  }
+  if (warp_lane() == 31) warp_sums[warp_index()] = sum;
+  sync_cta();
+  const uint32_t own = warp_lane() < kThreads / 32 ? warp_sums[warp_lane()] : 0;
+  *total = add_warp(own);
+  const uint32_t before = add_warp(warp_lane() < warp_index() ? own : 0u);
+  sync_cta();
+  return before + sum - x;
+}
+
+// Ids of the requests whose lists are in shared memory, one per thread and turn, by all CTAs.
+__device__ __forceinline__ void copy_ids(const Params& p, int32_t num_requests, int32_t begin, int32_t end) {
+  const Shared& s = shared();
+#pragma unroll 1
+  for (int64_t at = int64_t(begin) + blockIdx.x * kThreads + threadIdx.x; at < end; at += gridDim.x * kThreads) {
+    int32_t low = 0, high = num_requests;
+    while (high - low > 1) {
+      const int32_t middle = low + (high - low) / 2;
+      (s.begins[middle] <= at ? low : high) = middle;
+    }
+    int32_t k = int32_t(at) - s.begins[low];
+#pragma unroll
+    for (int32_t l = 0; l < kLevels; ++l) {
+      if (l >= p.num_levels) continue;
+      const Pages pages = s.pages[l][low];
+      if (k >= 0 && k < pages.count) p.page_ids[at] = int32_t(p.levels[l].page_ids[pages.begin + k]);
+      k -= pages.count;
+    }
+  }
+}
+
+__device__ __forceinline__ void write_tables(const Params& p) {
+  Shared& s = shared();
+  const Level& own = p.levels[p.num_levels - 1];
+  const int32_t thread = int32_t(threadIdx.x);
+  uint32_t begin = 0;
+#pragma unroll 1
+  for (int32_t first = 0; first < own.num_requests; first += kThreads) {
+    const int32_t i = first + thread;
+    Joined joined;
+    if (i < own.num_requests)
+      joined = join(p, i, rows_of(p, own, i));
+    else
+      for (Pages& pages : joined.pages) pages = {0, 0};
+    uint32_t total = 0;
+    const uint32_t at = begin + sum_before(uint32_t(joined.count), &total);
+    s.begins[thread] = int32_t(at);
+#pragma unroll
+    for (int32_t l = 0; l < kLevels; ++l) s.pages[l][thread] = joined.pages[l];
+    if (blockIdx.x == 0 && i < own.num_requests) {
+      int32_t last = p.page_size;
+#pragma unroll
+      for (int32_t l = 0; l < kLevels; ++l)
+        if (l + 1 == p.num_levels && joined.pages[l].count > 0) last = clamp(own.last_page_len[i], 1, p.page_size);
+      p.kv_indptr[i] = int32_t(at), p.last_page_len[i] = last;
+      if (i + 1 == own.num_requests) p.kv_indptr[i + 1] = int32_t(at + uint32_t(joined.count));
+    }
+    sync_cta();
+    copy_ids(p, math::min(int32_t(kThreads), own.num_requests - first), int32_t(begin), int32_t(begin + total));
+    begin += total;
+    sync_cta();
+  }
+}
+
+template <Key K>
+__device__ __forceinline__ void run(const Params& p) {
+  static_assert(K.threads == kThreads);
+  wait_for_predecessor();
+  allow_successor();
+  const bool flat = is_flat(p);
+  write_rows(p, flat);
+  if (flat) write_tables(p);
+}
+
+}  // namespace fulmen::cuda::choose_cascade
