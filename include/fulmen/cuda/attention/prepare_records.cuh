@@ -17,10 +17,10 @@ __device__ __forceinline__ void clear_lists(const Params& p) {
   for (int32_t i = first; i * 4 < p.max_merges * p.num_kv_heads; i += step)
     store_stream<16>(arrivals + i * 16, Bits<16>{});
   constexpr int32_t kParts = int32_t(sizeof(batch_attention::Record)) / 16;
+  const int32_t num_parts = (p.num_workers + p.num_kv_heads - 1) / p.num_kv_heads * kParts;
   char* records = p.workspace + batch_attention::kRecords;
 #pragma unroll 1
-  for (int32_t i = first; i * p.num_kv_heads < p.num_workers * kParts; i += step)
-    store_stream<16>(records + 16 * int64_t(i), Bits<16>{});
+  for (int32_t i = first; i < num_parts; i += step) store_stream<16>(records + 16 * int64_t(i), Bits<16>{});
 }
 
 using RecordWords = Bits<sizeof(batch_attention::Record)>;
