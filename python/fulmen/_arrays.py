@@ -18,7 +18,7 @@ from typing import Any, Callable, Sequence
 import numpy as np
 
 from ._dtypes import FP8, ML_DTYPES, dtype_name, numpy_dtype, torch_dtype
-from ._explain import check_flags, explained, flags_of
+from ._explain import check_flags, flags_of, raise_explained
 from ._ffi import dispatched_types, is_compiling, lib
 from ._gpu_memory import new_on_gpu
 from ._launch import as_asked, asks_pdl, default_of_pdl, place_of_pdl
@@ -327,9 +327,6 @@ def takes_dlpack(function: Callable[..., Any]) -> Callable[..., Any]:
                 return asking(*args, **kwargs)
             return _adopted(asking, args, kwargs)
         except Exception as error:
-            better = explained(function, args, kwargs, error)
-            if better is error:
-                raise
-            raise better from error
+            raise_explained(function, args, kwargs, error)
 
     return wrapped

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import operator
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, NoReturn
 
 import numpy as np
 
@@ -107,6 +107,14 @@ def explained(function: Callable[..., Any], args: Any, kwargs: Any, error: Excep
     return ValueError(f"{op}: {type(error).__name__}: {error}; the arguments: {arrays}")
 
 
+def raise_explained(function: Callable[..., Any], args: Any, kwargs: Any, error: Exception) -> NoReturn:
+    """From the handler of a call that failed with error."""
+    better = explained(function, args, kwargs, error)
+    if better is error:
+        raise
+    raise better from error
+
+
 def flags_of(function: Callable[..., Any]) -> dict[str, int]:
     """The places of a function's flags."""
     parameters = enumerate(_signature(function).parameters.values())
@@ -140,10 +148,7 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args, **kwargs)
         except Exception as error:
-            better = explained(function, args, kwargs, error)
-            if better is error:
-                raise
-            raise better from error
+            raise_explained(function, args, kwargs, error)
 
     return wrapped
 

@@ -71,8 +71,7 @@ TEST_F(CudaAttentionCluster, APlanWithSlotsMayTakeItsPlace) {
   c.num_kv_heads = 1, c.lens = {{1, 900}};
   AttentionProblem p(c);
   OnDevice d(p);
-  AttentionArgs host = d.args;
-  host.qo_indptr = p.args.qo_indptr, host.kv_indptr = p.args.kv_indptr, host.last_page_len = p.args.last_page_len;
+  const AttentionArgs host = d.with_host_lengths();
   attention::BatchAttention batch;
   batch.plan(host);
   const attention::PlanConfig shared = batch.plan().header.config;

@@ -62,7 +62,8 @@ std::vector<AttentionCase> cases() {
     c.one_tensor = at(kOne) == 1 && c.table != Table::kRagged && c.d_qk == c.d_vo;
     c.lens = kLongLens[at(kLen)], c.row_padding = at(kPadding) == 1 ? 24 : 0, c.idle_rows = at(kPadding) == 1 ? 2 : 0;
     c.alibi = at(kAlibi) == 1, c.mask = at(kMask) == 1;
-    c.sinks = at(kSink) == 1 && !c.alibi;  // beside a sink, weights of far keys are smaller than GPUs can hold
+    // Both together are left out: one case was 3.5 times over the bound, it is thought for flushed tiny weights.
+    c.sinks = at(kSink) == 1 && !c.alibi;
     c.options.causal = at(kCausal) == 1;
     c.options.window_left = std::vector<int32_t>{-1, 0, 37}[at(kWindow)];
     c.options.logits_soft_cap = at(kCap) == 1 ? 3.f : 0.f;
@@ -123,8 +124,7 @@ int32_t tile_of(int64_t head_dim, DType kv, const Lens& lens) {
   c.d_qk = c.d_vo = head_dim, c.num_kv_heads = 1, c.group = 16, c.lens = lens;
   AttentionProblem p(c);
   OnDevice d(p);
-  AttentionArgs host = d.args;
-  host.qo_indptr = p.args.qo_indptr, host.kv_indptr = p.args.kv_indptr, host.last_page_len = p.args.last_page_len;
+  const AttentionArgs host = d.with_host_lengths();
   attention::BatchAttention batch;
   batch.plan(host);
   return batch.plan().header.config.tile_q;

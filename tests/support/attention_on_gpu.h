@@ -40,6 +40,12 @@ struct OnDevice {
     if (view.defined()) move(view, add(t), 0);
   }
   void fetch() { out->fetch(), lse->fetch(); }
+  // args for a plan of the host: lengths in its memory.
+  AttentionArgs with_host_lengths() const {
+    AttentionArgs host = args;
+    host.qo_indptr = p.args.qo_indptr, host.kv_indptr = p.args.kv_indptr, host.last_page_len = p.args.last_page_len;
+    return host;
+  }
 };
 
 }  // namespace fulmen::testing
