@@ -179,7 +179,8 @@ def refused(op: str, arguments: list[str], args: Any, error: Exception) -> Excep
     return error
 
 
-_OF_FFI = {"DLTensor*": "an array", "float": "a number", "int": "an integer", "bool": "True or False", "str": "a string"}
+_OF_FFI = {"DLTensor*": "an array", "float": "a number", "int": "an integer", "bool": "True or False",
+           "str": "a string"}  # fmt: skip
 
 
 def _mismatch(op: str, arguments: list[str], args: Any, text: str) -> Exception | None:
