@@ -19,7 +19,8 @@ from ._options import attention_cache, check_backend, check_kv_layout, check_pos
 from ._positional import o_data_type_may_come_before
 from ._trtllm import trtllm_batch_decode_with_kv_cache  # noqa: F401
 from .jit import gen_customize_batch_decode_module
-from .utils import _get_range_buf  # noqa: F401  engines import it from here
+from .page import get_seq_lens  # noqa: F401  engines import it from here
+from .utils import _get_range_buf  # noqa: F401  and this
 from .xqa import xqa_batch_decode_with_kv_cache  # noqa: F401
 
 

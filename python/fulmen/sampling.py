@@ -7,9 +7,9 @@ never on the number of threads. Randomness comes from `seed` and `offset` (numbe
 global state (torch.manual_seed or numpy.random.seed). `deterministic` is accepted: every call is.
 
 probs, logits: [num_rows, vocab_size] float32, float16 or bfloat16; float64 is rounded to float32 first. indices: int32
-or int64 [batch_size], the row that each output row draws from; None: each its own. top_k, top_p, min_p: a number, or an
-array [batch_size]. Tokens are int32, or indices' dtype. A row without positive mass or with NaN yields token 0 and valid
-False; other rows do not notice.
+or int64 [batch_size], the row that each output row draws from; None: each its own. top_k, top_p, min_p: a number, or
+an array [batch_size]. Tokens are int32, or indices' dtype. A row without positive mass or with NaN yields token 0 and
+valid False; other rows do not notice.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import enum
 import math
+import operator
 from typing import Any, Callable, Sequence
 
 import numpy as np
@@ -16,7 +17,8 @@ from ._options import check_pos_encoding_mode as _check_pos_encoding_mode
 from ._options import unpack_paged_kv_cache as _unpack_paged_kv_cache
 
 __all__ = [
-    "PosEncodingMode", "MaskMode", "TensorLayout", "LibraryError", "GPUArchitectureError", "BackendSupportedError",
+    "FP4Tensor", "PosEncodingMode", "MaskMode", "TensorLayout",
+    "LibraryError", "GPUArchitectureError", "BackendSupportedError",
     "canonicalize_torch_dtype", "ceil_div", "check_shape_dtype_device", "determine_attention_backend",
     "device_support_pdl", "get_alibi_slopes", "get_compute_capability", "get_indptr", "is_float8",
     "is_sm90a_supported", "is_sm100a_supported", "last_positive_power_of_2", "next_positive_power_of_2",
@@ -61,6 +63,25 @@ class BackendSupportedError(Exception):
     """The named backend does not serve the call."""
 
 
+class FP4Tensor:
+    """Two FP4 values a byte with their scales, as engines name them in their imports. No kernel here reads or writes
+    them: an `out` of this type is refused.
+
+    data: uint8; scale: float8_e4m3fn; scale_start_index: the scale's first row; original_shape: before packing.
+    """
+
+    def __init__(
+        self, data: Array, scale: Array, scale_start_index: int = 0, original_shape: tuple[int, ...] | None = None
+    ) -> None:
+        for name, x, dtype in (("data", data, "uint8"), ("scale", scale, "float8_e4m3fn")):
+            got = dtype_name(x.dtype)
+            if got != dtype:
+                raise ValueError(f"FP4Tensor: {name} has dtype {got}, expected {dtype}")
+        self.data, self.scale = data, scale
+        self.scale_start_index, self.original_shape = scale_start_index, original_shape
+        self.dtype = "nvfp4"
+
+
 def ceil_div(x: int, y: int) -> int:
     """x / y rounded up."""
     return -(-x // y)
@@ -73,11 +94,13 @@ def round_up(x: int, y: int) -> int:
 
 def next_positive_power_of_2(x: int) -> int:
     """The least power of two that is not below x; 1 for x < 1."""
+    x = operator.index(x)
     return 1 if x < 1 else 1 << (x - 1).bit_length()
 
 
 def last_positive_power_of_2(x: int) -> int:
     """The greatest power of two that is not above x; 1 for x < 1."""
+    x = operator.index(x)
     return 1 if x < 1 else 1 << (x.bit_length() - 1)
 
 

@@ -173,3 +173,38 @@ def test_a_program_for_flashinfer(first, device):
     code = PROGRAM.replace("{first}", first).replace("{device}", device)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=400, check=False)
     assert done.stdout.strip() == "ok", done.stderr
+
+
+def test_what_engines_import_is_there():
+    """The import lines at the top of vLLM's and SGLang's attention backends and samplers."""
+    code = """
+import fulmen
+fulmen.install_as_flashinfer()
+from flashinfer import BatchDecodeWithPagedKVCacheWrapper, BatchPrefillWithPagedKVCacheWrapper
+from flashinfer import BatchPrefillWithRaggedKVCacheWrapper, MultiLevelCascadeAttentionWrapper, fast_decode_plan
+from flashinfer.cascade import merge_state
+from flashinfer.decode import _get_range_buf, get_seq_lens, trtllm_batch_decode_with_kv_cache
+from flashinfer.prefill import trtllm_batch_context_with_kv_cache
+from flashinfer.sampling import min_p_sampling_from_probs, top_k_renorm_prob, top_p_renorm_prob
+from flashinfer.utils import FP4Tensor
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_fp4_is_refused_by_name():
+    from fulmen.utils import FP4Tensor
+
+    scale = np.zeros((2, 4), np.uint8).view(pytest.importorskip("ml_dtypes").float8_e4m3fn)
+    with pytest.raises(ValueError, match="FP4Tensor: data has dtype float32, expected uint8"):
+        FP4Tensor(np.zeros((2, 32), np.float32), scale)
+    out = FP4Tensor(np.zeros((2, 32), np.uint8), scale)
+    q, cache = np.ones((2, 4, 64), np.float32), np.ones((4, 2, 2, 16, 64), np.float32)
+    tables = np.zeros((2, 2), np.int32), np.array([3, 4], np.int32)
+    with pytest.raises(TypeError, match="out is a FP4Tensor, expected an array"):
+        fulmen.decode.trtllm_batch_decode_with_kv_cache(q, cache, None, *tables, 16, out=out)
+
+
+def test_numpys_integers_are_integers():
+    assert fulmen.next_positive_power_of_2(np.int64(5)) == 8
+    assert fulmen.utils.last_positive_power_of_2(np.int32(5)) == 4
