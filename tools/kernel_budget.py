@@ -3,9 +3,9 @@
 """Compiles kernels for every architecture and compares what the compiler says with a golden table.
 
 Fails where a kernel uses local memory or spills, or needs more registers, shared memory or, clearly, compile time than
-the golden allows. No GPU is needed; NVRTC is. Without NVRTC it says so and passes. Compile time is processor time, which
-other work on the machine makes longer: it may be twice what is allowed, and what takes longer is compiled up to two times
-more, one kernel after the other, of which the shortest counts.
+the golden allows. No GPU is needed; NVRTC is. Without NVRTC it says so and passes. Compile time is processor time,
+which other work on the machine makes longer: it may be twice what is allowed, and what takes longer is compiled up to
+two times more, one kernel after the other, of which the shortest counts.
 
 The golden's lines "# except" are what is known and why it stays: the time that kernels whose keys begin so take, or
 their local memory, may be the golden's own (memory: not a byte more).
