@@ -112,7 +112,7 @@ TEST(ThreadPool, AnExceptionReachesTheCallerAndThePoolStaysUsable) {
 TEST(ThreadPool, WorkersSleepWhenThereIsNothingToDo) {
   ThreadPool pool(2);
   sum_of_items(pool.executor(), 100);
-  double least = 1;  // s; one that never sleeps takes its share of a processor each time, however small on a busy machine
+  double least = 1;  // s; a worker that never sleeps takes its share of a processor each time, however busy the machine
   for (int32_t i = 0; i < 5; ++i) {
     const double before = cpu_seconds();
     std::this_thread::sleep_for(100ms);
