@@ -112,13 +112,13 @@ TEST(ThreadPool, AnExceptionReachesTheCallerAndThePoolStaysUsable) {
 TEST(ThreadPool, WorkersSleepWhenThereIsNothingToDo) {
   ThreadPool pool(2);
   sum_of_items(pool.executor(), 100);
-  double least = 1;  // s; a worker that never sleeps takes its share of a processor each time, however busy the machine
-  for (int32_t i = 0; i < 5; ++i) {
+  double least = 1;  // s, of the first interval that is good; a worker that never sleeps takes its share of a processor
+  for (int32_t i = 0; i < 3 && least > 0.005; ++i) {  // in each, also on a busy machine
     const double before = cpu_seconds();
-    std::this_thread::sleep_for(100ms);
+    std::this_thread::sleep_for(500ms);
     least = std::min(least, cpu_seconds() - before);
   }
-  EXPECT_LT(least, 0.003);
+  EXPECT_LT(least, 0.005);
 }
 
 TEST(ThreadPool, AParkedPoolRunsOnTheCallerAndComesBack) {
