@@ -196,8 +196,8 @@ void compile(jit::Kernel* kernel) {
          "extern \"C\" void fulmen_emulated(const void* p) { fulmen_call(fulmen_entry, p); }\n";
   const char* compiler = std::getenv("CXX");
   const std::string command = std::string(compiler == nullptr ? "c++" : compiler) +
-                              " -std=c++20 -O1 -w -shared -fPIC -I" + root_folder + "/tests/simt -I" + root_folder +
-                              "/include -o " + library + " " + source + " 2> " + log;
+                              " -std=c++20 -O1 -w -shared -fPIC -I'" + root_folder + "/tests/simt' -I'" + root_folder +
+                              "/include' -o " + library + " " + source + " 2> " + log;
   const int status = std::system(command.c_str());
   const auto read = [](const std::string& path) {
     std::ifstream file(path, std::ios::binary);
