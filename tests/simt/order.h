@@ -9,14 +9,14 @@
 
 namespace fulmen::simt {
 
-// In what order CTAs run and threads go on. FULMEN_SIMT_ORDER: forward (as without), backward, or a number, the seed of
-// any order: a warp goes as far as it gets, or a few steps, or is left out, so that it falls far behind others; copies
+// In what order CTAs run and threads go on. FULMEN_SIMT_ORDER: forward, backward, or a number, the seed of any order (1,
+// as without): a warp goes as far as it gets, or a few steps, or is left out, so that it falls far behind others; copies
 // happen when they are asked for or when they are awaited. Shows where a barrier is missing.
 class Order {
  public:
   Order() {
     const char* given = std::getenv("FULMEN_SIMT_ORDER");
-    const std::string order = given == nullptr ? "forward" : given;
+    const std::string order = given == nullptr ? "1" : given;
     backward_ = order == "backward", random_ = !backward_ && order != "forward";
     if (random_) rng_.seed(std::stoul(order));
   }
