@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -236,7 +237,8 @@ def test_command_line_says_what_is_wrong_with_a_call():
 
 
 def test_command_line_ends_quietly_where_nobody_reads_on():
-    command = f"{sys.executable} -m fulmen show-config | true; {sys.executable} -m fulmen pack keys | head -1"
+    python = shlex.quote(sys.executable)
+    command = f"{python} -m fulmen show-config | true; {python} -m fulmen pack keys | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert done.stderr == ""
 
