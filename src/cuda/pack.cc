@@ -43,11 +43,15 @@ PackResult build(jit::Jit& jit, const PackJob& job) {
 std::vector<std::string> parse_keys(std::string_view text) {
   std::vector<std::string> lines;
   std::istringstream in{std::string(text)};
+  int32_t number = 0;
   for (std::string line; std::getline(in, line);) {
+    ++number;
     line = line.substr(0, line.find('#'));
     while (!line.empty() && (line.back() == ' ' || line.back() == '\r')) line.pop_back();
     if (line.empty()) continue;
-    lines.push_back(unit_from(line).key);  // with its words in the house's order
+    try {
+      lines.push_back(unit_from(line).key);  // with its words in the house's order
+    } catch (const Error& e) { throw Error(e.code, "keys, line " + std::to_string(number) + ": " + e.message); }
   }
   return lines;
 }
