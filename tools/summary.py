@@ -24,8 +24,8 @@ def count(results: pathlib.Path) -> tuple[dict[str, int], list[str], collections
                 failed.append("::".join(dict.fromkeys((case.get("classname", ""), case.get("name", "")))))
             elif case.find("skipped") is not None or case.get("status") in ("notrun", "disabled"):
                 total["skipped"] += 1
-                by_pytest = case.find("skipped[@type='pytest.skip']")
-                reasons["see ctest's output" if by_pytest is None else by_pytest.get("message", "")[:100]] += 1
+                skipped = case.find("skipped[@type='pytest.skip']")
+                reasons["see ctest's output" if skipped is None else skipped.get("message", "")[:100]] += 1
             else:
                 total["passed"] += 1
     gpu = results / "gpu.txt"
