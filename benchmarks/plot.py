@@ -72,6 +72,34 @@ def draw(files, output):
     return True
 
 
+def draw_ratios(rows, about, output):
+    """rows: (label, their time by ours, series); a bar each, from 1 to the right where theirs takes longer."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "fulmen"})
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(10, 0.21 * len(rows) + 1.2), layout="constrained")
+    names = list(dict.fromkeys(name for *_, name in rows))
+    colours = {name: f"C{i}" for i, name in enumerate(names)}
+    for place, (_, ratio, name) in enumerate(rows):
+        axis.barh(place, ratio - 1, 0.8, left=1, color=colours[name])
+        axis.text(max(ratio, 1) * 1.02, place, f"{ratio:.2f}×", va="center", fontsize=8)
+    axis.axvline(1, color="black", linewidth=1)
+    axis.set_xscale("log", base=2)
+    axis.set_xlim(0.75, 1.3 * max(ratio for _, ratio, _ in rows))
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}×")
+    axis.set_yticks(range(len(rows)), [label for label, *_ in rows], fontsize=8)
+    axis.invert_yaxis()
+    axis.margins(y=0.01)
+    axis.set_xlabel("time of the other by time of Fulmen, measured one after the other on one GPU")
+    axis.set_title(about, fontsize=9)
+    axis.legend([plt.Rectangle((0, 0), 1, 1, color=colours[n]) for n in names], names, fontsize=8, loc="lower right")
+    figure.savefig(output, metadata={"Date": None})
+    plt.close(figure)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="+", help="JSON files written by --json=")

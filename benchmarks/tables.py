@@ -9,6 +9,7 @@
 import argparse
 import json
 import pathlib
+import re
 import sys
 from typing import Any
 
@@ -163,8 +164,48 @@ def newest(files: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str,
     return list({(d["suite"], d["device"]): (n, d) for n, d in sorted(files, key=age) if kind_of(d)}.values())
 
 
+def compared(suites: dict[str, str]) -> list[tuple[str, float, str]]:
+    """Per row of these suites' newest files, each row of the first that has it: (label, their best time by ours,
+    whose). suites: to the peer, by how its series' names begin.
+    """
+    found: dict[str, tuple[str, float, str]] = {}
+    files = {data["suite"]: data for _, data in newest(result_files())}
+    for suite, peer in suites.items():
+        data = files[suite]
+        version = data["versions"].get(peer, "")
+        name = "PyTorch's FlashAttention 2" if peer == "pytorch fa2" else f"FlashInfer {version}"
+        steps = any(row["id"].endswith(" step") for row in data["rows"])
+        for row in data["rows"]:
+            times = [us for series, us in row["peers"].items() if series.startswith(peer) and us]
+            if times and (row["id"].endswith(" step") or not steps):
+                label = f"{row['id'].removesuffix(' step')}  {row['shape'].removesuffix(', 8 layers')}"
+                found.setdefault(row["id"], (label, min(times) / row["us"], name))
+    return list(found.values())
+
+
+def draw_overview(output: pathlib.Path) -> None:
+    """The README's picture: every row that a peer could run."""
+    import plot
+
+    rows = compared({
+        "peers-sampling": "flashinfer",
+        "peers-paged-attention": "flashinfer",
+        "peers-attention": "pytorch fa2",
+        "peers-memory-flashinfer-0.7": "flashinfer",
+        "peers-memory": "flashinfer",
+    })
+
+    def place(row: tuple[str, float, str]) -> tuple[int, int]:
+        letter, number = re.match(r"([A-Z])(\d+)", row[0]).groups()
+        return "SDPCN".index(letter), int(number)
+
+    plot.draw_ratios(sorted(rows, key=place), "One H100; every row that both could run", output)
+
+
 def draw_plots() -> None:
     import plot
+
+    draw_overview(ROOT / "docs" / "images" / "speed.svg")
 
     for name, data in newest(result_files()):
         if data["suite"].startswith(("gpu", "peers")):

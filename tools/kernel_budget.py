@@ -3,8 +3,9 @@
 """Compiles kernels for every architecture and compares what the compiler says with a golden table.
 
 Fails where a kernel uses local memory or spills, or needs more registers, shared memory or, clearly, compile time than
-the golden allows. No GPU is needed; NVRTC is. Without NVRTC it says so and passes. Compile time is processor time, and
-twice what is allowed where it fails: other programs make it longer too.
+the golden allows. No GPU is needed; NVRTC is. Without NVRTC it says so and passes. Compile time is processor time,
+which other work on the machine makes longer: it may be twice what is allowed, and what takes longer is compiled up to
+two times more, one kernel after the other, of which the shortest counts.
 
 The golden's lines "# except" are what is known and why it stays: the time that kernels whose keys begin so take, or
 their local memory, may be the golden's own (memory: not a byte more).
@@ -18,6 +19,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / 'aot' / 'budget.tsv'
@@ -72,7 +74,7 @@ def part_of(rows: list[Row], part: str) -> list[Row]:
     return rows[int(which) - 1::int(number)]
 
 
-def measure(tool: str, rows: list[Row]) -> Table:
+def measure(tool: str, rows: list[Row], jobs: tuple[str, ...] = ()) -> Table:
     found: Table = {}
     for arch in sorted({arch for arch, _ in rows}):
         keys = [key for a, key in rows if a == arch]
@@ -80,7 +82,7 @@ def measure(tool: str, rows: list[Row]) -> Table:
             keys_file, report = pathlib.Path(folder, 'keys'), pathlib.Path(folder, 'report')
             keys_file.write_text('\n'.join(keys) + '\n')
             done = subprocess.run([tool, 'build', '--arch', arch, '--keys', keys_file, '--out', f'{folder}/pack',
-                                   '--report', report], capture_output=True, text=True)
+                                   '--report', report, *jobs], capture_output=True, text=True)
             if 'NVRTC cannot be opened' in done.stderr:
                 print('kernel_budget: skipped, this machine has no NVRTC')
                 sys.exit(0)
@@ -88,6 +90,22 @@ def measure(tool: str, rows: list[Row]) -> Table:
                 sys.exit(f'kernel_budget: {done.stdout}{done.stderr}')
             found |= parse(report.read_text())
     return found
+
+
+def allowed_ms(row: Row, golden: Table, excepted: Exceptions) -> float:
+    known = golden[row][4] if row in golden and excepted.has('seconds', row) else 0
+    return max(MS_ALLOWED, known) * MS_FACTOR
+
+
+def slow_again(now: Table, golden: Table, excepted: Exceptions, compile_rows: Callable[[list[Row]], Table]) -> Table:
+    """`now`, with the shortest of up to three compile times for what took too long: one may meet a busy machine."""
+    for _ in range(2):
+        slow = [row for row, numbers in sorted(now.items()) if numbers[4] > allowed_ms(row, golden, excepted)]
+        if slow:
+            print(f'kernel_budget: again, as it took too long: {"; ".join(" ".join(row) for row in slow)}')
+            again = compile_rows(slow)
+            now = now | {row: (*again[row][:4], min(again[row][4], now[row][4])) for row in slow}
+    return now
 
 
 def problems(now: Table, golden: Table, excepted: Exceptions) -> list[str]:
@@ -101,7 +119,7 @@ def problems(now: Table, golden: Table, excepted: Exceptions) -> list[str]:
         known = before[2:4] if excepted.has('memory', row) else (0, 0)
         if stack > known[0] or spill > known[1]:
             found.append(f'{name}: {stack} bytes of local memory and {spill} bytes spilled, expected {known}')
-        allowed = max(MS_ALLOWED, before[4] if excepted.has('seconds', row) else 0) * MS_FACTOR
+        allowed = allowed_ms(row, golden, excepted)
         if ms > allowed:
             found.append(f'{name}: {ms:.0f} ms of compile time, expected less than {allowed:.0f}')
         if registers > before[0] + REGISTER_SLACK or shared > before[1]:
@@ -155,6 +173,7 @@ def main() -> None:
     if args.update:  # rows of keys that are no longer usual go
         write({row: numbers for row, numbers in parse(text).items() if row[1] in usual} | now, excepted)
     golden = parse(GOLDEN.read_text()) if GOLDEN.exists() else {}
+    now = slow_again(now, golden, excepted, lambda slow: measure(args.pack_tool, slow, ('--jobs', '1')))
     print(summary(now, golden, excepted))
     found = problems(now, golden, excepted) + slow_ones(golden, excepted)
     print(*found, sep='\n')

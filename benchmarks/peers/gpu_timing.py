@@ -3,8 +3,8 @@
 
 A call is captured into a CUDA graph several times, on buffers that no other call of the graph touches; the L2 is
 overwritten before every replay, so that each call finds none of its data there; where asked for, it is then filled by
-reads, so that no line of it must be written back first. What cannot be captured is queued behind a kernel that keeps
-the GPU busy until everything is enqueued.
+reads, so that no line of it must be written back first. A replay, or the calls themselves where they cannot be
+captured, is queued behind a kernel that keeps the GPU busy until everything is enqueued.
 """
 
 import dataclasses
@@ -15,6 +15,8 @@ import torch
 
 FLUSH_BYTES = 256 << 20
 MAX_BYTES = 16 << 30  # of all buffers of one row
+GRAPH_CYCLES = 800_000  # of the GPU, about 0.4 ms, in which the host enqueues a graph
+CALLS_CYCLES = 4_000_000  # in which it enqueues calls
 
 
 @dataclasses.dataclass
@@ -36,22 +38,21 @@ class Timer:
         self.source = torch.ones(FLUSH_BYTES // 4, dtype=torch.float32, device="cuda")
         self.stream = torch.cuda.Stream()
 
-    def _elapsed(self, work: Callable[[], None], sleep: bool = False, clean: bool = False) -> float:
+    def _elapsed(self, work: Callable[[], None], cycles: int = GRAPH_CYCLES, clean: bool = False) -> float:
         """Microseconds between two events around work. clean: an L2 that was emptied by reads."""
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         self.flush.fill_(1)
         if clean:
             self.source.sum()
-        if sleep:
-            torch.cuda._sleep(4_000_000)  # about 2 ms, in which the host enqueues
+        torch.cuda._sleep(cycles)
         start.record()
         work()
         end.record()
         end.synchronize()
         return start.elapsed_time(end) * 1e3
 
-    def _median(self, work: Callable[[], None], calls: int, sleep: bool, clean: bool, method: str) -> Timing:
-        times = sorted(self._elapsed(work, sleep, clean) / calls for _ in range(self.replays))
+    def _median(self, work: Callable[[], None], calls: int, cycles: int, clean: bool, method: str) -> Timing:
+        times = sorted(self._elapsed(work, cycles, clean) / calls for _ in range(self.replays))
         return Timing(statistics.median(times), times[len(times) // 10], method)
 
     def time(self, call: Callable[[Any], Any], sets: Sequence[Any], clean: bool = False) -> Timing:
@@ -68,10 +69,10 @@ class Timer:
             except Exception:  # something in it asks the device: time it as it is
                 torch.cuda.synchronize()
                 few = sets[:4]
-                return self._median(lambda: [call(inputs) for inputs in few], len(few), True, clean, "queue")
+                return self._median(lambda: [call(inputs) for inputs in few], len(few), CALLS_CYCLES, clean, "queue")
             for _ in range(2):
                 graph.replay()
-            return self._median(graph.replay, len(sets), False, clean, "graph")
+            return self._median(graph.replay, len(sets), GRAPH_CYCLES, clean, "graph")
 
     def copy_bytes_per_second(self) -> float:
         """Bytes read and written by a copy of 1 GiB; the floor of every row is made with it."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -13,7 +14,7 @@ from typing import Any, Sequence
 import numpy as np
 
 from . import __version__
-from ._ffi import lib, library_path
+from ._ffi import lib, library_path, without_torch
 from ._kernels_cli import add_commands
 
 
@@ -61,7 +62,7 @@ def show_config(as_json: bool) -> int:
     facts["cuda driver"] = cuda["driver_problem"] or "found"
     facts["compiler"] = f"{cuda['compiler']} {cuda['compiler_path']}" if cuda["compiler"] else cuda["compiler_problem"]
     facts["compiler for the CPU"] = cuda["host_compiler"] or cuda["host_compiler_problem"]
-    facts["compiles"] = "yes" if cuda["may_compile"] else "no: FULMEN_JIT=off"
+    facts["may compile"] = "yes" if cuda["may_compile"] else "no: FULMEN_JIT=off"
     facts["cache"] = cuda["cache_folder"] or "memory alone"
     facts["packs"] = ", ".join(cuda["pack_folders"]) or "none"
     names = {("cuda", d["device_id"]): f", {d['name']}, {d['target']}" for d in cuda["devices"]}
@@ -148,7 +149,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words and (args.command != "why-not" or any(word.startswith("-") for word in words)):
         parser.error(f"unrecognized arguments: {' '.join(words)}")
     try:
-        status = _run(parser, args, words)
+        # A process of its own needs no PyTorch; a caller from Python may need it later.
+        with without_torch() if argv is None else contextlib.nullcontext():
+            status = _run(parser, args, words)
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # whoever read it has seen enough; Python would complain once more at its end

@@ -27,6 +27,16 @@ def main() -> None:
     assert "4001 ms" in complaints((32, 16, 0, 0, 4001))
     assert "--update adds it" in complaints((32, 16, 0, 0, 200), {})
 
+    def slow_again(*times: float) -> budget.Table:
+        """What becomes of a compile of 5 s whose next ones take these."""
+        left = iter(times)
+        return budget.slow_again({ROW: (32, 16, 0, 0, 5000.0)}, GOLDEN, NONE,
+                                 lambda rows: {row: (32, 16, 0, 0, next(left)) for row in rows})
+
+    assert slow_again(4500.0, 3000.0) == {ROW: (32, 16, 0, 0, 3000.0)}
+    assert slow_again(3000.0) == {ROW: (32, 16, 0, 0, 3000.0)}, "compiled no more often than needed"
+    assert "5000 ms" in "\n".join(budget.problems(slow_again(6000.0, 6000.0), GOLDEN, NONE)), "always slow"
+
     lines = ("# except\tmemory\tsm_90a\trmsnorm \twhy", "# except\tseconds\t*\trmsnorm x=float32 \twhy")
     known = budget.Exceptions("\n".join(lines))
     spills = {ROW: (32, 16, 8, 4, 3000.0)}
