@@ -29,6 +29,20 @@ PlanConfig config_of(Input& in) {
   return c;
 }
 
+// As long as numbers go, in few tiles.
+void stretch(PlanConfig& c, std::vector<PlanRequest>& requests, Input& in) {
+  c.tile_q = 1 << 16;
+  c.num_kv_heads = std::min(c.num_kv_heads, 1), c.num_qo_heads = std::min(c.num_qo_heads, 9);
+  if (in.below(2) == 0) c.min_split_len = in.take<int32_t>();
+  if (in.below(2) == 0) c.window_left = in.take<int32_t>();
+  if (in.below(2) == 0) c.fixed_split_len = in.take<int32_t>();
+  for (PlanRequest& r : requests) {
+    if (in.below(2) == 0) r.kv_len = in.take<int32_t>();
+    if (in.below(8) == 0) r.qo_len = in.take<int32_t>() >> 4;
+    if (in.below(16) == 0) r.qo_begin = in.take<int32_t>();
+  }
+}
+
 std::vector<PlanRequest> requests_of(Input& in) {
   std::vector<PlanRequest> requests(size_t(in.below(9)));
   int32_t begin = 0;
@@ -46,7 +60,7 @@ void expect_covered(const PlanView& plan) {
   int64_t rows = 0, expected = 0;
   for (const PlanRequest& r : plan.requests()) expected += int64_t(r.qo_len) * plan.header.config.num_qo_heads;
   for (auto& [tile, items] : tiles) {
-    rows += items[0].num_rows;
+    rows += int64_t(items[0].num_rows) * items[0].num_kv_heads;
     std::sort(items.begin(), items.end(), [](auto& a, auto& b) { return a.kv_begin < b.kv_begin; });
     for (size_t i = 1; i < items.size(); ++i) expect(items[i].kv_begin == items[i - 1].kv_end && items[i].slot >= 0);
   }
@@ -60,8 +74,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace fulmen::fuzz;
   Input in{data, size};
   Plan plan;
-  const PlanConfig config = config_of(in);
-  const std::vector<PlanRequest> requests = requests_of(in);
+  PlanConfig config = config_of(in);
+  std::vector<PlanRequest> requests = requests_of(in);
+  config.span_rows = in.below(10), config.span_heads = in.below(6);
+  if (in.below(8) == 7) stretch(config, requests, in);
   if (!accepts([&] { plan = make_plan(config, requests); })) return 0;
   accepts([&] { verify(plan.view()); }) ? void() : std::abort();
   expect_covered(plan.view());

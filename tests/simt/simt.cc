@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <fstream>
 #include <memory>
 #include <vector>
@@ -20,6 +21,7 @@
 #include "src/jit/jit.h"
 #include "src/jit/sha256.h"
 #include "tests/simt/fulmen/cuda/ptx/arch.cuh"
+#include "tests/simt/memory.h"
 #include "tests/simt/order.h"
 
 #undef threadIdx
@@ -31,7 +33,10 @@ namespace fulmen::simt {
 namespace {
 namespace driver = cuda::driver;
 
-constexpr size_t kStackBytes = 64 << 10, kWarp = 32;
+using testing::allow;
+using testing::with_asan;
+
+constexpr size_t kWarp = 32;
 using Entry = void (*)(const void* params);
 
 // --- The scheduler: one cluster of CTAs at a time, a fiber per thread.
@@ -54,7 +59,7 @@ struct Fiber {
   ucontext_t context;  // to start with; from then on the faster jumps, which leave signal masks alone
   jmp_buf place;
   bool started = false;
-  std::unique_ptr<char[]> stack;
+  Stack* stack = nullptr;
   bool done = false;
   const Group* waits_for = nullptr;  // goes on once this has opened more often than then
   int64_t then = 0;
@@ -69,8 +74,8 @@ struct Cluster {
   std::vector<Fiber> fibers;
   std::vector<Group> warps, ctas;
   Group all;
-  std::vector<std::vector<char>> shared;      // [CTA] dynamic
-  std::vector<std::vector<char>> warp_slots;  // [warp]
+  std::vector<std::unique_ptr<void, Free>> shared;  // [CTA] dynamic
+  std::vector<std::vector<char>> warp_slots;        // [warp]
   size_t threads_per_cta = 0;
   Entry entry = nullptr;
   const void* params = nullptr;
@@ -134,7 +139,7 @@ void* shared_of(uint32_t rank) {
     if (std::none_of(first, first + cluster->threads_per_cta, [](const Fiber& f) { return f.started; }))
       fail("an access to the shared memory of a CTA that need not run yet");
   }
-  return cluster->shared[rank].data();
+  return cluster->shared[rank].get();
 }
 
 Order order;
@@ -163,8 +168,9 @@ void fiber_main() {
 void start(Fiber& f) {
   getcontext(&f.context);
   f.done = f.started = false, f.waits_for = nullptr, f.ready = nullptr, f.arrived_at = -1;
-  f.context.uc_stack.ss_sp = f.stack.get();
-  f.context.uc_stack.ss_size = kStackBytes;
+  allow(f.stack->data() + Stack::num_bytes() - kPageBytes, kPageBytes);  // fiber_main() never returned there
+  f.context.uc_stack.ss_sp = f.stack->data();
+  f.context.uc_stack.ss_size = Stack::num_bytes();
   f.context.uc_link = nullptr;
   makecontext(&f.context, fiber_main, 0);
 }
@@ -200,7 +206,7 @@ void run_cluster(uint32_t first_cta, const driver::LaunchConfig& config) {
   cluster->warps.assign(cluster->fibers.size() / kWarp, {.running = int64_t(kWarp)});
   cluster->ctas.assign(cluster->shared.size(), {.running = int64_t(cluster->threads_per_cta)});
   cluster->all = {.running = int64_t(cluster->fibers.size())};
-  for (std::vector<char>& s : cluster->shared) std::fill(s.begin(), s.end(), char(0xff));  // NaN, as nobody wrote it
+  for (auto& s : cluster->shared) std::memset(s.get(), 0xff, config.shared_bytes);  // NaN, as nobody wrote it
   while (cluster->all.running > 0)
     if (!take_turns(false) && !take_turns(true)) fail("threads wait at barriers that others never reach");
 }
@@ -217,8 +223,10 @@ driver::Result launch(const driver::LaunchConfig* config, driver::Function funct
   c.threads_per_cta = config->block_x;
   c.entry = reinterpret_cast<Entry>(function), c.params = params[0];
   c.fibers.resize(size_t(config->block_x) * size);
-  for (Fiber& f : c.fibers) f.stack = std::make_unique_for_overwrite<char[]>(kStackBytes);
-  c.shared.assign(size, std::vector<char>(config->shared_bytes + 1024));
+  static std::deque<Stack> stacks;
+  while (stacks.size() < c.fibers.size()) stacks.emplace_back();
+  for (size_t i = 0; i < c.fibers.size(); ++i) c.fibers[i].stack = &stacks[i];
+  for (uint32_t i = 0; i < size; ++i) c.shared.emplace_back(allocate(config->shared_bytes));
   c.warp_slots.assign(c.fibers.size() / kWarp, std::vector<char>(32 * kWarp));
   cluster = &c;
   for (uint32_t cta : order.of_ctas(config->grid_x * config->grid_y, size)) run_cluster(cta, *config);
@@ -230,6 +238,13 @@ driver::Result launch(const driver::LaunchConfig* config, driver::Function funct
 // --------------
 
 std::string root_folder;
+
+// Kernels are watched over where the program is. What a unit defines is its own: two have variables of one name.
+const char* sanitizers() {
+  return with_asan()
+             ? " -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -fvisibility=hidden"
+             : "";
+}
 
 const char* keys_file = nullptr;  // where keys are listed; then nothing is compiled and launches do nothing
 
@@ -245,11 +260,12 @@ void compile(jit::Kernel* kernel) {
   std::ofstream(source)
       << kernel->source
       << "template <class P> void fulmen_call(void (*f)(P), const void* p) { f(*static_cast<const P*>(p)); }\n"
-         "extern \"C\" void fulmen_emulated(const void* p) { fulmen_call(fulmen_entry, p); }\n";
+         "extern \"C\" __attribute__((visibility(\"default\"))) void fulmen_emulated(const void* p) { "
+         "fulmen_call(fulmen_entry, p); }\n";
   const char* compiler = std::getenv("CXX");
-  const std::string command = std::string(compiler == nullptr ? "c++" : compiler) +
-                              " -std=c++20 -O1 -w -shared -fPIC -I'" + root_folder + "/tests/simt' -I'" + root_folder +
-                              "/include' -o " + library + " " + source + " 2> " + log;
+  const std::string command = std::string(compiler == nullptr ? "c++" : compiler) + " -std=c++20 -O1 -w -shared -fPIC" +
+                              sanitizers() + " -I'" + root_folder + "/tests/simt' -I'" + root_folder + "/include' -o " +
+                              library + " " + source + " 2> " + log;
   const int status = std::system(command.c_str());
   const auto read = [](const std::string& path) {
     std::ifstream file(path, std::ios::binary);
@@ -273,7 +289,7 @@ driver::Result load(driver::Module* module, const void* image, uint32_t, int32_t
   const bool written = file >= 0 && write(file, elf, size) == ssize_t(size);
   if (file >= 0) close(file);
   *module = written ? static_cast<driver::Module>(dlopen(path, RTLD_NOW | RTLD_LOCAL)) : nullptr;
-  unlink(path);
+  if (!with_asan()) unlink(path);      // its reports read line numbers there
   if (*module == nullptr) return 200;  // CUDA_ERROR_INVALID_IMAGE
   *static_cast<const Runtime**>(dlsym(*module, "fulmen_simt_runtime")) = &kRuntime;
   return 0;
@@ -321,13 +337,13 @@ driver::Api make_api() {
   a.launch = launch;
   a.exchange_capture_mode = [](int32_t*) { return 0; };
   a.memory_alloc = [](driver::Pointer* p, size_t n) {
-    void* memory = std::aligned_alloc(256, (n + 256) / 256 * 256);
+    void* memory = allocate(n);
     return *p = driver::Pointer(memory), memory == nullptr ? 2 : 0;
   };
   a.memory_free = [](driver::Pointer p) { return std::free(reinterpret_cast<void*>(p)), 0; };
   a.memory_alloc_async = [](driver::Pointer* p, size_t n, driver::Stream) {
-    void* memory = std::aligned_alloc(256, (n + 256) / 256 * 256);
-    std::memset(memory, 0xff, (n + 256) / 256 * 256);
+    void* memory = allocate(n);
+    std::memset(memory, 0xff, n);
     return *p = driver::Pointer(memory), 0;
   };
   a.memory_free_async = [](driver::Pointer p, driver::Stream) { return std::free(reinterpret_cast<void*>(p)), 0; };
@@ -368,8 +384,9 @@ void install(const std::string& root, const std::string& cache) {
   static const driver::Api api = make_api();
   driver::install(api);
   setenv("FULMEN_CUDA_TARGET", "emulated", 1);
-  jit::configure_default_jit(
-      {.cache_folder = cache, .pack_folders = {}, .compiler = {"host c++ " + stand_ins.hex(), &compile}});
+  jit::configure_default_jit({.cache_folder = cache,
+                              .pack_folders = {},
+                              .compiler = {"host c++ " + stand_ins.hex() + sanitizers(), &compile}});
 }
 
 }  // namespace fulmen::simt

@@ -39,7 +39,7 @@ inline void gpu_copy(void* dst, const void* src, size_t num_bytes) {
 class GpuTensor {
  public:
   explicit GpuTensor(Tensor& host) : host_(host), memory_(host.num_bytes() + 2 * Tensor::kGuard) { upload(); }
-  void upload() { gpu_copy(memory_.data(), begin(), memory_.num_bytes()); }
+  void upload() { copy(memory_.data(), begin()); }
   operator TensorView() const {
     TensorView v = host_.view();
     v.data = memory_.data() + Tensor::kGuard;
@@ -47,12 +47,19 @@ class GpuTensor {
     return v;
   }
   Tensor& fetch() {
-    gpu_copy(begin(), memory_.data(), memory_.num_bytes());
+    copy(begin(), memory_.data());
     return host_;
   }
 
  private:
   char* begin() { return static_cast<char*>(host_.view().data) - Tensor::kGuard; }
+  // The emulated device's memory is the host's, so that AddressSanitizer watches over its guards as well.
+  void copy(char* to, const char* from) {
+    host_.open_guards(), allow(memory_.data(), memory_.num_bytes());
+    gpu_copy(to, from, memory_.num_bytes());
+    host_.close_guards(), forbid(memory_.data(), Tensor::kGuard);
+    forbid(memory_.data() + Tensor::kGuard + host_.num_bytes(), Tensor::kGuard);
+  }
   Tensor& host_;
   GpuMemory memory_;
 };

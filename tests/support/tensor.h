@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tensors for tests: owned memory between guard bytes, random or exact contents, optional padding between rows, poison.
+// Writes to the guards show when they are compared; with AddressSanitizer they, and reads, end the program.
 #pragma once
 #include <fulmen/core/tensor_view.h>
 
 #include <cstring>
 #include <random>
 #include <vector>
+
+#include "tests/support/asan.h"
 
 namespace fulmen::testing {
 
@@ -26,19 +29,17 @@ class Tensor {
       stride *= shape[size_t(i)] + (i == view_.rank - 1 ? row_padding : 0);
     }
     num_bytes_ = size_t(stride) * size_t(size_of(dtype));
-    bytes_.assign(num_bytes_ + 2 * kGuard + 64, kGuardByte);
-    align();
+    place();
     poison(0xff);
   }
   Tensor(const Tensor& other) { *this = other; }
   Tensor& operator=(const Tensor& other) {
     if (this == &other) return *this;
-    const size_t offset = size_t(static_cast<uint8_t*>(other.view_.data) - other.bytes_.data());
-    bytes_ = other.bytes_, view_ = other.view_, num_bytes_ = other.num_bytes_;
-    std::vector<uint8_t> content(bytes_.begin() + int64_t(offset), bytes_.begin() + int64_t(offset + num_bytes_));
-    std::fill(bytes_.begin(), bytes_.end(), kGuardByte);
-    align();
-    if (num_bytes_ > 0) std::memcpy(view_.data, content.data(), num_bytes_);
+    view_ = other.view_, num_bytes_ = other.num_bytes_;
+    bytes_.clear();
+    if (other.bytes_.empty()) return *this;
+    place();
+    if (num_bytes_ > 0) std::memcpy(view_.data, other.view_.data, num_bytes_);
     return *this;
   }
 
@@ -94,19 +95,30 @@ class Tensor {
   }
 
   bool guards_intact() const {
-    const uint8_t* begin = static_cast<const uint8_t*>(view_.data);
+    open_guards();
+    bool intact = true;
     for (size_t i = 1; i <= kGuard; ++i)
-      if (*(begin - i) != kGuardByte || begin[num_bytes_ + i - 1] != kGuardByte) return false;
-    return true;
+      intact = intact && *(begin() - i) == kGuardByte && begin()[num_bytes_ + i - 1] == kGuardByte;
+    close_guards();
+    return intact;
+  }
+  // For who copies the tensor with its guards.
+  void open_guards() const { allow(bytes_.data(), bytes_.size()); }
+  void close_guards() const {
+    forbid(bytes_.data(), size_t(begin() - bytes_.data()));
+    forbid(begin() + num_bytes_, size_t(bytes_.data() + bytes_.size() - begin()) - num_bytes_);
   }
   bool same_bytes(const Tensor& other) const {
     return num_bytes_ == other.num_bytes_ && std::memcmp(view_.data, other.view_.data, num_bytes_) == 0;
   }
 
  private:
-  void align() {
-    auto address = reinterpret_cast<uintptr_t>(bytes_.data()) + kGuard;
+  const uint8_t* begin() const { return static_cast<const uint8_t*>(view_.data); }
+  void place() {
+    bytes_ = std::vector<uint8_t>(num_bytes_ + 2 * kGuard + 64, kGuardByte);
+    const auto address = reinterpret_cast<uintptr_t>(bytes_.data()) + kGuard;
     view_.data = reinterpret_cast<void*>((address + 63) / 64 * 64);
+    close_guards();
   }
 
   std::vector<uint8_t> bytes_;
