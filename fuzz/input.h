@@ -31,6 +31,7 @@ struct Input {
   }
   TensorView tensor(void* memory) {
     TensorView t;
+    if (below(4) != 0) memory = no_memory(uint32_t(below(255)));  // else shared with others
     t.data = below(16) == 0 ? nullptr : static_cast<char*>(memory) + (below(16) == 0 ? 1 : 0);
     t.dtype = DType(below(kNumDTypes));
     t.rank = below(TensorView::kMaxRank + 2) - 1;

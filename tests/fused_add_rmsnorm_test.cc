@@ -108,8 +108,10 @@ TEST(FusedAddRmsNormCheck, NamesWhatIsWrong) {
   EXPECT_EQ(error_of([&] { fused_add_rmsnorm(a); }), "fused_add_rmsnorm: residual dim 0 (num_tokens) is 5, expected 4");
   a = p.args;
   a.out = a.residual;
-  EXPECT_EQ(error_of([&] { fused_add_rmsnorm(a); }),
-            "fused_add_rmsnorm: out is residual itself, expected other memory");
+  EXPECT_EQ(
+      error_of([&] { fused_add_rmsnorm(a); }),
+      "fused_add_rmsnorm: residual shares memory with out: it begins 0 bytes behind its start, expected memory of its "
+      "own");
   a = p.args;
   a.out_scale = p.out_scale;
   EXPECT_EQ(error_of([&] { fused_add_rmsnorm(a); }),
