@@ -63,11 +63,20 @@ def sample(lines: list[str]) -> list[str]:
     return sorted(chosen.values())
 
 
+def head_of_git() -> str:
+    """The commit, empty where there is none, or no git."""
+    try:
+        done = subprocess.run(['git', '-C', ROOT, 'rev-parse', 'HEAD'], capture_output=True, text=True)
+    except OSError:
+        return ''
+    return done.stdout.strip() if done.returncode == 0 else ''
+
+
 def part_of(rows: list[Row], part: str) -> list[Row]:
     """Every third row, say, of "1/3"; "auto/3": another third for each commit, so that all are looked at in turn."""
     which, number = part.split('/')
     if which == 'auto':
-        head = subprocess.run(['git', '-C', ROOT, 'rev-parse', 'HEAD'], capture_output=True, text=True).stdout.strip()
+        head = head_of_git()
         chosen = int(head, 16) if head else datetime.date.today().toordinal()
         which = str(chosen % int(number) + 1)
         print(f'kernel_budget: part {which} of {number}, chosen by the commit; --part {which}/{number} repeats it')
