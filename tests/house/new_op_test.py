@@ -28,7 +28,7 @@ def copy_tree(root: pathlib.Path) -> None:
 
 def keep_only_the_new_op(root: pathlib.Path) -> None:
     for file in [*(root / "src/cpu").rglob("*.cc"), *(root / "src/ops").glob("*.cc")]:
-        if file.name not in ("backend.cc", "table.cc", "schema.cc", f"{OP}.cc"):
+        if file.name not in ("backend.cc", "table.cc", "schema.cc", "overlap.cc", f"{OP}.cc"):
             file.unlink()
     table = root / "src/cpu/levels/table.cc"
     table.write_text(re.sub(rf'^ *row<[\w:]+>\("(?!{OP}).*\n', "", table.read_text(), flags=re.M))
