@@ -325,7 +325,7 @@ def test_type_hints_reach_users():
 
 
 @pytest.mark.parametrize("words", ["--help", "show-config", "jit list", "pack list", "why-not rmsnorm"])
-def test_the_command_line_leaves_pytorch_alone(words):
+def test_the_command_line_leaves_pytorch_alone(words, tmp_path):
     program = f"""
 import sys
 from fulmen.__main__ import main
@@ -336,7 +336,10 @@ except SystemExit as end:
     assert not end.code, end.code
 assert "torch" not in sys.modules
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200, check=False)
+    (tmp_path / "torch.py").write_text("raise SystemExit('PyTorch was imported')\n")  # also where there is none
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200, check=False,
+                          env={**os.environ, "PYTHONPATH": path})
     assert done.returncode == 0, done.stderr
     assert done.stdout
 
