@@ -49,8 +49,7 @@ class BatchCascade {
   Context context_;
   std::vector<BatchAttention> batches_;
   std::vector<int64_t> begins_;           // of each level's workspace, behind the partial results
-  BatchAttention flat_;                   // where the device chooses
-  int64_t tables_ = -1, flat_begin_ = 0;  // of what it writes, and of the flat batch's workspace; -1: levels always
+  int64_t tables_ = -1;  // of what the device writes where it chooses; -1: levels always
   mutable MadePlan chosen_;
   int64_t workspace_bytes_ = 0;
 };

@@ -44,8 +44,7 @@ __device__ __forceinline__ void finish_piece(const ParamsOf<Variant>& p, const I
 // What a row's sums are multiplied with; its sink is taken into the state.
 template <class Variant>
 __device__ __forceinline__ float row_scale(const ParamsOf<Variant>& p, const Item& item, const RowOut& row,
-                                           State& state) {
-  float scale = p.v_scale;
+                                           State& state, float scale) {
   if constexpr (Variant::kSoftmax) {
     if (p.variant.has_sink()) {
       const float sink = p.variant.sink(row_of(item, row));
@@ -56,12 +55,34 @@ __device__ __forceinline__ float row_scale(const ParamsOf<Variant>& p, const Ite
   return scale;
 }
 
-// Sink, normalisation, out and lse.
+// What a cascade's levels above left of the row, normalised and with their scales, joins its sum. Returns the scale that
+// is left for the values.
+template <class Variant>
+__device__ __forceinline__ float take_above(const ParamsOf<Variant>& p, const RowOut& row, int32_t column, Piece& sum) {
+  const int32_t num = reinterpret_cast<const Control*>(dynamic_shared())->num_above;
+  if (num == 0) return p.v_scale;
+  const auto& above = p.variant.above;
+  const int64_t at = row.token * above.num_heads + row.head;
+#pragma unroll
+  for (int32_t i = 0; i < 4; ++i) sum.o[i] *= p.v_scale;
+#pragma unroll 1
+  for (int32_t level = 0; level < num; ++level) {
+    const float lse = above.lse[level * above.lse_level + at];
+    Bits<16> o{};
+    if (column < p.d_vo) o = load_coherent_16(above.out + level * above.out_level + at * p.d_vo + column);
+    if (lse != -attention::kInfinity) add<Variant>(sum, piece_of({lse * above.to_log2, 1}, o));
+  }
+  return 1;
+}
+
+// Levels above, sink, normalisation, out and lse.
 template <class Variant>
 __device__ __forceinline__ void write_piece(const ParamsOf<Variant>& p, const Item& item, int32_t row, int32_t column,
                                             Piece& sum) {
   const RowOut to = row_out(p, item, row);
-  const float scale = Variant::kFinishes ? p.v_scale : row_scale(p, item, to, sum.state);
+  float scale = p.v_scale;
+  if constexpr (kOfCascade<Variant>) scale = take_above(p, to, column, sum);
+  if constexpr (!Variant::kFinishes) scale = row_scale(p, item, to, sum.state, scale);
   if constexpr (Variant::kFinishes) finish_piece(p, item, to, sum);
   if (column < p.d_vo) {
 #pragma unroll
