@@ -232,5 +232,26 @@ TEST(AttentionOracle, CatchesADroppedKeyWithoutCausal) {
   EXPECT_GT(ratios(p, want).lse, 1);
 }
 
+// One key that ALiBi moves ever further below the sink: where its weight is subnormal it may be lost, and only there.
+TEST(AttentionOracle, MayLoseKeysFarBelowTheSinkAndNoOthers) {
+  AttentionProblem p({.num_kv_heads = 1, .group = 1, .alibi = true, .sinks = true, .lens = {{260, 1}}});
+  const reference::AttentionValues want = reference::attention(p.args);
+  int64_t num_kept = 0, num_lost = 0;
+  for (int64_t i = 0; i < 260 * 64; ++i) {
+    const auto [value, bound] = want.out[size_t(i)];
+    const double x = std::abs(reference::element(p.v, p.args.kv_indices.as<int32_t>()[0] * 16 * 64 + i % 64));
+    if (x < 0.01 || value == 0) continue;
+    const double weight = std::log2(std::abs(value) / x);
+    const bool kept = weight > -124.9, lost = weight < -125.1;
+    EXPECT_TRUE(!kept || bound < 1e-3 * std::abs(value)) << i;
+    EXPECT_TRUE(!lost || std::abs(bound / std::abs(value) - 1) <= 1e-3 + 0x1p-149 / std::abs(value)) << i;
+    num_kept += kept, num_lost += lost;
+  }
+  EXPECT_GT(num_kept, 5000);
+  EXPECT_GT(num_lost, 500);
+  batch_attention(p.args);
+  EXPECT_TRUE(within(p, want));
+}
+
 }  // namespace
 }  // namespace fulmen::testing

@@ -143,9 +143,9 @@ TEST_F(CudaRuntime, ManyThreadsShareTheKernels) {
 
 TEST_F(CudaRuntime, AFailedLaunchIsAnError) {
   const cuda::Device& d = cuda::device(0);
-  const std::optional<jit::Unit> unit = cuda::unit_from(cuda::families().front().common_lines().front());
+  const jit::Unit unit = cuda::unit_from(cuda::families().front().common_lines().front());
   const cuda::CurrentContext current(d.primary);
-  const cuda::Function f = cuda::load(*unit, d, {});
+  const cuda::Function f = cuda::load(unit, d, {});
   char params[256] = {};
   EXPECT_THROW(cuda::launch("rmsnorm", f, {.grid = 1, .num_threads = 2048}, params, {}), Error);
 }

@@ -40,7 +40,7 @@ Kernel kernel(int32_t value = 7) {
                 std::to_string(value) + "; }\n");
 }
 
-Error error_of(Kernel k, const HostCompiler& compiler, double timeout_s = 20) {
+Error error_of(Kernel k, const HostCompiler& compiler, double timeout_s = 300) {
   try {
     compile_on_host(&k, compiler, timeout_s);
   } catch (const Error& e) { return e; }
@@ -82,14 +82,14 @@ TEST(HostCompiler, IsStoppedKilledOrDisbelieved) {
     return HostCompiler{{script(folder.path() + "/" + name, body)}, "it", ""};
   };
   const auto start = std::chrono::steady_clock::now();
-  const Error hangs = error_of(kernel(), compiler("hangs", "sleep 100 & sleep 100"), 0.3);
+  const Error hangs = error_of(kernel(), compiler("hangs", "sleep 1000 & sleep 1000"), 0.3);
   EXPECT_EQ(hangs.code, Code::kInternal);
   EXPECT_NE(hangs.message.find("was stopped"), std::string::npos) << hangs.message;
   set_interrupt_check([] { return true; });
-  const Error interrupted = error_of(kernel(), compiler("hangs", "sleep 100 & sleep 100"));
+  const Error interrupted = error_of(kernel(), compiler("hangs", "sleep 1000 & sleep 1000"));
   set_interrupt_check(nullptr);
   EXPECT_NE(interrupted.message.find("was interrupted"), std::string::npos) << interrupted.message;
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(200));
   EXPECT_NE(error_of(kernel(), compiler("dies", "kill -9 $$")).message.find("died of signal 9"), std::string::npos);
   EXPECT_NE(error_of(kernel(), compiler("idles", "exit 0")).message.find("gave no library"), std::string::npos);
   EXPECT_NE(error_of(kernel(), {{"/etc/passwd"}, "it", ""}).message.find("cannot be run"), std::string::npos);
@@ -270,11 +270,10 @@ TEST(HostTexts, EndInAResultAndMayEndInABackslash) {
 
 // Of the threads of its parent a child has the one that forked.
 TEST(HostTextThreads, AForkedChildMakesWhatItsParentWasMaking) {
-  static std::atomic<bool> started{false};
+  static std::atomic<bool> started{false}, forked{false};
   Jit jit({.cache_folder = "", .pack_folders = {}, .compiler = {"slow", [](Kernel* k) {
                                                                   started = true;
-                                                                  std::this_thread::sleep_for(
-                                                                      std::chrono::milliseconds(300));
+                                                                  while (!forked) std::this_thread::yield();
                                                                   k->image = "made";
                                                                 }}});
   const Unit unit{"key", "source"};
@@ -283,8 +282,9 @@ TEST(HostTextThreads, AForkedChildMakesWhatItsParentWasMaking) {
   jit.before_fork();
   const pid_t child = fork();
   jit.after_fork(child == 0);
+  forked = true;  // in both
   if (child == 0) {
-    alarm(20);
+    alarm(300);
     _exit(jit.get(unit, "arch")->image == "made" && jit.get(unit, "arch")->image == "made" ? 0 : 1);
   }
   EXPECT_TRUE(succeeds(child));

@@ -173,14 +173,51 @@ TEST(Cache, FolderComesFromTheEnvironment) {
 }
 
 TEST(Keys, EveryCommonKeyIsReadBack) {
-  for (const std::string& line : cuda::common_keys()) {
-    const std::optional<Unit> unit = cuda::unit_from(line);
-    ASSERT_TRUE(unit) << line;
-    EXPECT_EQ(unit->key, line);
-  }
+  for (const std::string& line : cuda::common_keys()) { ASSERT_EQ(cuda::unit_from(line).key, line); }
+  std::ifstream served(FULMEN_SOURCE_DIR "/aot/serving.keys");
+  const std::string text{std::istreambuf_iterator<char>(served), {}};
+  EXPECT_GT(cuda::parse_keys(text).size(), 500u);
   EXPECT_THROW(cuda::parse_keys("rmsnorm x=bfloat16\n"), Error);
   EXPECT_THROW(cuda::parse_keys("no_such_op x=1\n"), Error);
   EXPECT_TRUE(cuda::parse_keys("# a comment\n\n").empty());
+}
+
+std::string refusal(const std::string& line) {
+  try {
+    cuda::unit_from(line);
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code, Code::kInvalidArgument);
+    return e.message;
+  }
+  return {};
+}
+
+// Every field of every family: absent, twice, of another type, and numbers that no kernel was written for.
+TEST(Keys, AnImpossibleFieldIsRefusedByName) {
+  for (const cuda::Family& family : cuda::families()) {
+    const std::string op(family.name), good = family.common_lines().front();
+    EXPECT_NE(refusal(good + " nonsense=1").find(op + ": key has the word 'nonsense=1', expected"), std::string::npos);
+    std::istringstream in(good.substr(op.size()));
+    for (std::string word; in >> word;) {
+      const std::string name = word.substr(0, word.find('=')), before = op + ": " + name + " ";
+      const size_t at = good.find(" " + word);
+      const auto with = [&](const std::string& other) { return std::string(good).replace(at, word.size() + 1, other); };
+      EXPECT_EQ(refusal(with("")).find(before + "is missing in the key, expected "), 0u) << good;
+      EXPECT_EQ(refusal(good + " " + word).find(before + "is given twice"), 0u) << good;
+      for (const char* value : {"", "x", "?", "-1", "12345", "99999999999", "1.5", "int32"}) {
+        const std::string why = refusal(with(" " + name + "=" + value));
+        EXPECT_EQ(why.find(before + "is "), 0u) << good << " with " << name << "=" << value << ": " << why;
+        EXPECT_NE(why.find(", expected "), std::string::npos) << why;
+      }
+    }
+  }
+  EXPECT_EQ(refusal("rmsnorm x=int32 weight=float32 out=float32 vec=4 vecs=1 lanes=32"),
+            "rmsnorm: x is int32, expected float32, float16 or bfloat16");
+  const std::string attention = "batch_attention q=bfloat16 kv=bfloat16 d_qk=128 d_vo=128 m_tiles=1 warps_q=4 ";
+  EXPECT_EQ(refusal(attention + "tile_kv=64 block_kv=16 stages=2"), "");
+  EXPECT_EQ(refusal(attention + "tile_kv=192 block_kv=32 stages=3"),
+            "batch_attention: tile_kv, block_kv, stages have no kernel together, "
+            "expected such as tile_kv=64 block_kv=16 stages=2");
 }
 
 TEST_F(WithNvrtc, CompilesOneKernelOfEachFamilyForEveryArchitecture) {
@@ -189,7 +226,7 @@ TEST_F(WithNvrtc, CompilesOneKernelOfEachFamilyForEveryArchitecture) {
     ASSERT_FALSE(lines.empty()) << family.name;
     for (const char* arch : kArchs) {
       Kernel k;
-      const Unit unit = *family.unit(lines[lines.size() / 2]);
+      const Unit unit = family.unit(lines[lines.size() / 2]);
       k.key = unit.key, k.source = unit.source, k.arch = arch;
       compile(&k);
       EXPECT_EQ(k.image.substr(1, 3), "ELF");

@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <stdexcept>
@@ -111,28 +112,38 @@ TEST(ThreadPool, AnExceptionReachesTheCallerAndThePoolStaysUsable) {
 TEST(ThreadPool, WorkersSleepWhenThereIsNothingToDo) {
   ThreadPool pool(2);
   sum_of_items(pool.executor(), 100);
-  std::this_thread::sleep_for(5ms);
-  const double before = cpu_seconds();
-  std::this_thread::sleep_for(100ms);
-  EXPECT_LT(cpu_seconds() - before, 0.02);
+  double least = 1;  // s, of the first interval that is good; a worker that never sleeps takes its share of a processor
+  for (int32_t i = 0; i < 3 && least > 0.005; ++i) {  // in each, also on a busy machine
+    const double before = cpu_seconds();
+    std::this_thread::sleep_for(500ms);
+    least = std::min(least, cpu_seconds() - before);
+  }
+  EXPECT_LT(least, 0.005);
 }
 
 TEST(ThreadPool, AParkedPoolRunsOnTheCallerAndComesBack) {
   ThreadPool pool(3);
-  const auto threads_of = [&] {
-    std::atomic<int32_t> most{0};
+  // Whether a worker takes part in a job whose items wait for one, a minute at most: a busy machine may be late.
+  const auto has_workers = [&] {
+    std::atomic<bool> seen{false};
+    const auto end = std::chrono::steady_clock::now() + 60s;
     parallel_for(pool.executor(), 60, [&](int64_t, int32_t thread) {
-      int32_t seen = most;
-      while (seen < thread && !most.compare_exchange_weak(seen, thread)) {}
-      std::this_thread::sleep_for(100us);
+      if (thread > 0) seen = true;
+      while (!seen && std::chrono::steady_clock::now() < end) std::this_thread::sleep_for(100us);
     });
-    return most + 1;
+    return seen.load();
   };
-  EXPECT_GT(threads_of(), 1);
+  EXPECT_TRUE(has_workers());
   pool.park();
-  EXPECT_EQ(threads_of(), 1);
+  const auto self = std::this_thread::get_id();
+  std::atomic<int32_t> elsewhere{0};
+  parallel_for(pool.executor(), 60, [&](int64_t, int32_t thread) {
+    elsewhere += thread != 0 || std::this_thread::get_id() != self;
+    std::this_thread::sleep_for(100us);
+  });
+  EXPECT_EQ(elsewhere, 0);
   pool.unpark();
-  EXPECT_GT(threads_of(), 1);
+  EXPECT_TRUE(has_workers());
 }
 
 TEST(DefaultExecutor, ThreadsMayChangeWhileOthersCompute) {
@@ -177,7 +188,7 @@ TEST(DefaultExecutor, WorksInAForkedChildEvenIfAJobWasRunning) {
   for (int32_t i = 0; i < 10; ++i) {
     const pid_t child = fork();
     if (child == 0) {
-      alarm(20);  // a hang ends the child with a signal
+      alarm(300);  // a hang ends the child with a signal
       const bool ok = sum_of_items(runtime::default_executor(), 1000) == 499500;
       runtime::set_num_threads(2);
       _exit(ok && sum_of_items(runtime::default_executor(), 1000) == 499500 ? 0 : 1);

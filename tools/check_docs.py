@@ -41,7 +41,7 @@ def check_languages() -> list[str]:
 
 
 def run(command: list, name: str, **more) -> list[str]:
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=120, check=False, **more)
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=900, check=False, **more)
     return [] if done.returncode == 0 else [f"{name} failed:\n{done.stdout[-1500:]}{done.stderr[-2500:]}"]
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -13,7 +14,7 @@ from typing import Any, Sequence
 import numpy as np
 
 from . import __version__
-from ._ffi import lib, library_path
+from ._ffi import lib, library_path, without_torch
 from ._kernels_cli import add_commands
 
 
@@ -148,7 +149,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words and (args.command != "why-not" or any(word.startswith("-") for word in words)):
         parser.error(f"unrecognized arguments: {' '.join(words)}")
     try:
-        status = _run(parser, args, words)
+        # A process of its own needs no PyTorch; a caller from Python may need it later.
+        with without_torch() if argv is None else contextlib.nullcontext():
+            status = _run(parser, args, words)
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # whoever read it has seen enough; Python would complain once more at its end

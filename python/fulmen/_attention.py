@@ -82,16 +82,15 @@ def sinks_arg(sinks: Any) -> Any:
 
 
 def stand_in(shape: Sequence[int], dtype: str, written: bool = False) -> Any:
-    """A tensor that lends a plan its shape and dtype: one element's memory behind every index unless it is written."""
+    """A tensor that lends a plan its shape and dtype: one row's memory behind every index, none where it is written."""
     import tvm_ffi
 
-    raw = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}[numpy_size(dtype)]
     if written:
-        base = np.empty(shape, raw)
-    else:
-        row = np.zeros(shape[-1], raw)
-        base = np.lib.stride_tricks.as_strided(row, shape, (0,) * (len(shape) - 1) + (row.itemsize,))
-        base = base if base.flags.writeable else base.copy()
+        return lib.stand_in(list(shape), tvm_ffi.dtype(dtype), 1, 0)
+    raw = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}[numpy_size(dtype)]
+    row = np.zeros(shape[-1], raw)
+    base = np.lib.stride_tricks.as_strided(row, shape, (0,) * (len(shape) - 1) + (row.itemsize,))
+    base = base if base.flags.writeable else base.copy()
     return lib.reinterpret(base, tvm_ffi.dtype(dtype))
 
 

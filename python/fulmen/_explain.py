@@ -104,6 +104,8 @@ def explained(function: Callable[..., Any], args: Any, kwargs: Any, error: Excep
     if isinstance(error, _PROMISED):
         return error
     arrays = ", ".join(f"{name} {shown(x)}" for name, _, x in given if name != "self")
+    if isinstance(error, MemoryError):
+        return MemoryError(f"{op}: {error or 'out of memory'}; the arguments: {arrays}")
     return ValueError(f"{op}: {type(error).__name__}: {error}; the arguments: {arrays}")
 
 

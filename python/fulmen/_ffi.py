@@ -7,11 +7,12 @@ and their arguments are listed in docs/ffi.md.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import threading
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 # Subclasses of torch.Tensor that were met (FakeTensor, DTensor, ...): calls with them go through PyTorch's dispatcher.
 dispatched_types: set[type] = set()
@@ -77,6 +78,21 @@ def _nvrtc_folders() -> list[str]:
     return [folder for folder in folders if os.path.isdir(folder)]
 
 
+@contextlib.contextmanager
+def without_torch() -> Iterator[None]:
+    """Inside, importing tvm_ffi does not import PyTorch, which takes seconds. For programs that meet no tensor: who
+    has imported PyTorch already keeps it.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]  # "import torch" raises ImportError
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
 class Library:
     """Functions of the FFI module as attributes; each is looked up once."""
 
@@ -97,6 +113,7 @@ class Library:
                     )
                 # An error kind that tvm_ffi does not know would arrive as RuntimeError.
                 tvm_ffi.register_error("NotImplementedError", NotImplementedError)
+                tvm_ffi.register_error("MemoryError", MemoryError)
                 module = tvm_ffi.load_module(path)
                 for folder in _nvrtc_folders():
                     module.get_function("add_library_folder")(folder)

@@ -16,11 +16,11 @@
 #pragma once
 #include <fulmen/runtime/backend.h>
 
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "src/cuda/key_rules.h"
 #include "src/cuda/launch.h"
 
 namespace fulmen::cuda {
@@ -68,16 +68,17 @@ void prepare_op(const void* args, const Context&) {
 // An op as packs and tools see it: lines of keys.
 struct Family {
   std::string_view name;
-  std::optional<jit::Unit> (*unit)(std::string_view line);  // empty: the line does not name a key of this op
+  jit::Unit (*unit)(std::string_view line);  // throws Error{kInvalidArgument} that names what is wrong with the line
   std::vector<std::string> (*common_lines)();
 };
 
 template <class Op>
 Family family() {
   return {kernel_of<Op>(),
-          [](std::string_view line) -> std::optional<jit::Unit> {
+          [](std::string_view line) {
             const auto key = jit::key_from<typename Op::Key>(line);
-            return key ? std::optional<jit::Unit>(jit::unit_of(kernel_of<Op>(), *key)) : std::nullopt;
+            check_key(key, KeyRules{kernel_of<Op>()});
+            return jit::unit_of(kernel_of<Op>(), key);
           },
           [] {
             std::vector<std::string> lines;

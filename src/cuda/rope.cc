@@ -50,6 +50,12 @@ const rope::Frequencies& frequencies_of(const RopeArgs& a, int64_t rotary_dim) {
   return frequencies;
 }
 
+// The launch has checked the call: this only reads it.
+int64_t checked_rotary_dim(const RopeArgs& a) {
+  if (a.rotary_dim != 0) return a.rotary_dim;
+  return a.cos_sin_cache.defined() ? a.cos_sin_cache.shape[1] : a.q.shape[2];
+}
+
 bool same_place(const TensorView& x, const TensorView& out) {
   return x.data == out.data && x.strides[0] == out.strides[0] && x.strides[1] == out.strides[1];
 }
@@ -141,13 +147,12 @@ static_assert(rope::kMostPairs == kMaxRotaryDim / 2);
 runtime::Refusal Rope::refuses(const Args& a) { return refuses_heads({&a.q, &a.k}, a.q.shape[0]); }
 
 Work<rope::Key, rope::Params> Rope::work(const Args& a, const Device&) {
-  const RopeDims d = check(a);
-  Tokens tokens(a, d.nnz, d.rotary_dim);
-  tokens.add(rope::kQTurned, a.q, a.q_out, 0, d.rotary_dim);
-  tokens.add(rope::kKTurned, a.k, a.k_out, 0, d.rotary_dim);
-  const int64_t rest = d.head_dim - d.rotary_dim;
-  if (!same_place(a.q, a.q_out)) tokens.add(rope::kQCopied, a.q, a.q_out, d.rotary_dim, rest);
-  if (a.k.defined() && !same_place(a.k, a.k_out)) tokens.add(rope::kKCopied, a.k, a.k_out, d.rotary_dim, rest);
+  const int64_t rotary_dim = checked_rotary_dim(a), rest = a.q.shape[2] - rotary_dim;
+  Tokens tokens(a, a.q.shape[0], rotary_dim);
+  tokens.add(rope::kQTurned, a.q, a.q_out, 0, rotary_dim);
+  tokens.add(rope::kKTurned, a.k, a.k_out, 0, rotary_dim);
+  if (!same_place(a.q, a.q_out)) tokens.add(rope::kQCopied, a.q, a.q_out, rotary_dim, rest);
+  if (a.k.defined() && !same_place(a.k, a.k_out)) tokens.add(rope::kKCopied, a.k, a.k_out, rotary_dim, rest);
   return tokens.work();
 }
 
@@ -156,12 +161,12 @@ runtime::Refusal RopeQuantizeFp8::refuses(const Args& a) {
 }
 
 Work<rope::Key, rope::Params> RopeQuantizeFp8::work(const Args& a, const Device&) {
-  const RopeQuantizeFp8Dims d = check(a);
-  Tokens tokens(rope_args(a.q_rope, a.k_rope, a.pos_ids, a.cos_sin_cache, a.angles), d.nnz, d.rope_dim);
+  const int64_t rope_dim = a.q_rope.shape[2];
+  Tokens tokens(rope_args(a.q_rope, a.k_rope, a.pos_ids, a.cos_sin_cache, a.angles), a.q_rope.shape[0], rope_dim);
   tokens.key.q_out = tokens.key.kv_out = a.q_rope_out.dtype;
   tokens.params.q_scale = a.q_scale, tokens.params.kv_scale = a.kv_scale;
-  tokens.add(rope::kQTurned, a.q_rope, a.q_rope_out, 0, d.rope_dim);
-  tokens.add(rope::kKTurned, a.k_rope, a.k_rope_out, 0, d.rope_dim);
+  tokens.add(rope::kQTurned, a.q_rope, a.q_rope_out, 0, rope_dim);
+  tokens.add(rope::kKTurned, a.k_rope, a.k_rope_out, 0, rope_dim);
   if (a.q_nope.defined()) tokens.add(rope::kQCopied, a.q_nope, a.q_nope_out, 0, a.q_nope.shape[2]);
   if (a.k_nope.defined()) tokens.add(rope::kKCopied, a.k_nope, a.k_nope_out, 0, a.k_nope.shape[2]);
   return tokens.work();
@@ -173,13 +178,13 @@ runtime::Refusal RopeAppendPagedKvCache::refuses(const Args& a) {
 }
 
 Work<rope::Key, rope::Params> RopeAppendPagedKvCache::work(const Args& a, const Device&) {
-  const RopeAppendPagedKvCacheDims d = check(a);
-  Tokens tokens(rope_args(a.q_rope, a.k_rope, a.pos_ids, a.cos_sin_cache, a.angles), d.nnz, d.rope_dim);
+  const int64_t rope_dim = a.q_rope.shape[2];
+  Tokens tokens(rope_args(a.q_rope, a.k_rope, a.pos_ids, a.cos_sin_cache, a.angles), a.q_rope.shape[0], rope_dim);
   tokens.key.q_out = a.q_rope_out.dtype, tokens.key.kv_out = a.k_rope_cache.dtype, tokens.key.paged = true;
   tokens.params.q_scale = a.q_scale, tokens.params.kv_scale = a.kv_scale;
   tokens.params.pages = page_table(a.batch_indices, a.positions, a.kv_indices, a.kv_indptr, a.k_rope_cache);
-  tokens.add(rope::kQTurned, a.q_rope, a.q_rope_out, 0, d.rope_dim);
-  tokens.add(rope::kKTurned, a.k_rope, a.k_rope_cache, 0, d.rope_dim);
+  tokens.add(rope::kQTurned, a.q_rope, a.q_rope_out, 0, rope_dim);
+  tokens.add(rope::kKTurned, a.k_rope, a.k_rope_cache, 0, rope_dim);
   if (a.q_nope.defined()) tokens.add(rope::kQCopied, a.q_nope, a.q_nope_out, 0, a.q_nope.shape[2]);
   if (a.k_nope.defined()) tokens.add(rope::kKCopied, a.k_nope, a.k_nope_cache, 0, a.k_nope.shape[2]);
   if (a.v.defined()) tokens.add(rope::kValue, a.v, a.v_cache, 0, a.v.shape[2]);

@@ -58,11 +58,13 @@ const std::vector<Family>& families() {
   return *all;
 }
 
-std::optional<jit::Unit> unit_from(std::string_view line) {
+jit::Unit unit_from(std::string_view line) {
   const std::string_view op = line.substr(0, line.find(' '));
   for (const Family& f : families())
     if (f.name == op) return f.unit(line);
-  return {};
+  std::string names;
+  for (const Family& f : families()) names.append(names.empty() ? "" : ", ").append(f.name);
+  fail("key", "'" + std::string(line) + "'", "is of no kernel, expected one of " + names);
 }
 
 }  // namespace fulmen::cuda

@@ -10,7 +10,7 @@ namespace fulmen::cuda {
 const std::vector<runtime::KernelRow>& rows();
 const std::vector<Family>& families();
 
-// The unit that a line of a list of keys names; empty where no op knows it.
-std::optional<jit::Unit> unit_from(std::string_view line);
+// The unit that a line of a list of keys names. Throws Error{kInvalidArgument} that names the op's field.
+jit::Unit unit_from(std::string_view line);
 
 }  // namespace fulmen::cuda

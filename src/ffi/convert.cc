@@ -81,6 +81,8 @@ void throw_ffi_error(const Error& error) {
   TVM_FFI_THROW(RuntimeError) << error.message;
 }
 
+void throw_out_of_memory() { TVM_FFI_THROW(MemoryError) << "the machine has not the memory that this call needs"; }
+
 std::vector<Export>& exports() {
   static std::vector<Export> all;
   return all;

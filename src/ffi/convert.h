@@ -12,6 +12,7 @@
 #include <tvm/ffi/string.h>
 
 #include <limits>
+#include <new>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -43,6 +44,7 @@ inline int32_t to_i32(const char* op, const char* argument, int64_t value) {
 bool& is_interrupted();
 
 [[noreturn]] void throw_ffi_error(const Error& error);
+[[noreturn]] void throw_out_of_memory();
 
 template <auto kFunction>
 struct Guarded;
@@ -51,7 +53,9 @@ struct Guarded<kFunction> {
   static R call(A... args) {
     try {
       return kFunction(args...);
-    } catch (const Error& error) { throw_ffi_error(error); }
+    } catch (const Error& error) { throw_ffi_error(error); } catch (const std::bad_alloc&) {
+      throw_out_of_memory();
+    }
   }
 };
 
@@ -61,7 +65,9 @@ int call_packed(const TVMFFIAny* args, int32_t num_args, TVMFFIAny* result) {
   try {
     kFunction(tvm::ffi::PackedArgs(reinterpret_cast<const tvm::ffi::AnyView*>(args), num_args),
               reinterpret_cast<tvm::ffi::Any*>(result));
-  } catch (const Error& error) { throw_ffi_error(error); }
+  } catch (const Error& error) { throw_ffi_error(error); } catch (const std::bad_alloc&) {
+    throw_out_of_memory();
+  }
   TVM_FFI_SAFE_CALL_END();
 }
 

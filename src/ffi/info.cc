@@ -147,10 +147,10 @@ String dry_run_(bool on) {
 
 namespace {
 
-struct NoMemory {  // addresses of their own, which no dry run reads
+struct NoMemory {
   void AllocData(DLTensor* tensor) {
     static std::atomic<uint32_t> serial{0};
-    tensor->data = reinterpret_cast<void*>(uintptr_t(serial.fetch_add(1) % 1024 + 1) << 36);
+    tensor->data = no_memory(serial.fetch_add(1));
   }
   void FreeData(DLTensor*) {}
 };

@@ -123,10 +123,9 @@ String jit_list_(String folder) {
 
 String jit_explain_(String key, String arch) {
   if (std::string texts = explain_texts(text(key), text(arch)); !texts.empty()) return texts;
-  const std::optional<jit::Unit> unit = cuda::unit_from(text(key));
-  if (!unit) fail("jit_explain", "key", "no kernel has the key \"" + text(key) + "\"");
+  const jit::Unit unit = cuda::unit_from(text(key));
   const std::string target = arch.size() == 0 ? cuda::device(0).targets.front() : text(arch);
-  return jit::default_jit().explain(*unit, target);
+  return jit::default_jit().explain(unit, target);
 }
 
 int64_t jit_clear_(String folder) { return jit::Cache(folder_of(folder)).clear(); }

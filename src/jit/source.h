@@ -6,13 +6,15 @@
 //     template <class K, class F> static constexpr void for_fields(K& k, F&& f) { f("x", k.x); f("vecs", k.vecs); } };
 #pragma once
 #include <fulmen/core/dtype.h>
+#include <fulmen/core/error.h>
 
 #include <algorithm>
 #include <charconv>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 #include "src/jit/entry.h"
 
@@ -27,17 +29,23 @@ std::string text_of(T value) {
     return std::to_string(int32_t(value));
 }
 
+// What value a text names; expected: what a text may be.
 template <class T>
-bool parse(std::string_view text, T* value) {
+bool parse(std::string_view text, T* value, std::string* expected) {
   if constexpr (std::is_enum_v<T>) {
-    for (int32_t i = 0; i < 32; ++i)
-      if (text == name_of(T(i))) return *value = T(i), true;
+    for (int32_t i = 0; i < 32; ++i) {
+      const std::string_view name = name_of(T(i));
+      if (name.empty() || name == "?") break;
+      if (text == name) return *value = T(i), true;
+      expected->append(i == 0 ? "" : ", ").append(name);
+    }
     return false;
   } else {
     int32_t n = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), n);
     *value = T(n);
-    return error == std::errc() && end == text.data() + text.size();
+    *expected = std::is_same_v<T, bool> ? "0 or 1" : "an integer";
+    return error == std::errc() && end == text.data() + text.size() && (!std::is_same_v<T, bool> || uint32_t(n) < 2);
   }
 }
 
@@ -50,23 +58,56 @@ std::string line_of(std::string_view op, const Key& key) {
   return line;
 }
 
-// The value of one word "name=value" of a line; empty where there is none.
-inline std::string_view word_of(std::string_view line, std::string_view name) {
-  for (size_t at = line.find(' '); at != line.npos; at = line.find(' ', at + 1)) {
-    const std::string_view word = line.substr(at + 1, line.find(' ', at + 1) - at - 1);
-    if (word.size() > name.size() && word.starts_with(name) && word[name.size()] == '=')
-      return word.substr(name.size() + 1);
+// The values of the words "name=value" of a line, which follow the op's name: each at most once, and only names of
+// fields. Throws Error{kInvalidArgument}.
+class Words {
+ public:
+  Words(std::string_view line, const std::vector<std::string_view>& fields) : op_(line.substr(0, line.find(' '))) {
+    for (size_t at = op_.size(); at < line.size(); at = std::min(line.find(' ', at + 1), line.size())) {
+      const std::string_view word = line.substr(at + 1, line.find(' ', at + 1) - at - 1);
+      if (word.empty()) continue;
+      const std::string_view name = word.substr(0, word.find('='));
+      if (std::find(fields.begin(), fields.end(), name) == fields.end() || name.size() == word.size())
+        fail(op_, "key", "has the word '" + std::string(word) + "', expected field=value of the fields" + list(fields));
+      if (find(name) != nullptr) fail(op_, name, "is given twice, expected once");
+      words_.emplace_back(name, word.substr(name.size() + 1));
+    }
   }
-  return {};
-}
+  std::string_view op() const { return op_; }
+  std::string_view operator[](std::string_view name) const {
+    const std::string_view* value = find(name);
+    if (value == nullptr) fail(op_, name, "is missing in the key, expected " + std::string(name) + "=...");
+    return *value;
+  }
 
-// Empty unless the line names every field, with a value it can have.
+ private:
+  const std::string_view* find(std::string_view name) const {
+    const auto found = std::find_if(words_.begin(), words_.end(), [&](const auto& w) { return w.first == name; });
+    return found == words_.end() ? nullptr : &found->second;
+  }
+  static std::string list(const std::vector<std::string_view>& fields) {
+    std::string text;
+    for (std::string_view f : fields) text.append(" ").append(f);
+    return text;
+  }
+  std::string_view op_;
+  std::vector<std::pair<std::string_view, std::string_view>> words_;
+};
+
+// The key that a line names. Throws Error{kInvalidArgument} unless every field is there, once, with a value of its
+// type.
 template <class Key>
-std::optional<Key> key_from(std::string_view line) {
+Key key_from(std::string_view line) {
   Key key;
-  bool good = true;
-  Key::for_fields(key, [&](const char* name, auto& value) { good = good && parse(word_of(line, name), &value); });
-  return good ? std::optional<Key>(key) : std::nullopt;
+  std::vector<std::string_view> fields;
+  Key::for_fields(key, [&](const char* name, auto&) { fields.push_back(name); });
+  const Words words(line, fields);
+  Key::for_fields(key, [&](const char* name, auto& value) {
+    std::string expected;
+    const std::string_view text = words[name];
+    if (!parse(text, &value, &expected)) fail(words.op(), name, "is '" + std::string(text) + "', expected " + expected);
+  });
+  return key;
 }
 
 // A text of a user's inside a namespace, its lines counted from 1 in the file `name` of the compiler's messages. Lines

@@ -114,6 +114,7 @@ AttentionDims check_shapes(const AttentionArgs& a, AttentionEntry entry) {
     fail(s.op(), "q",
          "num_qo_heads is " + std::to_string(dims.num_qo_heads) + ", expected a multiple of num_kv_heads, " +
              std::to_string(dims.num_kv_heads));
+  require(dims.num_qo_heads <= INT32_MAX, s.op(), "num_qo_heads", dims.num_qo_heads, "less than 2^31");
   if (a.v.dtype != a.k.dtype)
     fail(s.op(), "v", std::string("dtype is ") + name_of(a.v.dtype) + ", expected k's, " + name_of(a.k.dtype));
   if (a.custom_mask.defined() && !a.mask_indptr.defined() && dims.batch_size > 1)

@@ -36,9 +36,8 @@ namespace attention {
 
 AttentionArgs placeholder(const AttentionArgs& given, const AttentionShape& shape, AttentionEntry entry) {
   AttentionArgs a = given;
-  alignas(64) static uint8_t nothing[64];  // where pointers must not be null; nothing reads through it
   const auto view = [](std::initializer_list<int64_t> sizes) {
-    return view_of(reinterpret_cast<float*>(nothing), sizes);
+    return view_of(static_cast<float*>(no_memory()), sizes);
   };
   const int64_t s = shape.page_size, h = shape.num_kv_heads, many = int64_t(1) << 31;  // page ids are checked at run
   const auto cache = [&](int64_t dim) { return s > 0 ? view({many, s, h, dim}) : view({many, h, dim}); };

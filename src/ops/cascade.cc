@@ -27,9 +27,8 @@ int64_t aligned(int64_t bytes) { return math::ceil_div(bytes, kAlign) * kAlign; 
 // f32 at `offset` of a workspace of q's device; of no memory where there is none yet.
 TensorView part(const AttentionArgs& a, const TensorView& workspace, int64_t offset,
                 std::initializer_list<int64_t> shape) {
-  alignas(kAlign) static char nothing[kAlign];  // what only lends a shape
-  char* base = workspace.defined() ? workspace.as<char>() + offset : nothing;
-  TensorView t = view_of(reinterpret_cast<float*>(base), shape);
+  void* at = workspace.defined() ? workspace.as<char>() + offset : no_memory();
+  TensorView t = view_of(static_cast<float*>(at), shape);
   t.device_type = a.q.device_type, t.device_id = a.q.device_id;
   return t;
 }

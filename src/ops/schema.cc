@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fulmen/core/schema.h>
 
+#include <cstdlib>
+
+#include "src/ops/overlap.h"
+
 namespace fulmen {
 namespace {
 
@@ -17,10 +21,25 @@ std::string number(int64_t n) { return std::to_string(n); }
 // Kernels compute offsets in int64, in elements and in bytes: none may overflow.
 constexpr int64_t kMostElements = int64_t(1) << 59;  // times the largest element, 8 bytes, and once more
 
+// The bytes from a tensor's first element to the end of its last.
+struct Extent {
+  uint64_t begin, end;
+  int32_t row;
+};
+
 struct Checker {
   const OpSchema& schema;
+  const TensorView* const* tensors;
   Dims dims;
   const TensorView* first = nullptr;  // the tensor whose device the others must share
+  int32_t num_extents = 0, num_written = 0;
+  Extent extents[OpSchema::kMaxTensors];         // of the tensors with elements
+  const Extent* written[OpSchema::kMaxTensors];  // those of them that are written
+
+  Checker(const OpSchema& s, const TensorView* const* t) : schema(s), tensors(t) {  // extents are set as they come
+    dims.schema = &s;
+    dims.sizes.fill(-1);
+  }
 
   void check(int32_t index, const TensorView& t) {
     const TensorRow& row = schema.rows()[size_t(index)];
@@ -28,7 +47,13 @@ struct Checker {
       if (row.presence == Presence::kRequired) fail(schema.op(), row.name, "is missing");
       return;
     }
-    if (fits(row, schema.shape(index), t)) return;
+    if (int64_t last = 0; fits(row, schema.shape(index), t, last)) {
+      const uint64_t begin = reinterpret_cast<uintptr_t>(t.data);
+      Extent& e = extents[num_extents++];
+      e = {begin, begin + uint64_t((last + 1) * size_of(t.dtype)), index};
+      if (row.access != Access::kRead) written[num_written++] = &e;
+      return;
+    }
     if (!row.dtypes.has(t.dtype))
       fail(schema.op(), row.name, std::string("dtype is ") + name_of(t.dtype) + ", expected " + to_string(row.dtypes));
     check_shape(row, schema.shape(index), t);
@@ -39,10 +64,10 @@ struct Checker {
 
   // All of what follows in one pass, since every call pays for it. False: the rest finds out what is wrong, or that
   // nothing is (a tensor without elements).
-  bool fits(const TensorRow& row, const OpSchema::Shape& shape, const TensorView& t) {
+  bool fits(const TensorRow& row, const OpSchema::Shape& shape, const TensorView& t, int64_t& last) {
     int32_t missing = shape.rank - t.rank, at = 0;
     if (!row.dtypes.has(t.dtype) || missing < 0 || missing > shape.num_optional) return false;
-    int64_t count = 1, last = 0;
+    int64_t count = 1;
     bool bad = false;
     for (int32_t i = 0; i < shape.rank; ++i) {
       const Axis& axis = shape.axes[size_t(i)];
@@ -64,6 +89,36 @@ struct Checker {
     return !bad && count <= kMostElements && last <= kMostElements && t.data != nullptr &&
            reinterpret_cast<uintptr_t>(t.data) % uintptr_t(size_of(t.dtype)) == 0 &&
            t.device_type == first->device_type && t.device_id == first->device_id;
+  }
+
+  // What is written shares no element with another tensor, except where its row allows it.
+  void check_overlaps() const {
+    for (int32_t i = 0; i < num_written; ++i) {
+      const Extent& w = *written[i];
+      int32_t num_met = 0;  // itself is one
+      for (int32_t j = 0; j < num_extents; ++j)
+        num_met += int32_t(extents[j].begin < w.end) & int32_t(w.begin < extents[j].end);
+      if (num_met > 1) check_overlaps_of(w);
+    }
+  }
+
+  void check_overlaps_of(const Extent& w) const {
+    const TensorView& t = *tensors[w.row];
+    for (int32_t j = 0; j < num_extents; ++j) {
+      const Extent& e = extents[j];
+      const TensorView& other = *tensors[e.row];
+      if (e.row == w.row || e.begin >= w.end || w.begin >= e.end) continue;
+      const bool may_lie = schema.may_lie_on(w.row) >> uint32_t(e.row) & 1u;
+      if (may_lie && lies_on(t, other)) continue;
+      if (schema.may_lie_on(e.row) >> uint32_t(w.row) & 1u && lies_on(other, t)) continue;
+      if (is_no_memory(t.data) || is_no_memory(other.data) || !shares_elements(t, other)) continue;
+      const std::string_view name = schema.rows()[size_t(e.row)].name;
+      const int64_t behind = int64_t(w.begin - e.begin);
+      std::string text = "shares memory with " + std::string(name) + ": it begins " + number(std::abs(behind)) +
+                         (behind < 0 ? " bytes before it" : " bytes behind its start") + ", expected memory of its own";
+      if (may_lie) text.append(", or ").append(name).append(" itself, element for element");
+      fail(schema.op(), schema.rows()[size_t(w.row)].name, text);
+    }
   }
 
   bool binds(const Axis& axis, int64_t size) {
@@ -159,10 +214,10 @@ std::string to_string(DTypes types) {
 }
 
 Dims check(const OpSchema& schema, std::initializer_list<const TensorView*> tensors) {
-  Checker checker{schema, {&schema, {}}};
-  checker.dims.sizes.fill(-1);
+  Checker checker(schema, tensors.begin());
   int32_t index = 0;
   for (const TensorView* t : tensors) checker.check(index++, *t);
+  checker.check_overlaps();
   return checker.dims;
 }
 

@@ -96,5 +96,28 @@ TEST_F(CudaAttentionCluster, APlanWithSlotsMayTakeItsPlace) {
   }
 }
 
+// Several items for each cluster, of a row each: most warps have no sums to send and nobody to wait for but others'.
+TEST_F(CudaAttentionCluster, ItemsOfOneRowFollowEachOther) {
+  AttentionCase c = few_tiles();
+  c.num_kv_heads = 1, c.group = 1, c.d_qk = c.d_vo = 64, c.lens = {{1, 300}};
+  AttentionProblem one(c);
+  OnDevice on_device(one);
+  const AttentionArgs host = on_device.with_host_lengths();
+  attention::BatchAttention batch;
+  batch.plan(host);
+  const attention::PlanConfig shared = batch.plan().header.config;
+  ASSERT_GT(cuda::cluster_size(shared, cuda::device(0)), 1);
+  c.lens.assign(size_t(shared.num_workers) * 3, {1, 300});
+  c.lens[0].second = 7;
+  AttentionProblem p(c);
+  OnDevice d(p);
+  std::vector<attention::PlanRequest> requests;
+  for (const auto& [qo_len, kv_len] : c.lens)
+    requests.push_back({int32_t(requests.size()), int32_t(qo_len), int32_t(kv_len)});
+  attention::run_planned(attention::make_plan(shared, requests).view(), d.args, AttentionEntry::kBatchAttention);
+  d.fetch();
+  EXPECT_TRUE(within(p, reference::attention(p.args, reference::Products::kHalf)));
+}
+
 }  // namespace
 }  // namespace fulmen::testing

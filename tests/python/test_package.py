@@ -4,6 +4,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -235,7 +236,8 @@ def test_command_line_says_what_is_wrong_with_a_call():
 
 
 def test_command_line_ends_quietly_where_nobody_reads_on():
-    command = f"{sys.executable} -m fulmen show-config | true; {sys.executable} -m fulmen pack keys | head -1"
+    python = shlex.quote(sys.executable)
+    command = f"{python} -m fulmen show-config | true; {python} -m fulmen pack keys | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert done.stderr == ""
 
@@ -282,7 +284,9 @@ def test_command_line_jit_and_pack(tmp_path):
     missed = cli("jit", "explain", *key.split(), "--arch", "sm_90a")
     assert missed.returncode == 1 and "miss: " in missed.stdout
     unknown = cli("jit", "explain", "nonsense", "--arch", "sm_90a")
-    assert unknown.returncode == 1 and "no kernel has the key" in unknown.stderr
+    assert unknown.returncode == 1 and "'nonsense' is of no kernel, expected one of rmsnorm, " in unknown.stderr
+    impossible = cli("jit", "explain", key.replace("lanes=", "lanes=7"), "--arch", "sm_90a")
+    assert impossible.returncode == 1 and "rmsnorm: lanes is 7" in impossible.stderr
     assert "0 kernels" in cli("jit", "list").stdout and "0 kernels removed" in cli("jit", "clear").stdout
     assert "FULMEN_PACK_PATH" in cli("pack", "list").stdout
     assert "build" in cli("pack", "--help").stdout and "explain" in cli("jit", "--help").stdout
@@ -302,8 +306,25 @@ def test_command_line_jit_and_pack(tmp_path):
     lost = cli("pack", "build", "--arch", "sm_80", *few[:3], str(tmp_path / "no-folder"))
     assert lost.returncode == 1 and "no-folder cannot be written" in lost.stderr and "1 failed" in lost.stdout
     (tmp_path / "few.keys").write_text(f"{key} more\n")
-    assert "no kernel has the key" in cli("pack", "build", "--arch", "sm_80", *few).stderr
+    assert "rmsnorm: key has the word 'more'" in cli("pack", "build", "--arch", "sm_80", *few).stderr
     assert "name no kernel" in cli("pack", "build", "--arch", ",", "--out", str(tmp_path / "p")).stderr
+
+
+@pytest.mark.parametrize("words", ["--help", "show-config", "jit list", "pack list", "why-not rmsnorm"])
+def test_the_command_line_leaves_pytorch_alone(words):
+    program = f"""
+import sys
+from fulmen.__main__ import main
+sys.argv = ["fulmen", *{words.split()!r}]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+assert "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
 
 
 def test_benchmark_tables_are_those_of_the_result_files():

@@ -8,6 +8,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -19,6 +20,7 @@
 #include "src/jit/jit.h"
 #include "src/jit/sha256.h"
 #include "tests/simt/fulmen/cuda/ptx/arch.cuh"
+#include "tests/simt/order.h"
 
 #undef threadIdx
 #undef blockIdx
@@ -41,6 +43,10 @@ struct Group {
   void open_if_full() {
     if (arrived == running) arrived = 0, ++openings;
   }
+  void arrive() { ++arrived, open_if_full(); }
+  void leave() {
+    if (--running > 0) open_if_full();
+  }
 };
 
 struct Fiber {
@@ -52,6 +58,11 @@ struct Fiber {
   bool done = false;
   const Group* waits_for = nullptr;  // goes on once this has opened more often than then
   int64_t then = 0;
+  int64_t arrived_at = -1;  // openings of the cluster's barrier when this arrived there; -1: it has waited since
+  bool (*ready)(const void* what, uint32_t x) = nullptr;  // goes on once this says so
+  const void* what = nullptr;
+  uint32_t x = 0;
+  bool can_go() const { return (waits_for == nullptr || waits_for->openings != then) && (!ready || ready(what, x)); }
 };
 
 struct Cluster {
@@ -83,10 +94,31 @@ void resume(Fiber& f) {
 void wait_for(Group& group) {
   Fiber& f = cluster->fibers[current];
   f.waits_for = &group, f.then = group.openings;
-  ++group.arrived;
-  group.open_if_full();
+  group.arrive();
   if (group.openings == f.then) yield();
   f.waits_for = nullptr;
+}
+
+void fail(const char* what) { std::fprintf(stderr, "emulated kernel: %s\n", what), std::abort(); }
+
+void arrive_cluster() {
+  Fiber& f = cluster->fibers[current];
+  if (f.arrived_at >= 0) fail("a thread arrives twice at the cluster's barrier without waiting there");
+  f.arrived_at = cluster->all.openings;
+  cluster->all.arrive();
+}
+void wait_cluster() {
+  Fiber& f = cluster->fibers[current];
+  if (f.arrived_at < 0) fail("a thread waits at the cluster's barrier without having arrived");
+  f.waits_for = &cluster->all, f.then = f.arrived_at, f.arrived_at = -1;
+  if (!f.can_go()) yield();
+  f.waits_for = nullptr;
+}
+void wait_until(bool (*ready)(const void*, uint32_t), const void* what, uint32_t x) {
+  Fiber& f = cluster->fibers[current];
+  f.ready = ready, f.what = what, f.x = x;
+  if (!f.can_go()) yield();
+  f.ready = nullptr;
 }
 
 size_t cta_of(size_t fiber) { return fiber / cluster->threads_per_cta; }
@@ -94,32 +126,63 @@ size_t warp_of(size_t fiber) {  // CTAs hold whole warps
   return fiber / kWarp;
 }
 
+// Another CTA's memory exists from its first instruction to its last.
+void* shared_of(uint32_t rank) {
+  if (rank != cta_of(current)) {
+    if (cluster->ctas[rank].running == 0) fail("an access to the shared memory of a CTA that has ended");
+    const Fiber* first = &cluster->fibers[rank * cluster->threads_per_cta];
+    if (std::none_of(first, first + cluster->threads_per_cta, [](const Fiber& f) { return f.started; }))
+      fail("an access to the shared memory of a CTA that need not run yet");
+  }
+  return cluster->shared[rank].data();
+}
+
+Order order;
+
 const Runtime kRuntime{
     .self = [] { return static_cast<const Thread*>(&cluster->fibers[current].thread); },
     .sync_warp = [] { wait_for(cluster->warps[warp_of(current)]); },
     .sync_cta = [] { wait_for(cluster->ctas[cta_of(current)]); },
-    .sync_cluster = [] { wait_for(cluster->all); },
+    .arrive_cluster = arrive_cluster,
+    .wait_cluster = wait_cluster,
+    .wait_until = wait_until,
     .warp_slots = [] { return static_cast<void*>(cluster->warp_slots[warp_of(current)].data()); },
-    .dynamic_shared = [](uint32_t rank) { return static_cast<void*>(cluster->shared[rank].data()); },
+    .dynamic_shared = shared_of,
+    .copies_early = [] { return order.copies_early(); },
 };
 
 void fiber_main() {
   cluster->entry(cluster->params);
-  cluster->fibers[current].done = true;
-  for (Group* g : {&cluster->warps[warp_of(current)], &cluster->ctas[cta_of(current)], &cluster->all}) {
-    --g->running;
-    if (g->running > 0) g->open_if_full();
-  }
+  Fiber& f = cluster->fibers[current];
+  f.done = true;
+  cluster->all.arrived -= f.arrived_at == cluster->all.openings;  // who has left is waited for no more
+  for (Group* g : {&cluster->warps[warp_of(current)], &cluster->ctas[cta_of(current)], &cluster->all}) g->leave();
   yield();
 }
 
 void start(Fiber& f) {
   getcontext(&f.context);
-  f.done = f.started = false, f.waits_for = nullptr;
+  f.done = f.started = false, f.waits_for = nullptr, f.ready = nullptr, f.arrived_at = -1;
   f.context.uc_stack.ss_sp = f.stack.get();
   f.context.uc_stack.ss_size = kStackBytes;
   f.context.uc_link = nullptr;
   makecontext(&f.context, fiber_main, 0);
+}
+
+// Threads that can go on do, each up to its next barrier. Whether there were any.
+bool take_turns(bool all) {
+  bool any = false;
+  order.each(cluster->warps.size(), all, [&](size_t warp) {
+    bool moved = false;
+    for (current = warp * kWarp; current < (warp + 1) * kWarp; ++current) {
+      Fiber& f = cluster->fibers[current];
+      if (f.done || !f.can_go()) continue;
+      moved = any = true;
+      resume(f);
+    }
+    return moved;
+  });
+  return any;
 }
 
 void run_cluster(uint32_t first_cta, const driver::LaunchConfig& config) {
@@ -138,19 +201,8 @@ void run_cluster(uint32_t first_cta, const driver::LaunchConfig& config) {
   cluster->ctas.assign(cluster->shared.size(), {.running = int64_t(cluster->threads_per_cta)});
   cluster->all = {.running = int64_t(cluster->fibers.size())};
   for (std::vector<char>& s : cluster->shared) std::fill(s.begin(), s.end(), char(0xff));  // NaN, as nobody wrote it
-  for (bool busy = true, moved = true; busy;) {
-    if (!moved)
-      std::fprintf(stderr, "emulated kernel: threads wait at barriers that others never reach\n"), std::abort();
-    busy = moved = false;
-    for (current = 0; current < cluster->fibers.size(); ++current) {
-      Fiber& f = cluster->fibers[current];
-      if (f.done) continue;
-      busy = true;
-      if (f.waits_for != nullptr && f.waits_for->openings == f.then) continue;
-      moved = true;
-      resume(f);
-    }
-  }
+  while (cluster->all.running > 0)
+    if (!take_turns(false) && !take_turns(true)) fail("threads wait at barriers that others never reach");
 }
 
 driver::Result launch(const driver::LaunchConfig* config, driver::Function function, void** params, void**) {
@@ -169,7 +221,7 @@ driver::Result launch(const driver::LaunchConfig* config, driver::Function funct
   c.shared.assign(size, std::vector<char>(config->shared_bytes + 1024));
   c.warp_slots.assign(c.fibers.size() / kWarp, std::vector<char>(32 * kWarp));
   cluster = &c;
-  for (uint32_t cta = 0; cta < config->grid_x * config->grid_y; cta += size) run_cluster(cta, *config);
+  for (uint32_t cta : order.of_ctas(config->grid_x * config->grid_y, size)) run_cluster(cta, *config);
   cluster = nullptr;
   return 0;
 }
@@ -196,8 +248,8 @@ void compile(jit::Kernel* kernel) {
          "extern \"C\" void fulmen_emulated(const void* p) { fulmen_call(fulmen_entry, p); }\n";
   const char* compiler = std::getenv("CXX");
   const std::string command = std::string(compiler == nullptr ? "c++" : compiler) +
-                              " -std=c++20 -O1 -w -shared -fPIC -I" + root_folder + "/tests/simt -I" + root_folder +
-                              "/include -o " + library + " " + source + " 2> " + log;
+                              " -std=c++20 -O1 -w -shared -fPIC -I'" + root_folder + "/tests/simt' -I'" + root_folder +
+                              "/include' -o " + library + " " + source + " 2> " + log;
   const int status = std::system(command.c_str());
   const auto read = [](const std::string& path) {
     std::ifstream file(path, std::ios::binary);

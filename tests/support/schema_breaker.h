@@ -53,13 +53,31 @@ inline std::vector<Break> breaks_of(const TensorRow& row, const TensorView& t) {
   return all;
 }
 
+// A tensor that is written, moved to the second of another's elements.
+inline std::vector<Break> overlaps_of(const OpSchema& schema, size_t written, const std::vector<TensorView>& valid) {
+  std::vector<Break> all;
+  const TensorView& t = valid[written];
+  if (schema.rows()[written].access == Access::kRead || !t.defined() || t.num_elements() == 0) return all;
+  for (size_t i = 0; i < valid.size(); ++i) {
+    const TensorView& other = valid[i];
+    if (i == written || !other.defined() || other.rank == 0 || other.num_elements() == 0) continue;
+    if (other.shape[other.rank - 1] * size_of(other.dtype) <= size_of(t.dtype)) continue;
+    TensorView b = t;
+    b.data = static_cast<char*>(other.data) + size_of(t.dtype);
+    all.push_back({"the memory of " + std::string(schema.rows()[i].name), b});
+  }
+  return all;
+}
+
 // check(tensors) must throw for every break. Tensors that were not given (rank -1) are left alone.
 template <class F>
 void expect_every_break_refused(const OpSchema& schema, const std::vector<TensorView>& valid, F check) {
   check(valid);
   for (size_t i = 0; i < valid.size(); ++i) {
     if (!valid[i].defined()) continue;
-    for (const Break& b : breaks_of(schema.rows()[i], valid[i])) {
+    std::vector<Break> breaks = breaks_of(schema.rows()[i], valid[i]);
+    for (Break& b : overlaps_of(schema, i, valid)) breaks.push_back(std::move(b));
+    for (const Break& b : breaks) {
       std::vector<TensorView> broken = valid;
       broken[i] = b.tensor;
       try {

@@ -53,9 +53,8 @@ struct LaunchCost {
 };
 LaunchCost launch_cost(Timer& timer) {
   const cuda::Device& device = cuda::device(0);
-  const std::optional<jit::Unit> unit =
-      cuda::unit_from("per_tensor_quant_fp8 x=bfloat16 out=float8_e4m3fn step=scale vec=1");
-  const cuda::Function f = cuda::load(*unit, device, {});
+  const jit::Unit unit = cuda::unit_from("per_tensor_quant_fp8 x=bfloat16 out=float8_e4m3fn step=scale vec=1");
+  const cuda::Function f = cuda::load(unit, device, {});
   const Memory scale(4);
   cuda::per_tensor_quant_fp8::Params params{};
   params.scale = reinterpret_cast<float*>(scale.data());

@@ -136,9 +136,7 @@ int list(const std::string& folder) {
 int explain(const std::vector<std::string>& words) {
   std::string line = words[1];
   for (size_t i = 2; i < words.size(); ++i) line += " " + words[i];
-  const std::optional<jit::Unit> unit = cuda::unit_from(line);
-  if (!unit) fail("fulmen_pack", "", "no kernel has the key '" + line + "'");
-  std::cout << jit::default_jit().explain(*unit, words[0]);
+  std::cout << jit::default_jit().explain(cuda::unit_from(line), words[0]);
   std::cout << "  compiler: " << (jit::nvrtc().version.empty() ? jit::nvrtc().problem : jit::nvrtc().version) << "\n";
   return 0;
 }

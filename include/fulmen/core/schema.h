@@ -41,6 +41,7 @@ struct TensorRow {
   Access access = Access::kRead;
   Presence presence = Presence::kRequired;
   std::string_view doc = {};
+  std::string_view may_lie_on = {};  // of a written tensor: inputs, named one after another, each element at its place
 };
 
 // One word of a shape text, parsed at compile time: size = scale * dims[dim] + add, or the constant `add`, or anything.
@@ -64,12 +65,14 @@ class OpSchema {
       rows_[num_rows_] = row;
       shapes_[num_rows_++] = parse(row.shape);
     }
+    for (int32_t i = 0; i < num_rows_; ++i) hosts_[i] = rows_named(rows_[i].may_lie_on);
   }
 
   constexpr std::string_view op() const { return op_; }
   constexpr std::span<const TensorRow> rows() const { return {rows_.data(), size_t(num_rows_)}; }
   constexpr std::span<const std::string_view> dims() const { return {dims_.data(), size_t(num_dims_)}; }
   constexpr const Shape& shape(int32_t row) const { return shapes_[row]; }
+  constexpr uint32_t may_lie_on(int32_t row) const { return hosts_[row]; }  // a bit per row
   constexpr int32_t dim_index(std::string_view name) const {
     for (int32_t i = 0; i < num_dims_; ++i)
       if (dims_[i] == name) return i;
@@ -110,6 +113,18 @@ class OpSchema {
     return axis;
   }
 
+  consteval uint32_t rows_named(std::string_view words) const {
+    uint32_t mask = 0;
+    while (!words.empty()) {
+      const size_t end = words.find(' ') == words.npos ? words.size() : words.find(' ');
+      int32_t row = 0;
+      while (rows_[row].name != words.substr(0, end)) ++row;  // none: does not compile
+      mask |= 1u << row;
+      words.remove_prefix(end < words.size() ? end + 1 : end);
+    }
+    return mask;
+  }
+
   static constexpr int64_t parse_number(std::string_view digits) {
     int64_t n = 0;
     for (char c : digits) n = n * 10 + (c - '0');
@@ -119,6 +134,7 @@ class OpSchema {
   std::string_view op_;
   std::array<TensorRow, kMaxTensors> rows_{};
   std::array<Shape, kMaxTensors> shapes_{};
+  std::array<uint32_t, kMaxTensors> hosts_{};
   std::array<std::string_view, kMaxDims> dims_{};
   int32_t num_rows_ = 0, num_dims_ = 0;
 };
@@ -131,7 +147,8 @@ struct Dims {
 };
 
 // Throws Error{kInvalidArgument} unless every tensor keeps its row: present, rank, dtype, sizes, strides (last axis
-// contiguous; no negative ones; nothing written through stride 0), alignment, pointer, and one device for all.
+// contiguous; no negative ones; nothing written through stride 0), alignment, pointer, and one device for all; and
+// unless what is written lies on memory of its own, or element for element on a tensor that its row names.
 Dims check(const OpSchema& schema, std::initializer_list<const TensorView*> tensors);
 
 // "float32, float16 or bfloat16"

@@ -7,7 +7,8 @@
 #include <fulmen/cuda/choose_cascade.h>
 #include <fulmen/cuda/ptx/dependent_launch.cuh>
 #include <fulmen/cuda/ptx/shared.cuh>
-#include <fulmen/cuda/ptx/warp.cuh>
+#include <fulmen/cuda/tile/reduce.cuh>
+#include <fulmen/cuda/tile/scan.cuh>
 
 namespace fulmen::cuda::choose_cascade {
 
@@ -77,16 +78,6 @@ __device__ __forceinline__ Joined join(const Params& p, int32_t i, const Rows& r
   return j;
 }
 
-template <bool kMost>
-__device__ __forceinline__ float over_warp(float x) {
-#pragma unroll
-  for (int32_t mask = 16; mask > 0; mask /= 2) {
-    const float other = shuffle_xor(x, mask);
-    x = kMost ? (other > x ? other : x) : x + other;
-  }
-  return x;
-}
-
 // Over the CTA, in a fixed order.
 __device__ __forceinline__ void add_up(Sums& s, float& pages, float& differ) {
   Shared& shared_sums = shared();
@@ -94,14 +85,14 @@ __device__ __forceinline__ void add_up(Sums& s, float& pages, float& differ) {
                   &s.tiles,    &pages,  &differ, &s.largest_tile, &s.most_keys};
 #pragma unroll
   for (int32_t i = 0; i < 10; ++i) {
-    const float x = i < 8 ? over_warp<false>(*all[i]) : over_warp<true>(*all[i]);
+    const float x = i < 8 ? reduce_warp<Sum>(*all[i]) : reduce_warp<Max>(*all[i]);
     if (warp_lane() == 0) shared_sums.sums[i][warp_index()] = x;
   }
   sync_cta();
 #pragma unroll
   for (int32_t i = 0; i < 10; ++i) {
     const float x = warp_lane() < kThreads / 32 ? shared_sums.sums[i][warp_lane()] : 0;
-    *all[i] = i < 8 ? over_warp<false>(x) : over_warp<true>(x);
+    *all[i] = i < 8 ? reduce_warp<Sum>(x) : reduce_warp<Max>(x);
   }
   sync_cta();
 }
@@ -149,24 +140,6 @@ __device__ __forceinline__ void write_rows(const Params& p, bool flat) {
   for (int32_t i = first; i < p.total_q; i += step) p.mask[i] = flat ? 0 : 1;
 }
 
-// Sum of the threads before this one; *total: of all.
-__device__ __forceinline__ uint32_t sum_before(uint32_t x, uint32_t* total) {
-  uint32_t* warp_sums = shared().warp_sums;
-  uint32_t sum = x;
-#pragma unroll
-  for (int32_t d = 1; d < 32; d *= 2) {
-    const uint32_t other = shuffle_up(sum, d);
-    if (warp_lane() >= d) sum += other;
-  }
-  if (warp_lane() == 31) warp_sums[warp_index()] = sum;
-  sync_cta();
-  const uint32_t own = warp_lane() < kThreads / 32 ? warp_sums[warp_lane()] : 0;
-  *total = add_warp(own);
-  const uint32_t before = add_warp(warp_lane() < warp_index() ? own : 0u);
-  sync_cta();
-  return before + sum - x;
-}
-
 // Ids of the requests whose lists are in shared memory, one per thread and turn, by all CTAs.
 __device__ __forceinline__ void copy_ids(const Params& p, int32_t num_requests, int32_t begin, int32_t end) {
   const Shared& s = shared();
@@ -202,7 +175,7 @@ __device__ __forceinline__ void write_tables(const Params& p) {
     else
       for (Pages& pages : joined.pages) pages = {0, 0};
     uint32_t total = 0;
-    const uint32_t at = begin + sum_before(uint32_t(joined.count), &total);
+    const uint32_t at = begin + sum_before<kThreads>(uint32_t(joined.count), s.warp_sums, &total);
     s.begins[thread] = int32_t(at);
 #pragma unroll
     for (int32_t l = 0; l < kLevels; ++l) s.pages[l][thread] = joined.pages[l];

@@ -5,19 +5,10 @@
 #include <fulmen/cuda/ptx/dependent_launch.cuh>
 #include <fulmen/cuda/ptx/warp.cuh>
 #include <fulmen/cuda/tile/bits.cuh>
+#include <fulmen/cuda/tile/scan.cuh>
 #include <fulmen/cuda/tile/segment.cuh>
 
 namespace fulmen::cuda::segment_packbits {
-
-// Sum of the lanes up to and with this one.
-__device__ __forceinline__ int64_t scan_warp(int64_t x) {
-#pragma unroll
-  for (int32_t distance = 1; distance < 32; distance *= 2) {
-    const int64_t below = shuffle_up(x, distance);
-    if (warp_lane() >= distance) x += below;
-  }
-  return x;
-}
 
 __device__ __forceinline__ int64_t bytes_of(const Params& p, int64_t segment) {
   const int64_t begin = p.indptr[segment], end = p.indptr[segment + 1];
@@ -31,7 +22,7 @@ __device__ __forceinline__ void write_offsets(const Params& p) {
   if (threadIdx.x == 0) p.out_indptr.set(0, 0);
   for (int64_t base = 0; base < p.batch_size; base += kThreads) {
     const int64_t segment = base + threadIdx.x;
-    int64_t end = scan_warp(segment < p.batch_size ? bytes_of(p, segment) : 0);
+    int64_t end = sum_through(segment < p.batch_size ? bytes_of(p, segment) : 0);
     if (warp_lane() == 31) sums[warp_index()] = end;
     sync_cta();
     int64_t all = 0;

@@ -25,7 +25,7 @@ inline constexpr OpSchema kActAndMulSchema{
     {
         {"input", "num_tokens num_heads? 2*hidden_size", kFloats, Access::kRead, Presence::kRequired, "gate, then up"},
         {"out", "num_tokens num_heads? hidden_size", kFloats, Access::kWrite, Presence::kRequired,
-         "input's dtype; may be the first half of input"},
+         "input's dtype; may be the first half of input", "input"},
     }};
 
 struct ActAndMulDims {

@@ -32,7 +32,7 @@ inline constexpr OpSchema kElementwiseSchema{
         {"c", "num_tokens num_heads? n", kFloats | kFp8, Access::kRead, Presence::kOptional, "the text's c"},
         {"d", "num_tokens num_heads? n", kFloats | kFp8, Access::kRead, Presence::kOptional, "the text's d"},
         {"out", "num_tokens num_heads? n", kFloats | kFp8, Access::kWrite, Presence::kRequired,
-         "may be an input itself"},
+         "may be a, b, c or d itself", "a b c d"},
     }};
 
 struct ElementwiseDims {

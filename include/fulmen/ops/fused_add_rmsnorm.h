@@ -28,7 +28,7 @@ inline constexpr OpSchema kFusedAddRmsNormSchema{
          "input's dtype; becomes the sum"},
         {"weight", "hidden_size", kFloats, Access::kRead, Presence::kRequired, "input's dtype or float32"},
         {"out", "num_tokens num_heads? hidden_size", kFloats | kFp8, Access::kWrite, Presence::kRequired,
-         "input's dtype or FP8; may be input itself"},
+         "input's dtype or FP8; may be input itself", "input"},
         {"out_scale", "1", kF32, Access::kRead, Presence::kOptional, "divides an FP8 out"},
     }};
 

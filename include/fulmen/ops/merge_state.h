@@ -39,8 +39,9 @@ inline constexpr OpSchema kMergeStateSchema{
         {"s_a", "num_tokens num_heads", kF32, Access::kRead, Presence::kRequired, "its log-sum-exp"},
         {"v_b", "num_tokens num_heads head_dim", kFloats, Access::kRead, Presence::kRequired, "v_a's dtype"},
         {"s_b", "num_tokens num_heads", kF32, Access::kRead, Presence::kRequired, "its log-sum-exp"},
-        {"out", "num_tokens num_heads head_dim", kFloats, Access::kWrite, Presence::kRequired, "may be v_a or v_b"},
-        {"lse", "num_tokens num_heads", kF32, Access::kWrite, Presence::kRequired, "may be s_a or s_b"},
+        {"out", "num_tokens num_heads head_dim", kFloats, Access::kWrite, Presence::kRequired, "may be v_a or v_b",
+         "v_a v_b"},
+        {"lse", "num_tokens num_heads", kF32, Access::kWrite, Presence::kRequired, "may be s_a or s_b", "s_a s_b"},
         {"mask", "num_tokens", kBytes, Access::kRead, Presence::kOptional, "0: the row is left alone"},
     }};
 inline constexpr OpSchema kMergeStatesSchema{

@@ -37,8 +37,8 @@ inline constexpr OpSchema kRopeSchema{
     {
         {"q", "nnz num_qo_heads head_dim", kFloats, Access::kRead, Presence::kRequired, "queries"},
         {"k", "nnz num_kv_heads head_dim", kFloats, Access::kRead, Presence::kOptional, "keys, q's dtype"},
-        {"q_out", "nnz num_qo_heads head_dim", kFloats, Access::kWrite, Presence::kRequired, "may be q itself"},
-        {"k_out", "nnz num_kv_heads head_dim", kFloats, Access::kWrite, Presence::kOptional, "may be k itself"},
+        {"q_out", "nnz num_qo_heads head_dim", kFloats, Access::kWrite, Presence::kRequired, "may be q itself", "q"},
+        {"k_out", "nnz num_kv_heads head_dim", kFloats, Access::kWrite, Presence::kOptional, "may be k itself", "k"},
         {"pos_ids", "nnz", kIds, Access::kRead, Presence::kOptional, "position of each token"},
         {"indptr", "batch_size+1", kIds, Access::kRead, Presence::kOptional, "first token of each request"},
         {"offsets", "batch_size", kIds, Access::kRead, Presence::kOptional, "position of each first token"},

@@ -45,7 +45,7 @@ inline constexpr OpSchema kRopeAppendPagedKvCacheSchema{
         {"k_nope", "nnz num_kv_heads k_nope_dim", kFloats, Access::kRead, Presence::kOptional, "the rest of keys"},
         {"v", "nnz num_kv_heads head_dim_vo", kFloats, Access::kRead, Presence::kOptional, "values"},
         {"q_rope_out", "nnz num_qo_heads rope_dim", kFloats | kFp8, Access::kWrite, Presence::kRequired,
-         "q_rope's dtype or FP8; may be q_rope itself"},
+         "q_rope's dtype or FP8; may be q_rope itself", "q_rope"},
         {"q_nope_out", "nnz num_qo_heads q_nope_dim", kFloats | kFp8, Access::kWrite, Presence::kOptional,
          "q_rope_out's dtype"},
         {"k_rope_cache", "num_pages page_size num_kv_heads rope_dim", kFloats | kFp8, Access::kWrite,

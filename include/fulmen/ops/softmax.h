@@ -20,7 +20,7 @@ inline constexpr OpSchema kSoftmaxSchema{
     "softmax",
     {
         {"logits", "num_rows vocab_size", kFloats, Access::kRead, Presence::kRequired, "rows to normalise"},
-        {"out", "num_rows vocab_size", kF32, Access::kWrite, Presence::kRequired, "may be logits itself"},
+        {"out", "num_rows vocab_size", kF32, Access::kWrite, Presence::kRequired, "may be logits itself", "logits"},
         {"status", "num_rows", kI32, Access::kWrite, Presence::kOptional, "RowStatus per row"},
         {"temperature_arr", "num_rows", kF32, Access::kRead, Presence::kOptional, "instead of temperature"},
     }};

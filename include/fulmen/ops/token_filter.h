@@ -55,7 +55,8 @@ inline constexpr OpSchema kTokenFilterSchema{
     "token_filter",
     {
         {"input", "batch_size vocab_size", kFloats, Access::kRead, Presence::kRequired, "probabilities or logits"},
-        {"out", "batch_size vocab_size", kFloats, Access::kWrite, Presence::kRequired, "input's dtype; may be input"},
+        {"out", "batch_size vocab_size", kFloats, Access::kWrite, Presence::kRequired, "input's dtype; may be input",
+         "input"},
         {"status", "batch_size", kI32, Access::kWrite, Presence::kOptional, "RowStatus per row"},
         {"top_k_arr", "batch_size", kIds, Access::kRead, Presence::kOptional, "instead of the number top_k"},
         {"top_p_arr", "batch_size", kF32, Access::kRead, Presence::kOptional, "instead of the number top_p"},

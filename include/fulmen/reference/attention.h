@@ -12,6 +12,10 @@
 //   sums     A = sum_error(n), of numerator and denominator each, in any order
 //   out_c    errors of a weight act on both sums: Σ_j p_j E_j |v_jc - out_c| + A (Σ_j p_j |v_jc| + |out_c|) + 4u
 //            |out_c| + R Σ_j p_j |v_jc|
+//   sink     a backend may keep the keys' sums relative to their own maximum M' and multiply them by exp2(M' - sink) in
+//            the end, which it may take for 0 where it is subnormal. What is lost is Σ_j p_j v_jc: less than 2^-126
+//            Σ_j exp2(s_j - M') |v_jc|, but of any size beside the row's own value. Where M' is not that far below the
+//            sink, the bound has no such term; a factor of 2 stands for the error of M'
 //   lse      Σ_j p_j E_j + A + u (2 ln d + 4 |lse|)
 // A variant without softmax sums w_j v_j as they are: out_c errs by Σ_j e_j |v_jc| + (A + R) Σ_j |w_j v_jc|, e_j: what
 // the logit's error makes of the weight, and 8 roundings of the variant's own; lse is 0, or -inf where no key is seen.
@@ -93,6 +97,7 @@ inline void finish_row(const AttentionArgs& a, std::vector<Term>& terms, const V
   constexpr double u = kUnit;
   double top = -INFINITY;
   for (const Term& t : terms) top = std::max(top, t.s);
+  const bool may_lose_keys = sink != nullptr && top - *sink * kLog2e < -125;
   if (sink != nullptr) top = std::max(top, *sink * kLog2e);
   const double n = double(terms.size()), rescalings = n / 16 + 64;
   const bool half = products == Products::kHalf;
@@ -121,6 +126,7 @@ inline void finish_row(const AttentionArgs& a, std::vector<Term>& terms, const V
     bound += sink_weight / std::max(d, 1e-300) * sink_error * std::abs(value);
     bound += A * (magnitude + std::abs(value)) + 4 * u * std::abs(value) + 0x1p-126 * n * magnitude;
     bound += R > 0 ? R * magnitude + 0x1p-126 : 0;
+    if (may_lose_keys) bound += magnitude;
     out[c] = rounded_to({value * out_scale, bound * std::abs(out_scale) * second_order}, a.out.dtype);
   }
   const double scale = a.options.lse_base == LogBase::k2 ? kLog2e : 1, natural = top * kLn2 + std::log(d);

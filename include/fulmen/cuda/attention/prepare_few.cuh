@@ -11,14 +11,6 @@ template <Key K>
 __device__ __forceinline__ int32_t tile_index(int32_t k) {
   return k * K.threads + int32_t(threadIdx.x);
 }
-__device__ __forceinline__ uint32_t sum_through(uint32_t x) {  // of this lane and those below
-#pragma unroll
-  for (int32_t d = 1; d < 32; d *= 2) {
-    const uint32_t other = shuffle_up(x, d);
-    if (warp_lane() >= d) x += other;
-  }
-  return x;
-}
 __device__ __forceinline__ float sum_warp(float x) {  // in a fixed order
 #pragma unroll
   for (int32_t mask = 16; mask > 0; mask /= 2) x += shuffle_xor(x, mask);

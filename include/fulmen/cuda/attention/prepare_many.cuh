@@ -59,12 +59,7 @@ __device__ __forceinline__ uint32_t take(uint32_t* counter, uint32_t n) {
   const int32_t lane = warp_lane(), leader = first_bit(members);
   const int64_t address = reinterpret_cast<int64_t>(counter), first = shuffle_from(address, leader);
   const bool same = address == first;
-  uint32_t through = same ? n : 0;
-#pragma unroll
-  for (int32_t d = 1; d < 32; d *= 2) {
-    const uint32_t other = shuffle_up(through, d);
-    if (lane >= d) through += other;
-  }
+  const uint32_t through = sum_through(same ? n : 0u);
   const uint32_t sum = shuffle_from(through, 31);
   uint32_t at = 0;
   if (lane == leader) at = atomic_add_local(counter, sum);
@@ -87,12 +82,7 @@ __device__ __forceinline__ T of_lane(const T& x, int32_t lane) {
 
 // The pieces of all lanes' tiles, n of each, 32 at a time.
 __device__ __forceinline__ void write_pieces(const Params& p, const SplitTile& own, uint32_t n) {
-  uint32_t through = n;
-#pragma unroll
-  for (int32_t d = 1; d < 32; d *= 2) {
-    const uint32_t other = shuffle_up(through, d);
-    if (warp_lane() >= d) through += other;
-  }
+  const uint32_t through = sum_through(n);
   const uint32_t total = shuffle_from(through, 31);
 #pragma unroll 1
   for (uint32_t first = 0; first < total; first += 32) {

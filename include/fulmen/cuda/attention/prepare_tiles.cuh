@@ -7,6 +7,7 @@
 #include <fulmen/cuda/ptx/math.cuh>
 #include <fulmen/cuda/ptx/shared.cuh>
 #include <fulmen/cuda/ptx/warp.cuh>
+#include <fulmen/cuda/tile/scan.cuh>
 
 namespace fulmen::cuda::attention_prepare {
 
@@ -30,21 +31,7 @@ __device__ __forceinline__ int32_t quotient(int32_t n, int32_t d) {
 // Sum of the threads before this one; *total: of all. All threads of the CTA call.
 template <Key K>
 __device__ __forceinline__ uint32_t sum_before(uint32_t x, uint32_t* total) {
-  const int32_t lane = warp_lane();
-  uint32_t* warp_sums = shared().warp_sums;
-  uint32_t sum = x;
-#pragma unroll
-  for (int32_t d = 1; d < 32; d *= 2) {
-    const uint32_t other = shuffle_up(sum, d);
-    if (lane >= d) sum += other;
-  }
-  if (lane == 31) warp_sums[warp_index()] = sum;
-  sync_cta();
-  const uint32_t own = lane < K.threads / 32 ? warp_sums[lane] : 0;
-  *total = add_warp(own);
-  const uint32_t before = add_warp(lane < warp_index() ? own : 0u);
-  sync_cta();  // warp_sums may be written again
-  return before + sum - x;
+  return cuda::sum_before<K.threads>(x, shared().warp_sums, total);
 }
 
 // A number as it was loaded, and what it is: what is made of it at once would wait for it before the next is asked for.

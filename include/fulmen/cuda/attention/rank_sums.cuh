@@ -76,6 +76,7 @@ __device__ __forceinline__ void for_rank_sums(int32_t num_rows, F f) {
     f(i / kPieces, i % kPieces * 4, sum);
   }
   if (reinterpret_cast<const Control*>(dynamic_shared())->next.index < 0) return;
+  sync_cta();  // a warp without pieces may not have read the round yet, and would wait for one that needs its arrival
   if (fresh_thread() == 0) Sums::round() = round + 1;
   sync_warp();
   arrive_cluster();

@@ -2,6 +2,7 @@
 // The k largest of a row, and going through them in index order.
 #pragma once
 #include <fulmen/cuda/ptx/dependent_launch.cuh>
+#include <fulmen/cuda/tile/scan.cuh>
 #include <fulmen/cuda/tile/token_short.cuh>
 
 namespace fulmen::cuda {
@@ -170,12 +171,7 @@ __device__ __forceinline__ void for_kept(Team& team, const Slice& slice, const T
 #pragma unroll
       for (int32_t j = 0; j < 4; ++j) mine += kept(v[j], i + j);
       if (ballot(mine > 0) == 0) return;
-      int32_t sum = mine;
-#pragma unroll
-      for (int32_t d = 1; d < 32; d *= 2) {
-        const int32_t other = shuffle_up(sum, d);
-        if (warp_lane() >= d) sum += other;
-      }
+      const int32_t sum = sum_through(mine);
       int32_t to = at + sum - mine;
 #pragma unroll
       for (int32_t j = 0; j < 4; ++j)

@@ -31,9 +31,12 @@ struct Runtime {
   const Thread* (*self)();
   void (*sync_warp)();
   void (*sync_cta)();
-  void (*sync_cluster)();
+  void (*arrive_cluster)();
+  void (*wait_cluster)();
+  void (*wait_until)(bool (*ready)(const void* what, uint32_t x), const void* what, uint32_t x);
   void* (*warp_slots)();                   // [32][32] bytes, shared by the warp
   void* (*dynamic_shared)(uint32_t rank);  // of a CTA of the cluster
+  bool (*copies_early)();
 };
 extern "C" {
 __attribute__((visibility("default"), weak)) const Runtime* fulmen_simt_runtime;
