@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <random>
 
@@ -202,6 +203,14 @@ TEST(Plan, LoadRefusesDamage) {
             std::string::npos);
 }
 
+// Numbers of rows whose sum is beyond 64 bits.
+TEST(Plan, LoadRefusesMoreRowsThanThereCanBe) {
+  constexpr int32_t kMost = std::numeric_limits<int32_t>::max();
+  Plan plan{.header = {.config = {.num_qo_heads = kMost}, .batch_size = 3, .total_q = kMost}, .data = {}};
+  for (int32_t i = 0; i < 3; ++i) plan.data.insert(plan.data.end(), {0, kMost, 8});
+  EXPECT_NE(error_of([&] { load(save(plan)); }).find("more query rows than there can be"), std::string::npos);
+}
+
 TEST(Plan, RefusesWhatItCannotHold) {
   const std::vector<PlanRequest> ok{{0, 1, 8}}, negative{{0, 1, -8}}, huge{{0, 1 << 30, 8}, {1 << 30, 1 << 29, 8}};
   EXPECT_EQ(error_of([&] { make_plan({.num_workers = 0}, ok); }), "plan: num_workers is 0, expected 1 or more");
@@ -211,6 +220,12 @@ TEST(Plan, RefusesWhatItCannotHold) {
   EXPECT_NE(
       error_of([&] { make_plan({.num_qo_heads = 64, .num_kv_heads = 64, .tile_q = 1}, huge); }).find("work items"),
       std::string::npos);
+  constexpr int32_t kMost = std::numeric_limits<int32_t>::max();  // their product with the heads is beyond 64 bits
+  const std::vector<PlanRequest> hugest(4, PlanRequest{0, kMost, 8});
+  EXPECT_NE(error_of([&] {
+              make_plan({.num_qo_heads = kMost, .num_kv_heads = kMost, .tile_q = 1}, hugest);
+            }).find("work items"),
+            std::string::npos);
 }
 
 TEST(Plan, ShowsItself) {

@@ -62,7 +62,7 @@ def show_config(as_json: bool) -> int:
     facts["cuda driver"] = cuda["driver_problem"] or "found"
     facts["compiler"] = f"{cuda['compiler']} {cuda['compiler_path']}" if cuda["compiler"] else cuda["compiler_problem"]
     facts["compiler for the CPU"] = cuda["host_compiler"] or cuda["host_compiler_problem"]
-    facts["compiles"] = "yes" if cuda["may_compile"] else "no: FULMEN_JIT=off"
+    facts["may compile"] = "yes" if cuda["may_compile"] else "no: FULMEN_JIT=off"
     facts["cache"] = cuda["cache_folder"] or "memory alone"
     facts["packs"] = ", ".join(cuda["pack_folders"]) or "none"
     names = {("cuda", d["device_id"]): f", {d['name']}, {d['target']}" for d in cuda["devices"]}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Sequence, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from ._ffi import dispatched_types, is_compiling, lib
 from ._gpu_memory import new_on_gpu
 from ._launch import as_asked, asks_pdl, default_of_pdl, place_of_pdl
 
+F = TypeVar("F", bound=Callable[..., Any])
 Array = Any  # np.ndarray, torch.Tensor, or anything with __dlpack__
 
 _INTEGER_OF_SIZE = {1: np.uint8, 2: np.uint16}
@@ -301,7 +302,7 @@ def _adopted(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str
     return _back(result, namespace if hasattr(namespace, "from_dlpack") else None)
 
 
-def takes_dlpack(function: Callable[..., Any]) -> Callable[..., Any]:
+def takes_dlpack(function: F) -> F:
     """Lets a function written for NumPy and PyTorch arrays take any DLPack array and answer in its framework.
 
     The result stays NumPy where the foreign array has no __array_namespace__ with from_dlpack. An argument enable_pdl
@@ -329,4 +330,4 @@ def takes_dlpack(function: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             raise_explained(function, args, kwargs, error)
 
-    return wrapped
+    return wrapped  # type: ignore[return-value]

@@ -7,15 +7,14 @@ read and write it; `PlannedBatch` turns that state into a plan, and into a new p
 
 from __future__ import annotations
 
-import itertools
 import math
 import operator
-import weakref
 from typing import Any, Sequence
 
 import numpy as np
 
 from ._arrays import Array, arg, check_out, dtype_of, empty, empty_like, is_native, is_torch, out_arg
+from ._copies import Replanned
 from ._device_plan import DevicePlan, OnDevice, alibi_slopes_for, on_device, to_device  # noqa: F401
 from ._dtypes import FP8, dtype_name, numpy_dtype
 from ._explain import shown
@@ -86,7 +85,7 @@ def stand_in(shape: Sequence[int], dtype: str, written: bool = False) -> Any:
     import tvm_ffi
 
     if written:
-        return lib.stand_in(list(shape), tvm_ffi.dtype(dtype), 1, 0)
+        return lib.stand_in([int(n) for n in shape], tvm_ffi.dtype(dtype), 1, 0)
     raw = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}[numpy_size(dtype)]
     row = np.zeros(shape[-1], raw)
     base = np.lib.stride_tricks.as_strided(row, shape, (0,) * (len(shape) - 1) + (row.itemsize,))
@@ -135,16 +134,7 @@ class NativeModule:
         return self._wrapper._plan_info
 
 
-_wrappers: weakref.WeakValueDictionary[int, "PlannedBatch"] = weakref.WeakValueDictionary()
-_handles = itertools.count()
-
-
-def wrapper_of(handle: int) -> "PlannedBatch":
-    """The wrapper behind the number that stands for it in PyTorch's graphs."""
-    return _wrappers[handle]
-
-
-class PlannedBatch:
+class PlannedBatch(Replanned):
     """State and planning of a batch wrapper. Subclasses set _entry and fill the state in plan()."""
 
     _entry = "batch_attention"
@@ -154,8 +144,7 @@ class PlannedBatch:
     ) -> None:
         check_kv_layout(kv_layout)
         self._check_workspace(float_workspace_buffer)
-        self._handle = next(_handles)
-        _wrappers[self._handle] = self
+        self._register()
         self._kv_layout = kv_layout
         self._float_workspace_buffer = float_workspace_buffer
         self._int_workspace_buffer = self._pin_memory_int_workspace_buffer = None

@@ -10,9 +10,12 @@ from __future__ import annotations
 import functools
 import inspect
 import operator
-from typing import Any, Callable, Iterator, NoReturn
+import re
+from typing import Any, Callable, Iterator, NoReturn, TypeVar
 
 import numpy as np
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _EXPECTED = {"Array": "an array", "int": "an integer of 64 bits", "float": "a number", "bool": "True or False",
              "str": "a string", "None": "None"}  # fmt: skip
@@ -131,7 +134,7 @@ def check_flags(function: Callable[..., Any], flags: dict[str, int], args: Any, 
             raise _misfit(_op_name(function), name, ["bool"], x)
 
 
-def checked(function: Callable[..., Any]) -> Callable[..., Any]:
+def checked(function: F) -> F:
     """The function, its numbers, flags and strings looked at before it runs; what it raises is explained."""
     scalars = []
     for place, parameter in enumerate(_signature(function).parameters.values()):
@@ -152,7 +155,7 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             raise_explained(function, args, kwargs, error)
 
-    return wrapped
+    return wrapped  # type: ignore[return-value]
 
 
 def refused(op: str, arguments: list[str], args: Any, error: Exception) -> Exception:
@@ -162,6 +165,8 @@ def refused(op: str, arguments: list[str], args: Any, error: Exception) -> Excep
     text = str(error)
     if text.startswith(op):
         return error
+    if isinstance(error, TypeError):
+        return _mismatch(op, arguments, args, text) or error
     for name, x in zip(arguments, args):
         why = _no_memory(x)
         if why:
@@ -172,6 +177,19 @@ def refused(op: str, arguments: list[str], args: Any, error: Exception) -> Excep
         if text.startswith("tensor: rank is ") and len(getattr(x, "shape", ())) > 6:
             return ValueError(f"{op}: {name} {text.removeprefix('tensor: ')}")
     return error
+
+
+_OF_FFI = {"DLTensor*": "an array", "float": "a number", "int": "an integer", "bool": "True or False",
+           "str": "a string"}  # fmt: skip
+
+
+def _mismatch(op: str, arguments: list[str], args: Any, text: str) -> Exception | None:
+    """The library's own functions count their arguments: "Mismatched type on argument #4 when ... Expected `float`"."""
+    found = re.match(r"Mismatched type on argument #(\d+) when .* Expected `(?:Optional<)?([\w*]+)>?` but", text)
+    if found is None or int(found[1]) >= min(len(arguments), len(args)) or found[2] not in _OF_FFI:
+        return None
+    place = int(found[1])
+    return TypeError(f"{op}: {arguments[place]} is {shown(args[place])}, expected {_OF_FFI[found[2]]}")
 
 
 def _no_memory(x: Any) -> str | None:

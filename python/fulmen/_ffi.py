@@ -51,7 +51,7 @@ def _operator(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
                 if compiling() or is_registered(name):  # others, of plans and settings, take no part in a recording
                     return call_traced(name, *args)
             return function(*args)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, TypeError) as error:
             from ._explain import refused
 
             better = refused(name, lib.arguments_of(name), args, error)

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import Any, Callable
+from typing import Any, Callable, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-def o_data_type_may_come_before(name: str, is_new_order: Callable[[tuple[Any, ...]], bool]) -> Callable[..., Any]:
+def o_data_type_may_come_before(name: str, is_new_order: Callable[[tuple[Any, ...]], bool]) -> Callable[[F], F]:
     """Lets a method be called with o_data_type before argument `name`, as newer FlashInfer does, or only by keyword.
 
     is_new_order is asked about the positional arguments from `name` on.
     """
 
-    def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(method: F) -> F:
         position = inspect.unwrap(method).__code__.co_varnames.index(name)
 
         @functools.wraps(method)
@@ -26,6 +28,6 @@ def o_data_type_may_come_before(name: str, is_new_order: Callable[[tuple[Any, ..
                 args = args[:position] + args[position + 1 :]
             return method(*args, **kwargs)
 
-        return wrapped
+        return wrapped  # type: ignore[return-value]
 
     return decorate

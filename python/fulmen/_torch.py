@@ -54,7 +54,7 @@ PLANNED = (
 
 
 def _planned(handle: int, *args: Any) -> None:
-    from ._attention import wrapper_of
+    from ._copies import wrapper_of
 
     *tensors, q_scale, k_scale, v_scale = args
     wrapper_of(handle)._run_into(*tensors, (q_scale, k_scale, v_scale))

@@ -6,10 +6,10 @@ never on the number of threads. Randomness comes from `seed` and `offset` (numbe
 [1]), else from `generator` (numpy.random.Generator or torch.Generator, which advances), else from the framework's
 global state (torch.manual_seed or numpy.random.seed). `deterministic` is accepted: every call is.
 
-probs, logits: [num_rows, vocab_size] float32, float16 or bfloat16. indices: int32 or int64 [batch_size], the row that
-each output row draws from; None: each its own. top_k, top_p, min_p: a number, or an array [batch_size]. Tokens are
-int32, or indices' dtype. A row without positive mass or with NaN yields token 0 and valid False; other rows do not
-notice.
+probs, logits: [num_rows, vocab_size] float32, float16 or bfloat16; float64 is rounded to float32 first. indices: int32
+or int64 [batch_size], the row that each output row draws from; None: each its own. top_k, top_p, min_p: a number, or
+an array [batch_size]. Tokens are int32, or indices' dtype. A row without positive mass or with NaN yields token 0 and
+valid False; other rows do not notice.
 """
 
 from __future__ import annotations
@@ -117,6 +117,10 @@ def _filter(top_k: Any, top_p: Any, min_p: Any) -> tuple[Any, ...]:
     return k, p, m, k_arr, p_arr, m_arr
 
 
+def _narrowed(x: Array) -> Array:
+    return cast(x, "float32") if dtype_of(x) == "float64" else x
+
+
 def _check_nan(x: Array, name: str) -> None:
     has_nan = bool((x != x).any())
     if has_nan:
@@ -142,6 +146,7 @@ def _sample(
         raise ValueError(f"Invalid filter_apply_order: {order!r}, expected top_k_first or joint")
     if check_nan:
         _check_nan(input, values)
+    input = _narrowed(input)
     batch_size = input.shape[0] if indices is None else indices.shape[0]
     out = empty(input, (batch_size,), "int32" if indices is None else dtype_of(indices))
     valid = empty(input, (batch_size,), "bool") if return_valid else None
@@ -162,7 +167,7 @@ def softmax(logits: Array, temperature: Any = None, enable_pdl: bool | None = No
     """
     out = empty(logits, logits.shape, "float32")
     number, array = _per_row(temperature, 1.0, "float32")
-    lib.softmax(arg(logits), arg(out), None, number, array)
+    lib.softmax(arg(_narrowed(logits)), arg(out), None, number, array)
     return out
 
 
@@ -286,6 +291,7 @@ def top_k_top_p_sampling_from_probs(
 
 
 def _token_filter(input: Array, values: str, top_k: Any = None, top_p: Any = None) -> Array:
+    input = _narrowed(input)
     out = empty_like(input)
     # FlashInfer keeps every token that equals the last one kept.
     lib.token_filter(arg(input), arg(out), None, *_filter(top_k, top_p, None), False, True, values)

@@ -96,11 +96,12 @@ int32_t choose_span(const PlanConfig& c, std::span<const PlanRequest> requests) 
 }
 
 std::vector<Tile> cut_tiles(const PlanConfig& c, std::span<const PlanRequest> requests) {
-  int64_t count = 0;
-  for (const PlanRequest& r : requests) count += math::ceil_div(int64_t(r.qo_len) * c.group_size(), c.tile_q);
-  count *= c.num_kv_heads;
-  if (count * 9 > kIntMax)
-    fail("plan", "batch", "needs " + std::to_string(count) + " work items, more than a plan holds");
+  int64_t count = 0;  // of tiles of one kv head
+  for (const PlanRequest& r : requests) {
+    count += math::ceil_div(int64_t(r.qo_len) * c.group_size(), c.tile_q);
+    if (count * c.num_kv_heads > kIntMax / 9)  // at once: of all requests the product need not fit 64 bits
+      fail("plan", "batch", "needs " + std::to_string(count * c.num_kv_heads) + " work items, more than a plan holds");
+  }
   const int32_t span = choose_span(c, requests);
   std::vector<Tile> tiles;
   for (size_t i = 0; i < requests.size(); ++i) {

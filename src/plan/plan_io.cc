@@ -11,6 +11,7 @@ namespace {
 
 static_assert(std::is_trivially_copyable_v<PlanHeader> && std::has_unique_object_representations_v<PlanHeader>);
 static_assert(sizeof(PlanRequest) == 12 && sizeof(PlanItem) == 36 && sizeof(PlanMerge) == 28);
+constexpr int64_t kMostRows = int64_t(1) << 61;  // more than memory holds, and sums up to it fit 64 bits
 constexpr size_t kHeaderWords = sizeof(PlanHeader) / sizeof(int32_t);
 
 [[noreturn]] void bad(const char* what, int64_t index, const char* text) {
@@ -51,6 +52,7 @@ void verify(const PlanView& p) {
     if (r.qo_begin < 0 || r.qo_len < 0 || int64_t(r.qo_begin) + r.qo_len > p.header.total_q || r.kv_len < 0)
       bad("request", index, "has lengths outside the batch");
     rows_due += int64_t(r.qo_len) * p.header.config.num_qo_heads;
+    if (rows_due > kMostRows) bad("request", index, "brings more query rows than there can be");
     ++index;
   }
   std::vector<bool> written(size_t(p.header.num_slots)), read(size_t(p.header.num_slots));
@@ -64,6 +66,7 @@ void verify(const PlanView& p) {
     if (i.slot >= 0 && written[size_t(i.slot)]) bad("item", index, "writes a slot that another item writes");
     if (i.slot >= 0) written[size_t(i.slot)] = true;
     if (i.slot < 0) rows_done += int64_t(i.num_rows) * i.num_kv_heads;
+    if (rows_done > rows_due) break;
     ++index;
   }
   index = 0;
@@ -76,6 +79,7 @@ void verify(const PlanView& p) {
       read[size_t(s)] = true;
     }
     rows_done += int64_t(m.num_rows) * m.num_kv_heads;
+    if (rows_done > rows_due) break;
     ++index;
   }
   if (rows_done != rows_due) fail("plan", "items", "do not cover every query row once");

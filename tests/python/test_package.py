@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Importing, naming, describing: what holds before any operator runs."""
 
+import inspect
 import json
 import os
 import re
@@ -308,6 +309,19 @@ def test_command_line_jit_and_pack(tmp_path):
     (tmp_path / "few.keys").write_text(f"{key} more\n")
     assert "rmsnorm: key has the word 'more'" in cli("pack", "build", "--arch", "sm_80", *few).stderr
     assert "name no kernel" in cli("pack", "build", "--arch", ",", "--out", str(tmp_path / "p")).stderr
+
+
+def test_type_hints_reach_users():
+    assert (Path(fulmen.__file__).parent / "py.typed").exists()  # type checkers read annotations of such packages alone
+    for name in fulmen.__all__:
+        public = getattr(fulmen, name)
+        if inspect.isroutine(public) or inspect.isclass(public):
+            assert inspect.getdoc(public), name
+        if inspect.isroutine(public):
+            signature = inspect.signature(public)
+            assert signature.return_annotation is not inspect.Signature.empty, name
+            for p in signature.parameters.values():
+                assert p.annotation is not inspect.Parameter.empty, f"{name}: {p.name}"
 
 
 @pytest.mark.parametrize("words", ["--help", "show-config", "jit list", "pack list", "why-not rmsnorm"])

@@ -209,3 +209,16 @@ def test_chain_speculative_sampling(xp, rng):
     _, accepted, emitted = fulmen.chain_speculative_sampling(*arrays, *counts)
     assert accepted is counts[0] and emitted is counts[1]
     assert f64(accepted).tolist() == [12, 11, 11] and f64(emitted).tolist() == [12, 11, 10]
+
+
+def test_float64_is_rounded_to_float32():
+    """Engines hand over what numpy and torch.softmax made of Python numbers."""
+    probs = np.random.default_rng(5).dirichlet(np.ones(50), 4)
+    assert probs.dtype == np.float64
+    same = {"seed": 7, "offset": 0}
+    assert np.array_equal(
+        fulmen.top_k_top_p_sampling_from_probs(probs, 5, 0.9, **same),
+        fulmen.top_k_top_p_sampling_from_probs(probs.astype(np.float32), 5, 0.9, **same),
+    )
+    assert fulmen.top_k_renorm_probs(probs, 5).dtype == np.float32
+    assert np.allclose(fulmen.softmax(np.log(probs)), probs, atol=1e-6)

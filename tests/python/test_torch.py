@@ -321,3 +321,15 @@ def test_a_cache_of_one_array_is_its_two_halves(kv_layout, device):
         assert torch.equal(wrapper.run(q, torch.nn.Parameter(whole, requires_grad=False)), want)
         with pytest.raises(ValueError, match="expected"):
             wrapper.run(q, whole[:, :1])
+
+
+def test_arguments_of_another_kind_are_named():
+    """PyTorch's tensors where numbers are expected, and the other way round."""
+    x = torch.ones(3, 64)
+    for text, call in {
+        r"rmsnorm: eps is float32\[\], expected a number": lambda: fulmen.rmsnorm(x, x[0], torch.tensor(1e-6)),
+        "rmsnorm: weight is None, expected an array": lambda: fulmen.rmsnorm(x, None),
+        "rmsnorm: eps is 'a', expected a number": lambda: fulmen.rmsnorm(x, x[0], "a"),
+    }.items():
+        with pytest.raises(TypeError, match=text):
+            call()

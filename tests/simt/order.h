@@ -9,8 +9,8 @@
 
 namespace fulmen::simt {
 
-// In what order CTAs run and threads go on. FULMEN_SIMT_ORDER: forward, backward, or a number, the seed of any order (1,
-// as without): a warp goes as far as it gets, or a few steps, or is left out, so that it falls far behind others; copies
+// In what order CTAs run and threads go on. FULMEN_SIMT_ORDER: forward, backward, or the seed of any order (1, as
+// without): a warp goes as far as it gets, or a few steps, or is left out, so that it falls far behind others; copies
 // happen when they are asked for or when they are awaited. Shows where a barrier is missing.
 class Order {
  public:
