@@ -75,6 +75,7 @@ class DevicePlan:
         self._workspaces: list[Any] = []  # where the wrapper was given none; the same
         self._flat: Any = None  # the wrapper's workspace and its bytes
         self._is_stale = True
+        self.rows: Any = None  # instead of qo_indptr: of a level of a cascade, which a GPU may find better run flat
 
     def forget_lengths(self) -> None:
         """Tables have other contents, or are other tables."""
@@ -97,6 +98,8 @@ class DevicePlan:
     def _update(self, wrapper: Any, q: Array, k: Array, v: Array, out: Array) -> None:
         wrapper._check_cache(k)
         tables = wrapper._device_tables(q.device)
+        if self.rows is not None:
+            tables = (self.rows, *tables[1:])
         places = [None if t is None else (t.data_ptr(), *t.shape) for t in tables]
         shapes = (q.shape[0], tuple(q.shape), k.shape[-1], v.shape[-1], k.dtype, out.dtype)
         options = (wrapper._state(), wrapper._fixed_split_len, wrapper._disable_split, wrapper._kv_layout)
