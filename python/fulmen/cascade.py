@@ -16,7 +16,7 @@ from ._cascade_flat import flat_tables
 from ._device_plan import on_device
 from ._dtypes import dtype_name
 from ._explain import checked
-from ._ffi import lib
+from ._ffi import is_compiling, lib
 from .decode import BatchDecodeWithPagedKVCacheWrapper
 from .prefill import BatchPrefillWithPagedKVCacheWrapper, single_prefill_with_kv_cache_return_lse
 
@@ -85,7 +85,7 @@ class MultiLevelCascadeAttentionWrapper:
         self._batch_prefill_wrappers = [
             BatchPrefillWithPagedKVCacheWrapper(float_workspace_buffer, kv_layout, use_cuda_graph, *b) for b in buffers
         ]
-        self._choice = DeviceChoice(self._flat, self._batch_prefill_wrappers)
+        self._choice = DeviceChoice(self._batch_prefill_wrappers)
 
     @property
     def is_cuda_graph_enabled(self) -> bool:
@@ -140,7 +140,7 @@ class MultiLevelCascadeAttentionWrapper:
                 return
         if 1 < self._num_levels <= MOST_LEVELS and pos_encoding_mode == "NONE" and window_left < 0:
             kv_size = core.numpy_size(dtype_name(q_data_type if kv_data_type is None else kv_data_type))
-            self._choice.plan(shape, causal, kv_size, options)
+            self._choice.plan(shape, causal, kv_size)
         if self._num_levels > 1:
             options["o_data_type"] = "float32"
         for i, (wrapper, *tables) in enumerate(zip(self._batch_prefill_wrappers, *arrays)):
@@ -166,7 +166,7 @@ class MultiLevelCascadeAttentionWrapper:
             raise RuntimeError("run() before plan()")
         if self._is_flat or self._num_levels == 1:
             return (self._flat if self._is_flat else self._batch_prefill_wrappers[0]).run(q, paged_kv_cache)
-        return _levels_run(q, paged_kv_cache, self._batch_prefill_wrappers, self._flat, self._choice)
+        return _levels_run(q, paged_kv_cache, self._batch_prefill_wrappers, self._choice)
 
     forward = run
 
@@ -176,23 +176,33 @@ class MultiLevelCascadeAttentionWrapper:
 
 @takes_dlpack
 def _levels_run(
-    q: Array,
-    paged_kv_cache: Any,
-    wrappers: Sequence[BatchPrefillWithPagedKVCacheWrapper],
-    flat: BatchPrefillWithPagedKVCacheWrapper,
-    choice: DeviceChoice,
+    q: Array, paged_kv_cache: Any, wrappers: Sequence[BatchPrefillWithPagedKVCacheWrapper], choice: DeviceChoice
 ) -> Array:
-    shape = (*q.shape[:-1], wrappers[0]._head_dim_vo)
-    v, s = (empty(q, (len(wrappers), *x), "float32") for x in (shape, shape[:-1]))
     chooses = choice.choose(q)
-    for i, wrapper in enumerate(wrappers):
+    merges = on_device(q) and not is_compiling()  # in the last level's launch
+    alone = wrappers[:-1] if merges else wrappers
+    shape = (*q.shape[:-1], wrappers[0]._head_dim_vo)
+    v, s = (empty(q, (len(alone), *x), "float32") for x in (shape, shape[:-1]))
+    for i, wrapper in enumerate(alone):
+        wrapper._device_plan.above = (None, None, None) if merges else None
         wrapper.run(q, paged_kv_cache, out=v[i], lse=s[i], return_lse=True)
-    out, lse = core.outputs(q, shape, core.output_dtype(dtype_of(q)), None, None, True)
-    if chooses:  # one of the two writes out
-        flat.run(q, paged_kv_cache, out=out)
-    mask = arg(choice.mask) if chooses else None
-    lib.merge_states(arg(v.swapaxes(0, 1)), arg(s.swapaxes(0, 1)), arg(out), arg(lse), "2", mask)
+        wrapper._device_plan.above = None
+    out, lse = core.outputs(q, shape, core.output_dtype(dtype_of(q)), None, None, not merges)
+    if merges:
+        return _last_run(q, paged_kv_cache, wrappers[-1], out, (v, s, choice.num_above if chooses else None))
+    lib.merge_states(arg(v.swapaxes(0, 1)), arg(s.swapaxes(0, 1)), arg(out), arg(lse), "2", None)
     return out
+
+
+def _last_run(
+    q: Array, paged_kv_cache: Any, wrapper: BatchPrefillWithPagedKVCacheWrapper, out: Array, above: tuple[Any, ...]
+) -> Array:
+    wrapper._cached_o_data_type = core.output_dtype(dtype_of(q))  # whatever was planned: it is rounded once, here
+    wrapper._device_plan.above = above
+    try:
+        return wrapper.run(q, paged_kv_cache, out=out)
+    finally:
+        wrapper._device_plan.above = None
 
 
 def _merged(q: Array, prefix: tuple[Array, Array], own: tuple[Array, Array]) -> Array:
