@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Levels or one flat pass, where a cascade's tables lie on a GPU: a kernel predicts which is done first and writes tables
-for it. Where that is the flat pass, the levels above have no rows and the last one has the pages of all. Nothing is
-read back; a captured graph chooses at each replay (docs/kernels/cascade_cuda.md)."""
+"""Levels or one flat pass, where a cascade's tables lie on a GPU: a kernel predicts which is done first and writes
+tables for it. Where that is the flat pass, the levels above have no rows and the last one has the pages of all. Nothing
+is read back; a captured graph chooses at each replay (docs/kernels/cascade_cuda.md)."""
 
 from __future__ import annotations
 
@@ -67,8 +67,7 @@ class DeviceChoice:
         indptr, last, pages = (torch.zeros(max(n, 1), **ints) for n in (batch + 1, batch, ids))
         self.num_above = torch.zeros(1, **ints)
         of_levels = [x if x is None else arg(x) for level, own in zip(tables, [*rows, None]) for x in (*level, own)]
-        self._choice = lib.cascade_choice(
-            *shape[:3], kv_size, shape[3], causal, q.shape[0], *map(arg, (indptr, last, pages, self.num_above)), *of_levels
-        )
+        written = map(arg, (indptr, last, pages, self.num_above))
+        self._choice = lib.cascade_choice(*shape[:3], kv_size, shape[3], causal, q.shape[0], *written, *of_levels)
         self._tables = [*((x, None, None, None) for x in rows), (None, indptr, pages, last[:batch])]
         self._held.append((self._tables, self.num_above))

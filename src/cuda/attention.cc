@@ -343,8 +343,7 @@ void Attention::launch(const Args& call, const Device& device, const Context& co
   else if (is_new)
     upload(call, key, workspace, stream);
   if (call.step != AttentionCall::kRun) return;
-  if (call.above != nullptr)
-    return run_level(call, work_of(call, key, workspace, device), !is_new, device, context);
+  if (call.above != nullptr) return run_level(call, work_of(call, key, workspace, device), !is_new, device, context);
   if (call.variant != nullptr) return run_variant(call, key, workspace, device, context);
   run(kName, work_of(call, key, workspace, device), device, context);
 }

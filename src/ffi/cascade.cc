@@ -76,8 +76,8 @@ void cascade_cost_(tvm::ffi::PackedArgs args, tvm::ffi::Any* result) {
   *result = attention::predicted_us(levels, shape, args[6].cast<bool>());
 }
 
-// num_qo_heads, num_kv_heads, head_dim, kv_size, page_size, causal, total_q; what is written for the last launch; then of
-// each level qo_indptr, kv_indptr, kv_indices, last_page_len and rows.
+// num_qo_heads, num_kv_heads, head_dim, kv_size, page_size, causal, total_q; what is written for the last launch; then
+// of each level qo_indptr, kv_indptr, kv_indices, last_page_len and rows.
 void cascade_choice_(tvm::ffi::PackedArgs args, tvm::ffi::Any* result) {
   constexpr int32_t kFirst = 11, kTables = 5;
   const int32_t num_levels = (args.size() - kFirst) / kTables;

@@ -48,7 +48,8 @@ TEST_F(CudaAttentionCluster, PartsMayBeEmpty) {
 
 // Of several requests on a device that knows no lengths: pairs, and a request far longer than the others is split.
 TEST_F(CudaAttentionCluster, SeveralRequestsOfUnknownLengths) {
-  for (const std::vector<int64_t>& lens : {std::vector<int64_t>{9000, 1, 300, 70}, {1281, 0, 2047, 2048}, {0, 0, 0, 0}}) {
+  for (const std::vector<int64_t>& lens :
+       {std::vector<int64_t>{9000, 1, 300, 70}, {1281, 0, 2047, 2048}, {0, 0, 0, 0}}) {
     AttentionCase c = few_tiles();
     if (emulated() && lens[0] > 2000) continue;
     c.page_size = 16;

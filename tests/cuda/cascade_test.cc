@@ -69,8 +69,7 @@ Chosen chosen(const CascadeProblem& p, const OnDevice& d, int64_t max_ids) {
   const int64_t batch = int64_t(p.c.own.size());
   const size_t n = p.levels.size() - 1;
   std::vector<Tensor> host;
-  for (size_t i = 0; i < n; ++i)
-    host.emplace_back(DType::kI32, std::vector<int64_t>{p.levels[i].qo_indptr.shape[0]});
+  for (size_t i = 0; i < n; ++i) host.emplace_back(DType::kI32, std::vector<int64_t>{p.levels[i].qo_indptr.shape[0]});
   for (int64_t size : {batch + 1, batch, max_ids, int64_t(1)})
     host.emplace_back(DType::kI32, std::vector<int64_t>{size});
   std::vector<std::unique_ptr<GpuTensor>> device;

@@ -71,7 +71,7 @@ struct MadePlan {
 // A call that is a level of a cascade: what levels above left of the same rows, which its own results take in. Only for
 // backends with a row "choose_cascade" (cascade_choice.h).
 struct LevelsAbove {
-  TensorView out, lse;     // of the first level, f32 and contiguous; the others' follow, so many bytes after one another:
+  TensorView out, lse;  // of the first level, f32 and contiguous; the others' follow, so many bytes apart
   int64_t out_step = 0, lse_step = 0;
   int32_t count = 0;
   const int32_t* num = nullptr;  // on the device: count, or 0 in a run without levels above; null: count

@@ -48,8 +48,8 @@ class BatchCascade {
 
   Context context_;
   std::vector<BatchAttention> batches_;
-  std::vector<int64_t> begins_;           // of each level's workspace, behind the partial results
-  int64_t tables_ = -1;  // of what the device writes where it chooses; -1: levels always
+  std::vector<int64_t> begins_;  // of each level's workspace, behind the partial results
+  int64_t tables_ = -1;          // of what the device writes where it chooses; -1: levels always
   mutable MadePlan chosen_;
   int64_t workspace_bytes_ = 0;
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a backend's "choose_cascade" row is launched with: it reads a cascade's tables where they are, predicts whether
-// levels or one flat pass over each request's keys is done first, and leaves tables for it: where flat is done first, the
-// levels above have no rows, and the last launch the pages of all levels.
+// levels or one flat pass over each request's keys is done first, and leaves tables for it: where that is the flat
+// pass, the levels above have no rows, and the last launch has the pages of all levels.
 //
 // A backend with this row also runs levels: its attention takes in what the levels above left (AttentionCall::above).
 #pragma once

@@ -283,8 +283,8 @@ __device__ __forceinline__ void run_item(const ParamsOf<Variant>& p, PlanOnDevic
   } while (more);
 }
 
-// A cascade's plan may be settled: written before the predecessor began. It is read without waiting then, and a CTA that
-// finds nothing to do leaves at once; one of the grid waits, so that nobody passes the predecessor.
+// A cascade's plan may be settled: written before the predecessor began. It is read without waiting then, and a CTA
+// that finds nothing to do leaves at once; one of the grid waits, so that nobody passes the predecessor.
 template <Key K, class Variant>
 __device__ __forceinline__ bool leaves_early(const ParamsOf<Variant>& p) {
   if (int32_t(blockIdx.x / ctas_per_worker<K>()) < load_coherent_4(p.workspace)) return false;

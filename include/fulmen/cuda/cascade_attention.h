@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Launches of a cascade: the kernels of batch_attention, whose results take in what the levels above left, so that nothing
-// is left to merge. Keys of their own, since ordinary attention shall not carry what is for cascades alone.
+// Launches of a cascade: the kernels of batch_attention, whose results take in what the levels above left, so that
+// nothing is left to merge. Kernels of their own, since ordinary attention shall not carry what is for cascades alone.
 #pragma once
 #include <fulmen/cuda/batch_attention.h>
 
@@ -9,13 +9,13 @@ namespace fulmen::cuda::cascade_attention {
 using batch_attention::Key;
 
 struct Above {
-  const float *out, *lse;         // [num_levels][rows][num_heads][d_vo], and without the last axis
-  int64_t out_level, lse_level;   // from one level to the next
+  const float *out, *lse;        // [num_levels][rows][num_heads][d_vo], and without the last axis
+  int64_t out_level, lse_level;  // from one level to the next
   int64_t num_heads;
-  const int32_t* num_levels;      // that were run; null: `most`
+  const int32_t* num_levels;  // that were run; null: `most`
   int32_t most;
-  float to_log2;                  // of an lse
-  bool is_settled;                // the plan, its tables and num_levels were written before the predecessor began
+  float to_log2;    // of an lse
+  bool is_settled;  // the plan, its tables and num_levels were written before the predecessor began
 };
 
 struct Variant : attention::Standard {

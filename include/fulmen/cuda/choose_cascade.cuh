@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whether a cascade is run in levels or flat, by the prediction that the host makes where it knows the lengths
 // (attention/cascade_model.h). Every CTA reads all lengths and comes to the same answer; they share the writing. The
-// levels above the last have no rows where flat is run, and the last launch reads tables that are written here: the last
-// level's, or each request's pages of all levels. Launched by src/cuda/choose_cascade.cc.
+// levels above the last have no rows where flat is run, and the last launch reads tables that are written here: the
+// last level's, or each request's pages of all levels. Launched by src/cuda/choose_cascade.cc.
 #pragma once
 #include <fulmen/core/math.h>
 #include <fulmen/cuda/choose_cascade.h>

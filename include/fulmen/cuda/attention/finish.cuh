@@ -55,8 +55,8 @@ __device__ __forceinline__ float row_scale(const ParamsOf<Variant>& p, const Ite
   return scale;
 }
 
-// What a cascade's levels above left of the row, normalised and with their scales, joins its sum. Returns the scale that
-// is left for the values.
+// What a cascade's levels above left of the row, normalised and with their scales, joins its sum. Returns the scale
+// that is left for the values.
 template <class Variant>
 __device__ __forceinline__ float take_above(const ParamsOf<Variant>& p, const RowOut& row, int32_t column, Piece& sum) {
   const int32_t num = reinterpret_cast<const Control*>(dynamic_shared())->num_above;
