@@ -50,7 +50,7 @@ int64_t likely_rows(const AttentionCall& call) {
   const int64_t batch = std::max<int64_t>(1, call.dims.batch_size), group = group_of(call);
   const int64_t rows = math::ceil_div(call.dims.total_q, batch) * group;
   if (!call.args->qo_indptr.defined() || call.dims.total_q <= batch) return rows;
-  return std::max<int64_t>(64, 2 * rows);  // requests differ: some are longer
+  return std::min(std::max<int64_t>(64, 2 * rows), call.dims.total_q * group);  // requests differ: some are longer
 }
 
 void shape_plan(const AttentionCall& call, const Device& device) {

@@ -15,7 +15,7 @@ void run_level(const AttentionCall& call, const Work<batch_attention::Key, batch
   static_cast<attention::Standard&>(level.params.variant) = work.params.variant;
   const LevelsAbove& from = *call.above;
   Above& above = level.params.variant.above;
-  above.is_settled = is_settled;
+  above.settled = is_settled ? reinterpret_cast<const int32_t*>(work.params.workspace) : nullptr;
   above.num_heads = call.dims.num_qo_heads;
   above.most = from.count, above.num_levels = from.num;
   above.to_log2 = 1 / work.params.lse_scale;
@@ -26,12 +26,11 @@ void run_level(const AttentionCall& call, const Work<batch_attention::Key, batch
   run(CascadeAttention::kName, level, device, context);
 }
 
-// Rows of one request each and those of many, of the head dims that models have.
+// Of what shares prefixes most.
 std::vector<Key> CascadeAttention::common_keys() {
   std::vector<Key> keys;
   for (const Key& key : Attention::common_keys())
-    if (key.d_qk == key.d_vo && (key.d_qk == 64 || key.d_qk == 128) && key.kv != DType::kE5M2 && key.warps_q <= 4)
-      keys.push_back(key);
+    if (key.d_qk == 128 && key.d_vo == 128 && key.kv == key.q && key.warps_q <= 4) keys.push_back(key);
   return keys;
 }
 

@@ -251,6 +251,7 @@ __device__ __forceinline__ void run_item(const ParamsOf<Variant>& p, PlanOnDevic
     merge_index = reinterpret_cast<const uint32_t*>(p.workspace + plan.merge_of_slot)[item.plan.slot];
     if constexpr (K.warps_q > 1) control.merge_index = merge_index;
   }
+  FirstAbove<K, Variant> above;
   int32_t begin = item.plan.kv_begin;
   bool more;
   do {
@@ -264,6 +265,7 @@ __device__ __forceinline__ void run_item(const ParamsOf<Variant>& p, PlanOnDevic
     if (begin == item.plan.kv_begin) {
       look_ahead<K>(p, plan, control, item, control.next, merge_index);
       load_rows<K>(p, item, control);
+      above.ask(p, item, control.num_above);
       if (ctas_per_worker<K>() > 1) await_rank_sums();
       wait_copies<(K.stages - 1) * Loader<K, Variant>::kGroups>();  // all but keys and values
       sync_cta();
@@ -278,24 +280,24 @@ __device__ __forceinline__ void run_item(const ParamsOf<Variant>& p, PlanOnDevic
     if (item.plan.split_len > 0)
       fold<K>(p, plan, item, first, !more);
     else if (!done)
-      finish<K>(p, plan, control, item);
+      finish<K>(p, plan, control, item, above);
     sync_cta();  // all of shared memory is about to be written again
   } while (more);
 }
 
 // A cascade's plan may be settled: written before the predecessor began. It is read without waiting then, and a CTA
 // that finds nothing to do leaves at once; one of the grid waits, so that nobody passes the predecessor.
-template <Key K, class Variant>
-__device__ __forceinline__ bool leaves_early(const ParamsOf<Variant>& p) {
-  if (int32_t(blockIdx.x / ctas_per_worker<K>()) < load_coherent_4(p.workspace)) return false;
+template <class Variant>
+__device__ __forceinline__ const int32_t* settled_items(const ParamsOf<Variant>& p) {
+  if constexpr (kOfCascade<Variant>) return p.variant.above.settled;
+  return nullptr;
+}
+template <Key K>
+__device__ __forceinline__ bool leaves_early(const int32_t* num_items) {
+  if (int32_t(blockIdx.x / ctas_per_worker<K>()) < load_coherent_4(num_items)) return false;
   allow_successor();
   if (blockIdx.x == 0) wait_for_predecessor();
   return true;
-}
-template <class Variant>
-__device__ __forceinline__ bool is_settled(const ParamsOf<Variant>& p) {
-  if constexpr (kOfCascade<Variant>) return p.variant.above.is_settled;
-  return false;
 }
 template <Key K>
 __device__ __forceinline__ void follow_predecessor() {
@@ -335,12 +337,12 @@ template <Key K, class Variant>
 __device__ __forceinline__ void run(const ParamsOf<Variant>& p) {
   PlanOnDevice& plan = *reinterpret_cast<PlanOnDevice*>(p.workspace);
   Control& control = *reinterpret_cast<Control*>(dynamic_shared());
-  const bool settled = is_settled(p);
-  if (settled && leaves_early<K>(p)) return;
+  const int32_t* settled = settled_items(p);
+  if (settled != nullptr && leaves_early<K>(settled)) return;
   if (ctas_per_worker<K>() > 1) start_rank_sums<K>();
-  if (!settled) follow_predecessor<K>();
+  if (settled == nullptr) follow_predecessor<K>();
   start<K>(p, plan, control);
-  if (settled) follow_predecessor<K>();
+  if (settled != nullptr) follow_predecessor<K>();
   sync_cta();
   // Clusters of a successor that come while ours are there find places in few GPCs, whose bandwidth they then share.
   if (ctas_per_worker<K>() > 1 && control.item.plan.kv_end - control.item.plan.kv_begin <= kShortShare)
