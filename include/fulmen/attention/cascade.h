@@ -7,8 +7,8 @@
 //                          level 1: batch_size requests of one row over their own pages
 //   shared-prefix prefill: the same with longer rows, causal in the last level only
 //
-// Levels are launches of their own, since their tiles differ: hundreds of rows above, a few below
-// (docs/decisions/cascade_in_launches.md).
+// Levels are launches of their own, since their tiles differ: hundreds of rows above, a few below; on a GPU the last
+// one takes in the others' results (docs/decisions/cascade_in_launches.md).
 #pragma once
 #include <fulmen/attention/call.h>
 #include <fulmen/attention/cascade_model.h>
