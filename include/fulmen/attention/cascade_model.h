@@ -41,8 +41,8 @@ struct LevelSums {
 template <class T>
 struct CascadeModel {
   using Sums = LevelSums<T>;
-  static constexpr T kLaunch = T(7.5), kTile = 18, kSlot = T(4.4), kBytesPerUs = T(2.7e6),
-                     kAgainPerUs = T(8.4e6), kFlopsPerUs = T(350e6), kWorkers = 264, kMinSplit = 128, kMargin = T(1.1);
+  static constexpr T kLaunch = T(7.5), kTile = 18, kSlot = T(4.4), kBytesPerUs = T(2.7e6), kAgainPerUs = T(8.4e6),
+                     kFlopsPerUs = T(350e6), kWorkers = 264, kMinSplit = 128, kMargin = T(1.1);
   const CascadeShape& shape;
 
   FULMEN_FN T heads() const { return T(shape.num_kv_heads); }
