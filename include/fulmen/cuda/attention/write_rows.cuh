@@ -12,6 +12,7 @@ inline constexpr bool kWritesRows = K.warps_q > 1 && Variant::kSoftmax && !Varia
 template <Key K, class Variant>
 __device__ __forceinline__ bool writes_rows(const ParamsOf<Variant>& p, const Item& item) {
   const Control& control = *reinterpret_cast<const Control*>(dynamic_shared());
+  if (kOfCascade<Variant> && control.num_above > 0) return false;
   return control.spread == 1 && item.plan.slot < 0 && item.plan.split_len == 0 && p.out_dtype == K.q &&
          p.out_in_eights && p.d_vo % 8 == 0;
 }
@@ -56,7 +57,7 @@ __device__ __forceinline__ void write_rows(const ParamsOf<Variant>& p, const Ite
   }
   const int32_t first = thread / 32 * K.m_tiles * 16 + thread % 32 / 4, row = first + mine * 8;
   const RowOut to = row_out(p, item, row);
-  const float factor = row_scale(p, item, to, state);
+  const float factor = row_scale(p, item, to, state, p.v_scale);
   const int64_t place = to.token * p.out_token + to.head * p.out_head;
   if (t == mine && row < item.plan.num_rows && p.lse != nullptr)
     p.lse[to.token * p.lse_token + to.head * p.lse_head] = state.lse_log2() * p.lse_scale;
