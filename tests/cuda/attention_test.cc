@@ -159,6 +159,25 @@ TEST_F(CudaAttention, LongPrefill) {
       }
 }
 
+// More tiles than CTAs, so that each goes through several: of one tile of keys, of two, of none, of few rows.
+TEST_F(CudaAttention, ShortRequestsFollowEachOther) {
+  const std::vector<std::pair<int64_t, int64_t>> lens = {{128, 128}, {200, 200}, {65, 65},  {130, 20}, {150, 0},
+                                                         {20, 90},   {270, 270}, {66, 191}, {97, 97},  {129, 300}};
+  for (int64_t d : {128, 64})
+    for (int64_t page_size : {0, 16, 1}) {
+      if (emulated() && (d == 64) != (page_size == 1)) continue;
+      AttentionCase c = half_case();
+      c.d_qk = c.d_vo = d, c.num_kv_heads = emulated() ? 1 : 4, c.group = page_size == 1 ? 2 : 1;
+      c.options.causal = page_size != 1;
+      c.table = page_size == 0 ? Table::kRagged : Table::kCsr, c.page_size = std::max<int64_t>(page_size, 1);
+      c.lens = lens;
+      for (int32_t i = 0; !emulated() && i < 30; ++i) c.lens.push_back(lens[size_t(i * 7 % 10)]);
+      check(c);
+      c.out_dtype = DType::kF32;  // by way of shared memory
+      if (page_size == 16) check(c);
+    }
+}
+
 TEST_F(CudaAttention, NoVisibleKeyGivesZeroAndMinusInfinity) {
   AttentionCase c = half_case();
   c.lens = {{5, 2}, {2, 0}}, c.options.causal = true, c.out_dtype = DType::kF32;

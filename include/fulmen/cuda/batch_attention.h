@@ -40,7 +40,9 @@ struct Key {
 FULMEN_FN constexpr int32_t num_warps(const Key& k) { return k.warps_q > 4 ? k.warps_q : 4; }
 FULMEN_FN constexpr int32_t num_threads(const Key& k) { return num_warps(k) * 32; }
 // Per SM: without it the compiler of CUDA 13 spills registers of kernels that need some more than a third of an SM's.
-FULMEN_FN constexpr int32_t min_ctas(const Key& k) { return k.m_tiles == 1 ? 1 : 0; }
+FULMEN_FN constexpr int32_t min_ctas(const Key& k) {
+  return k.m_tiles == 1 || (k.warps_q == 4 && k.d_vo > 64 && k.d_vo < 128) ? 1 : 0;
+}
 FULMEN_FN constexpr int32_t tile_q(const Key& k) { return 16 * k.m_tiles * k.warps_q; }
 // Warps that share a tile of keys form a group.
 FULMEN_FN constexpr int32_t num_groups(const Key& k) { return num_warps(k) / k.warps_q; }
