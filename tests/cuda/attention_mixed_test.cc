@@ -2,6 +2,7 @@
 // Plans of two lists, a launch for requests of few rows and one for the others beside it: against the oracle, on plans
 // of the host's and on such that the device makes, of which any list may be empty.
 #include <fulmen/attention/call.h>
+#include <fulmen/ops/rmsnorm.h>
 
 #include <algorithm>
 #include <random>
@@ -169,6 +170,34 @@ TEST_F(CudaAttentionMixed, ReplaysFollowALaterPlan) {
     e.fetch();
     EXPECT_TRUE(within(q, reference::attention(q.args, reference::Products::kHalf)));
   }
+}
+
+// Each step's attention reads what the step before wrote after it, and writes over what that one's attention read. Of few
+// SMs for few rows, their first launch is the last to end.
+TEST_F(CudaAttentionMixed, NeighboursInTheStreamHaveTheSameBits) {
+  AttentionCase c;
+  c.q_dtype = c.kv_dtype = c.out_dtype = DType::kBF16;
+  c.d_qk = c.d_vo = 64, c.num_kv_heads = 2, c.options.causal = true, c.idle_rows = 0, c.row_padding = 0;
+  c.lens.assign(emulated() ? 3 : 40, {1, emulated() ? 100 : 1500});
+  c.lens.push_back({emulated() ? 20 : 300, emulated() ? 30 : 500});
+  const Tensor ones = Tensor(DType::kBF16, {64}).fill_normal(3);
+  std::vector<std::vector<char>> results;
+  for (DependentLaunch how : {DependentLaunch::kOn, DependentLaunch::kOff}) {
+    AttentionProblem p(c);
+    OnDevice d(p);
+    Tensor w = ones;
+    const GpuTensor weight(w);
+    const attention::Plan plan = plan_of(c, {.few_workers = 1 + cuda::device(0).num_sms / 40});
+    const Context context{.dependent_launch = how};
+    for (int32_t step = 0; step < (emulated() ? 2 : rounds(300)); ++step) {
+      attention::run_planned(plan.view(), d.args, AttentionEntry::kBatchAttention, context);
+      rmsnorm({.input = d.args.out, .weight = weight, .out = d.args.q}, context);
+    }
+    d.fetch();
+    const char* data = p.out.data<const char>();
+    results.emplace_back(data, data + p.out.num_bytes());
+  }
+  EXPECT_EQ(results[0], results[1]);
 }
 
 // The device plans; at each run another mix of requests of few and of many rows, or of one kind, or no rows at all.
