@@ -152,7 +152,11 @@ struct Common {
   DType out_dtype;
   bool out_in_fours, out_in_eights;  // so many elements of out are aligned
   float v_scale, lse_scale;
-  int32_t rope_pairs;                    // 0: no rotation
+  // Of launches for parts of a batch, beside each other (src/cuda/attention_lists.h):
+  bool is_beside;       // the predecessor is one of them and has waited for what all read; it is waited for at the end
+  int32_t queue_peers;  // CTAs of other launches that take items from this queue, from which all come; -1: a CTA's
+                        // first item is its own
+  int32_t rope_pairs;   // 0: no rotation
   uint64_t rope_turns[kMaxHeadDim / 2];  // of pair i per position, in turns of 2^-64
   char* workspace;                       // starts with PlanOnDevice
 };
