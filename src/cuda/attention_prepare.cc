@@ -51,7 +51,8 @@ int64_t likely_rows(const AttentionCall& call) {
   const int64_t batch = std::max<int64_t>(1, call.dims.batch_size), group = group_of(call);
   const int64_t rows = math::ceil_div(call.dims.total_q, batch) * group;
   if (!call.args->qo_indptr.defined() || call.dims.total_q <= batch) return rows;
-  return std::min(std::max<int64_t>(64, 2 * rows), call.dims.total_q * group);  // requests differ: some are longer
+  // Requests differ: some are longer. Where all rows together are few, tiles of 32 are at most twice as many as needed.
+  return std::min(rows <= 32 ? 32 : 2 * rows, call.dims.total_q * group);
 }
 
 namespace {
@@ -85,9 +86,10 @@ void shape_plan(const AttentionCall& call, const Device& device, const Context& 
     h.few_on_device = few.on_device, room -= room / 4;
   }
   const int64_t tiles = most_tiles(call, c.tile_q);
-  // As many tiles as SMs go round without a split; elsewhere two CTAs per SM have more bytes in flight.
+  // As many tiles as SMs go round without a split; fewer are read as fast by two CTAs per SM, but for tiles of 32 rows.
   const int64_t whole = tiles * c.num_kv_heads;
-  const bool alone = key.warps_q == 1 && whole <= device.num_sms && 8 * whole >= 7 * device.num_sms;
+  const bool few = key.warps_q == 1 && whole <= device.num_sms;
+  const bool alone = few && (key.m_tiles == 2 || 8 * whole >= 7 * device.num_sms);
   c.num_workers = device.num_sms * (alone ? 1 : ctas_per_sm(key, device.max_shared_bytes));
   if (key.warps_q == 1) share_tiles(call, whole, device, c);
   set_items(key, tiles, room, h);
@@ -107,7 +109,7 @@ void set_lengths(const AttentionArgs& a, const AttentionDims& d, Params& p) {
   p.narrow_num_kv = int32_t(std::min<int64_t>(p.num_kv, 0x7fffffff));
 }
 
-// Decode of at least as many tiles as there are workers: each worker begins with a tile's first keys, and where
+// Decode of about as many tiles as there are workers, or more: each worker begins with a tile's first keys, and where
 // requests are of one length, with those of the first requests. Where L2 is large.
 void set_ahead(const AttentionCall& call, const PlanConfig& c, const Device& device, Params& p) {
   constexpr int64_t kBytes = 12 << 20;  // what memory delivers while a plan is made
@@ -115,11 +117,12 @@ void set_ahead(const AttentionCall& call, const PlanConfig& c, const Device& dev
   const AttentionArgs& a = *call.args;
   const bool is_decode = !a.qo_indptr.defined() && p.rows_per_request * c.group_size() <= c.tile_q;
   if (!is_decode || !call.dims.paged() || a.k.data == nullptr || c.window_left >= 0) return;
-  if (int64_t(p.batch_size) * c.num_kv_heads < c.num_workers) return;
+  const int64_t num_tiles = int64_t(p.batch_size) * c.num_kv_heads;
+  if (8 * num_tiles < 7 * c.num_workers || cluster_size(c, device) > 1) return;
   batch_attention::Common caches{};
   set_caches(a, call.dims, caches);
   attention_prepare::Ahead& to = p.ahead;
-  to.num_tiles = c.num_workers, to.heads = Divisor(c.num_kv_heads);
+  to.num_tiles = int32_t(std::min<int64_t>(num_tiles, c.num_workers)), to.heads = Divisor(c.num_kv_heads);
   to.k = caches.k, to.v = caches.v;
   to.k_page = caches.k_page, to.k_token = caches.k_token, to.k_head = caches.k_head;
   to.v_page = caches.v_page, to.v_token = caches.v_token, to.v_head = caches.v_head;
