@@ -57,7 +57,7 @@ class Made {
                         .head_dim_vo = l.head_dim,
                         .page_size = l.page_size},
                        AttentionEntry::kBatchAttention);
-    for (TensorView* t : {&args.q, &args.k, &args.v, &args.out}) t->dtype = DType::kBF16;
+    for (TensorView* t : {&args.q, &args.k, &args.v, &args.out}) t->dtype = half_dtype();
     args.k.shape[0] = args.v.shape[0] = 1 << 20;
     make();
   }
