@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A NaN in a query, or in a key that a row sees, is that row's result and nobody else's: a row without keys is another thing."""
+"""A NaN in a query, or in a key that a row sees, is that row's result and nobody else's."""
 
 from __future__ import annotations
 
