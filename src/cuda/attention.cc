@@ -10,6 +10,7 @@
 #include "src/cuda/attention_cluster.h"
 #include "src/cuda/attention_plan.h"
 #include "src/cuda/attention_prepare.h"
+#include "src/cuda/cascade_attention.h"
 #include "src/cuda/ids.h"
 
 namespace fulmen::cuda {
@@ -336,11 +337,13 @@ void Attention::launch(const Args& call, const Device& device, const Context& co
   if (call.workspace == nullptr) own.emplace(size_t(bytes), stream);
   char* const scratch = aligned(own ? own->data() : call.workspace);
   char* const workspace = is_apart ? aligned(call.made->memory.data) : scratch;
+  bool is_new = !call.resident;
   if (call.plan->header.on_device != 0)
-    make_plan_once(call, key, {workspace, is_apart ? scratch : nullptr}, device, context);
-  else if (!call.resident)
+    is_new = make_plan_once(call, key, {workspace, is_apart ? scratch : nullptr}, device, context);
+  else if (is_new)
     upload(call, key, workspace, stream);
   if (call.step != AttentionCall::kRun) return;
+  if (call.above != nullptr) return run_level(call, work_of(call, key, workspace, device), !is_new, device, context);
   if (call.variant != nullptr) return run_variant(call, key, workspace, device, context);
   run(kName, work_of(call, key, workspace, device), device, context);
 }

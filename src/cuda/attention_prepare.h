@@ -28,12 +28,12 @@ int64_t likely_rows(const attention::AttentionCall& call);
 void shape_plan(const attention::AttentionCall& call, const Device& device);
 // Whether what is made on the device must be made (again) in this workspace; then `made` says that it was.
 bool must_make(attention::MadePlan* made, const void* workspace, const Device& device, const Context& context);
-// Launches the planning kernel, unless call.made says that this workspace holds the plan.
+// Launches the planning kernel, unless call.made says that this workspace holds the plan; true: it did.
 struct PlanPlace {
   char* plan = nullptr;
   char* results = nullptr;  // null: behind the plan
 };
-void make_plan_once(const attention::AttentionCall& call, const batch_attention::Key& key, const PlanPlace& place,
+bool make_plan_once(const attention::AttentionCall& call, const batch_attention::Key& key, const PlanPlace& place,
                     const Device& device, const Context& context);
 void prepare_planner(const attention::AttentionCall& call, const batch_attention::Key& key, const Device& device);
 
