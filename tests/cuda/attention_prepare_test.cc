@@ -59,7 +59,7 @@ class Made {
                         .head_dim_vo = l.head_dim,
                         .page_size = l.page_size},
                        AttentionEntry::kBatchAttention);
-    for (TensorView* t : {&args.q, &args.k, &args.v, &args.out}) t->dtype = DType::kBF16;
+    for (TensorView* t : {&args.q, &args.k, &args.v, &args.out}) t->dtype = half_dtype();
     args.k.shape[0] = args.v.shape[0] = 1 << 20;
     make();
   }
@@ -302,6 +302,7 @@ TEST_F(CudaAttentionPrepare, TheWorkspaceIsBounded) {
   for (int64_t heads : {1, 8, 128})
     for (int64_t head_dim : {64, 128, 256})
       for (int32_t fixed : {0, 256}) {
+        if (head_dim > 128 && cuda::device(0).max_shared_bytes < 160 << 10) continue;  // refused there
         Lengths l{.lens = {{1, 100}}, .num_kv_heads = heads, .group = 1, .head_dim = head_dim, .uniform = true};
         l.options.fixed_split_len = fixed;
         EXPECT_LE(Made(l).workspace_bytes, cuda::kDeviceWorkspace);
