@@ -47,6 +47,9 @@ TEST(BatchCascade, RefusesWhatItDoesNotMean) {
   Tensor little(DType::kU8, {cascade.workspace_bytes() - 1});
   EXPECT_TRUE(refused("bytes or more", [&] { cascade.run(p.levels, p.out, {}, little); }));
   EXPECT_TRUE(refused("as planned", [&] { cascade.run({p.levels.data(), 1}, p.out, {}, little); }));
+  Tensor enough(DType::kU8, {cascade.workspace_bytes()}), narrow(DType::kBF16, {5, 2, 64});
+  EXPECT_TRUE(refused("out shares memory with q", [&] { cascade.run(p.levels, p.q, {}, enough); }));
+  EXPECT_TRUE(refused("out dim 1 (num_qo_heads) is 2, expected 4", [&] { cascade.run(p.levels, narrow, {}, enough); }));
 }
 
 // Long prefixes of many are shared, short ones of few are not worth it.

@@ -23,13 +23,16 @@ class RelaxedCapture {
 
 // Kernels for sm_90 and up wait by themselves before they touch memory; others would not. A driver that cannot record
 // such launches in graphs (before 12.3) gets none.
-bool can_depend(const std::string& arch) {
+bool records_dependence() {
   static const bool records = [] {
     int32_t version = 0;
     return driver::api().version(&version) == 0 && version >= 12030;
   }();
+  return records;
+}
+bool can_depend(const std::string& arch) {
   const size_t digits = arch.find_first_of("0123456789");
-  return records && digits != arch.npos && std::atoi(arch.c_str() + digits) >= 90;
+  return records_dependence() && digits != arch.npos && std::atoi(arch.c_str() + digits) >= 90;
 }
 
 bool wants_dependence(const Context& context) {
@@ -81,6 +84,7 @@ Function load(const jit::Unit& unit, const Device& device, const Shape& shape) {
   if (shape.shared_bytes > 0)
     must(cu.function_set(f.handle, driver::kFunctionMaxShared, device.max_shared_bytes - f.resources.shared_bytes),
          "cuFuncSetAttribute");
+  if (shape.all_shared) must(cu.function_set(f.handle, driver::kFunctionSharedPercent, 100), "cuFuncSetAttribute");
   if (shape.cluster > 8) must(cu.function_set(f.handle, driver::kFunctionNonPortableCluster, 1), "cuFuncSetAttribute");
   int32_t per_sm = 0;
   must(cu.occupancy(&per_sm, f.handle, int32_t(shape.num_threads), shape.shared_bytes), "cuOccupancyMaxActiveBlocks");
@@ -95,6 +99,10 @@ Function load(const jit::Unit& unit, const Device& device, const Shape& shape) {
     f.max_ctas = std::max(1, clusters) * int32_t(shape.cluster);
   }
   return f;
+}
+
+bool may_overlap(const Device& device, const Context& context) {
+  return device.arch >= 90 && records_dependence() && wants_dependence(context);
 }
 
 uint64_t capture_of(driver::Stream stream) {

@@ -20,6 +20,7 @@ struct Shape {
   uint32_t num_threads = 32;      // per CTA
   uint32_t shared_bytes = 0;      // dynamic
   uint32_t cluster = 1;           // CTAs per cluster
+  bool all_shared = false;        // of SMs as much shared memory as they have: kernels with other shares do not meet
 };
 
 struct Function {
@@ -34,6 +35,9 @@ struct Function {
 Function load(const jit::Unit& unit, const Device& device, const Shape& shape);
 // params: one struct by value. Throws Error{kInternal} naming the op if the launch fails.
 void launch(const char* op, const Function& function, const Shape& shape, const void* params, const Context& context);
+
+// Whether launches of this context may start while the one before them runs.
+bool may_overlap(const Device& device, const Context& context);
 
 // Of the capture that the stream is in; 0: none.
 uint64_t capture_of(driver::Stream stream);

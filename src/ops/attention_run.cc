@@ -177,7 +177,9 @@ void BatchAttention::adopt(const AttentionArgs& args, AttentionEntry entry, cons
     use_workspace(call, AttentionCall::kUpload, a.workspace, context_);
     uploaded_to_ = a.workspace.data;
   }
-  view.header.num_slots = max_slots(view.header.config.num_workers);
+  const PlanConfig& config = view.header.config;
+  if (config.few_q > 0) view.header.few_slots = max_slots(config.few_workers);
+  view.header.num_slots = max_slots(config.num_workers) + view.header.few_slots;
   max_workspace_bytes_ = measure(call, context_);
   plan_ = std::move(made);
   entry_ = entry;
@@ -185,7 +187,12 @@ void BatchAttention::adopt(const AttentionArgs& args, AttentionEntry entry, cons
 
 void BatchAttention::run(const AttentionArgs& args, const VariantCode* variant) const {
   const bool resident = uploaded_to_ != nullptr && args.workspace.data == uploaded_to_;
-  run_planned(plan_.view(), args, entry_, context_, {resident, &made_, variant});
+  run_planned(plan_.view(), args, entry_, context_, {resident, &made_, variant, nullptr});
+}
+
+void BatchAttention::run_level(const AttentionArgs& args, const LevelsAbove& above) const {
+  const bool resident = uploaded_to_ != nullptr && args.workspace.data == uploaded_to_;
+  run_planned(plan_.view(), args, entry_, context_, {resident, &made_, nullptr, &above});
 }
 
 void run_planned(const PlanView& plan, const AttentionArgs& args, AttentionEntry entry, const Context& context,
@@ -197,6 +204,7 @@ void run_planned(const PlanView& plan, const AttentionArgs& args, AttentionEntry
   call.args = &a;
   call.variant = how.variant;
   call.made = how.made;
+  call.above = how.above;
   check_config(plan, a, call.dims);
   if (a.q.device_type == DeviceType::kCpu) check_lengths(plan, requests_of(a, call.dims, entry));
   if (plan.header.num_items == 0) return;
