@@ -47,6 +47,9 @@ TEST(BatchCascade, RefusesWhatItDoesNotMean) {
   Tensor little(DType::kU8, {cascade.workspace_bytes() - 1});
   EXPECT_TRUE(refused("bytes or more", [&] { cascade.run(p.levels, p.out, {}, little); }));
   EXPECT_TRUE(refused("as planned", [&] { cascade.run({p.levels.data(), 1}, p.out, {}, little); }));
+  attention::BatchAttention batch;
+  batch.plan(p.levels[1]);
+  EXPECT_TRUE(refused("in a launch of its own", [&] { batch.run_level(p.levels[1], {}); }));
 }
 
 // Long prefixes of many are shared, short ones of few are not worth it.
