@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The launch of attention: lengths → plan → kernel. Lengths that a device holds stay there, if its backend plans there.
 #include <fulmen/attention/call.h>
+#include <fulmen/attention/cascade_choice.h>
 #include <fulmen/runtime/registry.h>
 
 #include <algorithm>
@@ -204,6 +205,8 @@ void run_planned(const PlanView& plan, const AttentionArgs& args, AttentionEntry
   call.args = &a;
   call.variant = how.variant;
   call.made = how.made;
+  if (how.above != nullptr && !chooses_cascades(a.q.device_type, a.q.device_id))
+    throw Error(Code::kUnsupported, "batch_attention: levels that this device merges in a launch of its own");
   call.above = how.above;
   check_config(plan, a, call.dims);
   if (a.q.device_type == DeviceType::kCpu) check_lengths(plan, requests_of(a, call.dims, entry));
