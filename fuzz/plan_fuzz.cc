@@ -77,6 +77,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   PlanConfig config = config_of(in);
   std::vector<PlanRequest> requests = requests_of(in);
   config.span_rows = in.below(10), config.span_heads = in.below(6);
+  if (in.below(3) == 2) config.few_q = 1 << in.below(7), config.few_workers = in.below(9);
   if (in.below(8) == 7) stretch(config, requests, in);
   if (!accepts([&] { plan = make_plan(config, requests); })) return 0;
   accepts([&] { verify(plan.view()); }) ? void() : std::abort();

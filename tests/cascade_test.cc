@@ -50,6 +50,9 @@ TEST(BatchCascade, RefusesWhatItDoesNotMean) {
   attention::BatchAttention batch;
   batch.plan(p.levels[1]);
   EXPECT_TRUE(refused("in a launch of its own", [&] { batch.run_level(p.levels[1], {}); }));
+  Tensor enough(DType::kU8, {cascade.workspace_bytes()}), narrow(DType::kBF16, {5, 2, 64});
+  EXPECT_TRUE(refused("out shares memory with q", [&] { cascade.run(p.levels, p.q, {}, enough); }));
+  EXPECT_TRUE(refused("out dim 1 (num_qo_heads) is 2, expected 4", [&] { cascade.run(p.levels, narrow, {}, enough); }));
 }
 
 // Long prefixes of many are shared, short ones of few are not worth it.

@@ -99,6 +99,29 @@ TEST(Plan, CoversEveryRowAndKeyOnce) {
   }
 }
 
+// Two lists, each a plan of its own for its requests, whose items and merges the whole has one after the other.
+TEST(Plan, AMixedPlanIsTwoPlans) {
+  for (uint64_t seed = 0; seed < 400; ++seed) {
+    SCOPED_TRACE(seed);
+    Batch b = random_batch(seed);
+    b.config.few_q = std::max(1, b.config.tile_q / int32_t(1 + seed % 5)), b.config.few_workers = 1 + int32_t(seed % 9);
+    const Plan plan = make_plan(b.config, b.requests);
+    verify(plan.view());
+    expect_covered(b, plan.view());
+    EXPECT_EQ(save(load(save(plan))), save(plan));
+    for (PlanList list : {PlanList::kFew, PlanList::kMany}) {
+      const Plan one = list_of(plan.view(), list);
+      verify(one.view());
+      const std::vector<PlanRequest> requests = requests_of(b.config, b.requests, list);
+      EXPECT_EQ(one.data, make_plan(list_of(plan.header, list).config, requests).data);
+      for (const PlanItem& i : one.view().items())
+        EXPECT_EQ(int64_t(b.requests[size_t(i.request_idx)].qo_len) * b.config.group_size() <= b.config.few_q,
+                  list == PlanList::kFew);
+    }
+    if (HasFailure()) break;
+  }
+}
+
 TEST(Plan, LongestFirst) {
   const Batch b = random_batch(4);
   const Plan plan = make_plan(b.config, b.requests);
@@ -182,7 +205,8 @@ TEST(Plan, SavesAndLoads) {
 
 // A damaged plan is refused, or is still a plan that stays inside its tensors.
 TEST(Plan, LoadRefusesDamage) {
-  const Batch b = random_batch(11);
+  Batch b = random_batch(11);
+  b.config.few_q = std::min(b.config.tile_q, 8), b.config.few_workers = 3;
   const std::vector<int32_t> saved = save(make_plan(b.config, b.requests));
   std::mt19937_64 rng(3);
   int32_t refused = 0;

@@ -7,12 +7,14 @@ Both libraries get the same caches, page tables and calls; PyTorch, which has no
 same size (gpu_attention.py). A result that is off from the double one is not timed. FlashInfer's decode has two forms,
 on CUDA cores and on tensor cores; where it has one for a row, both are given.
 
-Each row is timed in three ways:
+Each row is timed in four ways:
     D5        one launch per graph, after L2 was overwritten. Fulmen's graph holds the kernel that plans, so that it
-              follows its tables; FlashInfer's plan was made on the host before. Rows of less than 200 MB: several
-              launches, each on a cache of its own, after one plan.
+              follows its tables; FlashInfer's plan was made on the host before and is in none of its figures. Rows of
+              less than 200 MB: several launches, each on a cache of its own, after one plan.
     D5 clean  the same, but what was overwritten has been written back before
     D5 step   a model's step: LAYERS launches, each on a cache of its own, after one plan; time per launch
+    D5 alone  attention alone, of both: LAYERS launches after a plan that was made before, queued on a stream, since a
+              graph of Fulmen's would plan; time per launch
 """
 
 import argparse
@@ -140,11 +142,14 @@ def empty_row(name: str, shape: str) -> dict[str, Any]:
 def measure(timer: gpu_timing.Timer, name: str, flashinfer: ModuleType | None, deadline: float) -> list[dict[str, Any]]:
     c = CASES[name]
     t = tables(c)
-    single, clean, step = rows = [
+    single, clean, step, alone = rows = [
         empty_row(name, c.shape), empty_row(f"{name} clean", f"{c.shape}, clean L2"),
         empty_row(f"{name} step", f"{c.shape}, {LAYERS} layers"),
+        empty_row(f"{name} alone", f"{c.shape}, {LAYERS} layers, planned before"),
     ]  # fmt: skip
     count = 1 if num_bytes(c) > 2e8 else gpu_timing.num_sets(num_bytes(c))
+    # A wrapper whose launches were captured plans again with each launch that is not: those come first.
+    forms = ((alone, LAYERS), (single, count), (clean, count), (step, LAYERS))
     sets = [inputs(c, t.num_pages) for _ in range(max(count, LAYERS))]
     for who, make in contestants(c, flashinfer).items():
         wrong = "out of time" if time.monotonic() > deadline else ""
@@ -154,8 +159,8 @@ def measure(timer: gpu_timing.Timer, name: str, flashinfer: ModuleType | None, d
                 sets[0].out.fill_(float("nan"))
                 call(sets[0])
                 wrong = problem(c, t, sets[0], len(c.kv_lens) - 1)
-            for row, used in () if wrong else ((single, sets[:count]), (clean, sets[:count]), (step, sets[:LAYERS])):
-                timing = timer.time(call, used, clean=row is clean)
+            for row, used in () if wrong else forms:
+                timing = timer.time(call, sets[:used], clean=row is clean, graph=row is not alone)
                 row["peers"][who], row["low_us"][who] = round(timing.us, 3), round(timing.low_us, 3)
                 row["methods"][who] = timing.method
         except Exception as e:  # a peer that cannot do a row says why, whatever it raises

@@ -55,15 +55,19 @@ class Timer:
         times = sorted(self._elapsed(work, cycles, clean) / calls for _ in range(self.replays))
         return Timing(statistics.median(times), times[len(times) // 10], method)
 
-    def time(self, call: Callable[[Any], Any], sets: Sequence[Any], clean: bool = False) -> Timing:
-        """Device time of call(set), averaged over the sets, median over the replays."""
+    def time(
+        self, call: Callable[[Any], Any], sets: Sequence[Any], clean: bool = False, graph: bool = True
+    ) -> Timing:
+        """Device time of call(set), averaged over the sets, median over the replays. graph: captured, if it can be."""
         with torch.cuda.stream(self.stream):
             for inputs in (*sets[:1], *sets[:1]):
                 call(inputs)
             torch.cuda.synchronize()
+            if not graph:
+                return self._median(lambda: [call(inputs) for inputs in sets], len(sets), CALLS_CYCLES, clean, "queue")
             try:
-                graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, stream=self.stream):
+                captured = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(captured, stream=self.stream):
                     for inputs in sets:
                         call(inputs)
             except Exception:  # something in it asks the device: time it as it is
@@ -71,8 +75,8 @@ class Timer:
                 few = sets[:4]
                 return self._median(lambda: [call(inputs) for inputs in few], len(few), CALLS_CYCLES, clean, "queue")
             for _ in range(2):
-                graph.replay()
-            return self._median(graph.replay, len(sets), GRAPH_CYCLES, clean, "graph")
+                captured.replay()
+            return self._median(captured.replay, len(sets), GRAPH_CYCLES, clean, "graph")
 
     def copy_bytes_per_second(self) -> float:
         """Bytes read and written by a copy of 1 GiB; the floor of every row is made with it."""

@@ -18,7 +18,7 @@ from typing import Any, Callable, Sequence, TypeVar
 import numpy as np
 
 from ._dtypes import FP8, ML_DTYPES, dtype_name, numpy_dtype, torch_dtype
-from ._explain import check_flags, flags_of, raise_explained
+from ._explain import about, check_flags, flags_of, raise_explained
 from ._ffi import dispatched_types, is_compiling, lib
 from ._gpu_memory import new_on_gpu
 from ._launch import as_asked, asks_pdl, default_of_pdl, place_of_pdl
@@ -171,7 +171,7 @@ def _numpy_arg(x: np.ndarray) -> Any:
 
     name = dtype_name(x.dtype)
     if not x.dtype.isnative:
-        raise ValueError(f"an array of dtype {x.dtype}, expected this machine's order of bytes")
+        raise about(x, ValueError(f"an array of dtype {x.dtype}, expected this machine's order of bytes"))
     raw = x.view(_INTEGER_OF_SIZE[x.dtype.itemsize]) if name in ML_DTYPES else x
     if not raw.flags.writeable:  # the library reads inputs only; a versioned capsule is allowed to say so
         raw = tvm_ffi.from_dlpack(raw.__dlpack__(max_version=(1, 0)))
@@ -207,11 +207,16 @@ def _ffi_dtype(name: str) -> Any:
 
 def host_ints(x: Array | Sequence[int], dtype: str = "int32") -> np.ndarray:
     """Integers of any kind of array or list as a NumPy array: what plan() reads. A copy only where needed."""
+    given = x
     if is_torch(x):
         x = x.detach().cpu().numpy()
     x = np.asarray(x)
     if x.dtype.kind not in "iub" and x.size > 0:
-        raise TypeError(f"a table of {x.dtype}, expected integers")
+        raise about(given, TypeError(f"a table of {x.dtype}, expected integers"))
+    if dtype == "int32" and x.dtype.itemsize >= 4 and x.dtype != np.int32 and x.size > 0:
+        for value in (x.min(), x.max()):
+            if not -(2**31) <= int(value) < 2**31:
+                raise about(given, ValueError(f"a table with {value}, expected integers of 32 bits"))
     return np.ascontiguousarray(x, dtype=numpy_dtype(dtype))
 
 

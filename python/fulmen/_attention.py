@@ -68,7 +68,10 @@ def checked_scale(sm_scale: float | None) -> float | None:
 
 def rope_of(pos_encoding_mode: str, rope_scale: float | None, rope_theta: float | None) -> tuple[float, float]:
     """(theta, scale) of rotation inside attention; theta 0 is off."""
-    theta, scale = float(rope_theta or DEFAULT_ROPE_THETA), float(rope_scale or 1.0)
+    theta = DEFAULT_ROPE_THETA if rope_theta is None else float(rope_theta)
+    scale = 1.0 if rope_scale is None else float(rope_scale)
+    if pos_encoding_mode == "ROPE_LLAMA" and not theta > 0:  # 0 would be none at all
+        raise ValueError(f"attention: rope_theta is {theta}, expected more than 0")
     return (theta, scale) if pos_encoding_mode == "ROPE_LLAMA" else (0.0, 1.0)
 
 
@@ -210,8 +213,11 @@ class PlannedBatch(Replanned):
         q_data_type: Any, kv_data_type: Any, o_data_type: Any, total_q: int | None, total_kv: int | None,
     ) -> None:  # fmt: skip
         """page_size None: ragged keys, total_kv counts tokens; else it counts pages. None: a GPU knows."""
-        if page_size is not None and page_size < 1:
-            raise ValueError(f"plan: page_size is {page_size}, expected 1 or more")
+        sizes = {"num_qo_heads": num_qo_heads, "num_kv_heads": num_kv_heads, "head_dim": head_dim_qk,
+                 "head_dim_vo": head_dim_vo, "page_size": 1 if page_size is None else page_size}  # fmt: skip
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"plan: {name} is {size}, expected 1 or more")
         self._num_qo_heads, self._num_kv_heads = num_qo_heads, num_kv_heads
         self._head_dim_qk, self._head_dim_vo, self._page_size = head_dim_qk, head_dim_vo, page_size
         self._cached_q_data_type = dtype_name(q_data_type)
@@ -311,7 +317,10 @@ class PlannedBatch(Replanned):
                     f"The dtype of {name}, {dtype_of(x)}, does not match {name}_data_type {planned} of the plan "
                     "function"
                 )
-        shape = (q.shape[0], self._num_qo_heads, self._head_dim_vo)
+        sizes = q.shape
+        if len(sizes) == 3 and sizes[1] != self._num_qo_heads:
+            raise ValueError(f"run: q has num_qo_heads {sizes[1]}, expected {self._num_qo_heads}, as planned")
+        shape = (sizes[0], self._num_qo_heads, self._head_dim_vo)
         out, lse = outputs(q, shape, self._cached_o_data_type, out, lse, return_lse)
         sinks = None if sinks is None else sinks_arg(sinks)
         if extras is not None:

@@ -88,6 +88,27 @@ def _misfit(op: str, name: str, kinds: list[str], x: Any) -> Exception:
     return (ValueError if is_large else TypeError)(f"{op}: {name} is {shown(x)}, expected {expected}")
 
 
+def about(x: Any, error: Exception) -> Exception:
+    """The error, which says what x is but not x's name: the call's explanation finds that."""
+    error.about = x  # type: ignore[attr-defined]
+    return error
+
+
+def _named(op: str, given: list[tuple[str, Any, Any]], error: Exception) -> Exception:
+    """error, if it names the call or is of a kind made elsewhere; else one of its kind that does."""
+    text = str(error)
+    if type(error) not in (ValueError, TypeError, NotImplementedError, RuntimeError):
+        return error
+    if hasattr(error, "about"):
+        at_fault = error.about
+        for name, _, x in given:
+            if x is at_fault or (isinstance(x, (list, tuple)) and any(item is at_fault for item in x)):
+                return type(error)(f"{op}: {name} is {text}")
+        return type(error)(f"{op}: {text}")
+    first = re.match(r"\w+", text)
+    return type(error)(f"{op}: {text}") if first and first.group() in {name for name, _, _ in given} else error
+
+
 def explained(function: Callable[..., Any], args: Any, kwargs: Any, error: Exception) -> Exception:
     """What a failed call should raise: error itself where that is good."""
     op = _op_name(function)
@@ -105,7 +126,7 @@ def explained(function: Callable[..., Any], args: Any, kwargs: Any, error: Excep
             return error
         return _misfit(op, name, kinds, x)
     if isinstance(error, _PROMISED):
-        return error
+        return _named(op, given, error)
     arrays = ", ".join(f"{name} {shown(x)}" for name, _, x in given if name != "self")
     if isinstance(error, MemoryError):
         return MemoryError(f"{op}: {error or 'out of memory'}; the arguments: {arrays}")

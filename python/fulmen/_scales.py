@@ -14,7 +14,10 @@ def product(factors: dict[str, Any]) -> tuple[float, Any]:
     number, tensor = 1.0, None
     for name, x in factors.items():
         if not on_device(x):
-            number *= scalar(x, name, 1.0)  # type: ignore[operator]
+            factor = scalar(x, name, 1.0)
+            if not abs(factor) < float("inf"):  # type: ignore[arg-type]
+                raise ValueError(f"{name} is {factor}, expected a finite number")
+            number *= factor  # type: ignore[operator]
             continue
         if x.numel() != 1:
             raise NotImplementedError(

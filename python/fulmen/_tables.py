@@ -9,19 +9,21 @@ import numpy as np
 
 from ._arrays import Array, arg, dtype_of, from_numpy, host_ints, is_torch
 from ._device_plan import on_device, to_device
+from ._explain import about
 from ._ffi import lib
 
 
 def index(x: Any) -> Any:
     """An index tensor as the library takes it: int32 or int64 and contiguous, where x is. Shares memory if it can."""
+    given = x
     if is_torch(x):
         x = x.detach()
         if x.is_floating_point():
-            raise TypeError(f"a table of {x.dtype}, expected integers")
+            raise about(given, TypeError(f"a table of {x.dtype}, expected integers"))
         return (x if dtype_of(x) in ("int32", "int64") else x.to(_torch_int32())).contiguous()
     x = np.asarray(x)
     if x.dtype.kind not in "iub" and x.size > 0:
-        raise TypeError(f"a table of {x.dtype}, expected integers")
+        raise about(given, TypeError(f"a table of {x.dtype}, expected integers"))
     return np.ascontiguousarray(x if x.dtype in (np.int32, np.int64) else x.astype(np.int32))
 
 

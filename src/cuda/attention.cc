@@ -8,10 +8,13 @@
 #include <map>
 
 #include "src/cuda/attention_cluster.h"
+#include "src/cuda/attention_lists.h"
+#include "src/cuda/attention_mixed.h"
 #include "src/cuda/attention_plan.h"
 #include "src/cuda/attention_prepare.h"
 #include "src/cuda/cascade_attention.h"
 #include "src/cuda/ids.h"
+#include "src/cuda/stream_memory.h"
 
 namespace fulmen::cuda {
 namespace {
@@ -30,6 +33,7 @@ int32_t wanted_tile(const AttentionCall& call) {
   if (call.args->options.fixed_split_len > 0) return 64;  // bits must not depend on the rest of the batch
   int64_t most = call.step == AttentionCall::kShape ? likely_rows(call) : 0;
   bool has_few = false;
+  if (call.step == AttentionCall::kShape && expects_one_long(call)) return 256;
   for (const PlanRequest& r : call.requests) {
     const int64_t rows = int64_t(r.qo_len) * (call.dims.num_qo_heads / call.dims.num_kv_heads);
     most = std::max(most, rows), has_few |= rows > 0 && rows <= kFewRows;
@@ -77,7 +81,8 @@ void set_costs(const Key& key, PlanConfig& c) {
 
 namespace {
 
-void configure(const AttentionCall& call, const Device& device) {
+void configure(const AttentionCall& call, const Device& device, const Context& context) {
+  if (may_overlap(device, context) && configure_mixed(call, device)) return;
   const Key key = *choose_attention_key(call, device.info());
   PlanConfig& c = *call.config;
   set_costs(key, c);
@@ -90,9 +95,10 @@ void configure(const AttentionCall& call, const Device& device) {
   share_tiles(call, device, c);
 }
 
-Key planned_key(const AttentionCall& call, const Device& device) {
-  const PlanConfig& config = call.plan->header.config;
-  const bool alone = config.num_workers == device.num_sms || cluster_size(config, device) > 1;
+}  // namespace
+
+Key planned_attention_key(const AttentionCall& call, const PlanConfig& config, const Device& device) {
+  const bool alone = config.num_workers <= device.num_sms;
   const std::optional<Key> key = key_of(call, config.tile_q, device.info(), alone);
   if (!key)
     fail("batch_attention", "plan",
@@ -101,6 +107,8 @@ Key planned_key(const AttentionCall& call, const Device& device) {
              "the device that runs");
   return *key;
 }
+
+namespace {
 
 // Every row of K, V and Q starts at a multiple of 16 bytes.
 std::string refuses_alignment(const TensorView& t, const char* name, int32_t num_axes) {
@@ -239,25 +247,33 @@ Common common_of(const AttentionCall& call, char* workspace) {
   return p;
 }
 
-void upload(const AttentionCall& call, const Key& key, char* workspace, driver::Stream stream) {
-  const std::vector<char> image = plan_image(*call.plan, AttentionWorkspace(call.plan->header, key));
-  check(driver::api().memory_copy(driver::Pointer(workspace), driver::Pointer(image.data()), image.size(), stream),
-        "cuMemcpyAsync of a plan");
+// plan: with all its lists.
+void upload(const attention::PlanView& plan, const LaunchList& list, driver::Stream stream) {
+  attention::Plan own;
+  if (plan.header.config.few_q > 0) own = list_of(plan, list.which);
+  const std::vector<char> image = plan_image(own.data.empty() ? plan : own.view(), list.layout);
+  check(
+      driver::api().memory_copy(driver::Pointer(list.place.plan), driver::Pointer(image.data()), image.size(), stream),
+      "cuMemcpyAsync of a plan");
 }
 
-Shape shape_of(const AttentionCall& call, const Key& key, const Device& device) {
+Shape shape_of(const AttentionCall& call, const Key& key, const Turn& turn, const Device& device) {
   const PlanConfig& c = call.plan->header.config;
   const int32_t cluster = cluster_size(c, device);
-  return {.grid = uint32_t(c.num_workers * cluster),
+  return {.grid = uint32_t(turn.queue_peers >= 0 && turn.num_ctas > 0 ? turn.num_ctas : c.num_workers * cluster),
           .num_threads = uint32_t(num_threads(key)),
           .shared_bytes = uint32_t(batch_attention::shared_bytes(key, cluster)),
           .cluster = uint32_t(cluster)};
 }
 
-Work<Key, Params> work_of(const AttentionCall& call, const Key& key, char* workspace, const Device& device) {
-  const Shape shape = shape_of(call, key, device);
+void set_turn(const Turn& turn, Common& p) { p.is_beside = turn.is_beside, p.queue_peers = turn.queue_peers; }
+
+Work<Key, Params> work_of(const AttentionCall& call, const Key& key, char* workspace, const Turn& turn,
+                          const Device& device) {
+  const Shape shape = shape_of(call, key, turn, device);
   Work<Key, Params> work{.key = key, .params = {}, .shape = shape, .persistent = shape.cluster == 1};
   static_cast<Common&>(work.params) = common_of(call, workspace);
+  set_turn(turn, work.params);
   work.params.variant = attention::standard_variant(*call.args);
   return work;
 }
@@ -283,7 +299,7 @@ jit::Unit variant_unit(const Key& key, const attention::VariantCode& variant) {
   return unit;
 }
 
-void run_variant(const AttentionCall& call, const Key& key, char* workspace, const Device& device,
+void run_variant(const AttentionCall& call, const LaunchList& list, const Turn& turn, const Device& device,
                  const Context& context) {
   const attention::VariantCode& v = *call.variant;
   constexpr int64_t kMostBytes = 4000;  // what a kernel takes as parameters, less a little
@@ -292,67 +308,65 @@ void run_variant(const AttentionCall& call, const Key& key, char* workspace, con
     fail("batch_attention", "variant",
          "has " + std::to_string(v.num_bytes) + " bytes, expected at most " + std::to_string(kMostBytes - at));
   alignas(batch_attention::kVariantAlign) char params[kMostBytes] = {};
-  const Common common = common_of(call, workspace);
+  Common common = common_of(call, list.place.plan);
+  set_turn(turn, common);
   std::memcpy(params, &common, sizeof common);
   if (v.num_bytes > 0) std::memcpy(params + at, v.fields, size_t(v.num_bytes));
-  Shape shape = shape_of(call, key, device);
-  const Function& function = variant_function(variant_unit(key, v), device, shape);
+  Shape shape = shape_of(call, list.key, turn, device);
+  const Function& function = variant_function(variant_unit(list.key, v), device, shape);
   if (shape.cluster == 1) shape.grid = std::min(shape.grid, uint32_t(function.max_single));
   cuda::launch(Attention::kName, function, shape, params, context);
 }
 
-// Memory of the stream's own for a call that brings no workspace.
-class StreamMemory {
- public:
-  StreamMemory(size_t num_bytes, driver::Stream stream) : stream_(stream) {
-    check(driver::api().memory_alloc_async(&address_, num_bytes, stream), "cuMemAllocAsync of a workspace");
-  }
-  ~StreamMemory() { driver::api().memory_free_async(address_, stream_); }
-  StreamMemory(const StreamMemory&) = delete;
-  StreamMemory& operator=(const StreamMemory&) = delete;
-  void* data() const { return reinterpret_cast<void*>(address_); }
-
- private:
-  driver::Pointer address_ = 0;
-  driver::Stream stream_;
-};
+// Plans where the kernels read them. False: they lay there already.
+bool put_plan(const AttentionCall& call, const AttentionLists& lists, const Device& device, const Context& context) {
+  const PlanPlace& first = lists.first_place();
+  const bool on_device = call.plan->header.on_device != 0;
+  if (on_device ? !must_make(call.made, first.results != nullptr ? first.results : first.plan, device, context)
+                : call.resident)
+    return false;
+  lists.for_lists([&](const AttentionCall& part, const LaunchList& list) {
+    if (on_device)
+      launch_planner(part, list.key, list.place, list.rows, device, context);
+    else
+      upload(*call.plan, list, static_cast<driver::Stream>(context.stream));
+  });
+  return true;
+}
 
 }  // namespace
 
 void Attention::launch(const Args& call, const Device& device, const Context& context) {
-  if (call.step == AttentionCall::kConfigure) return configure(call, device);
-  if (call.step == AttentionCall::kShape) return shape_plan(call, device);
-  const Key key = planned_key(call, device);
-  const AttentionWorkspace layout(call.plan->header, key);
+  if (call.step == AttentionCall::kConfigure) return configure(call, device, context);
+  if (call.step == AttentionCall::kShape) return shape_plan(call, device, context);
+  AttentionLists lists(call, device);
   const bool is_apart = call.made != nullptr && call.made->memory.defined();
-  const int64_t plan_bytes = layout.plan_bytes + kWorkspaceAlign;
-  const int64_t bytes = layout.bytes + kWorkspaceAlign - (is_apart ? plan_bytes : 0);
+  const int64_t plan_bytes = lists.plan_bytes() + kWorkspaceAlign;
+  const int64_t bytes = lists.bytes() + 2 * kWorkspaceAlign - (is_apart ? plan_bytes : 0);
   if (call.step == AttentionCall::kMeasure) {
     call.workspace_bytes = bytes, call.plan_bytes = plan_bytes;
     return;
   }
   const CurrentContext current(device.primary);
-  const auto stream = static_cast<driver::Stream>(context.stream);
   std::optional<StreamMemory> own;
-  if (call.workspace == nullptr) own.emplace(size_t(bytes), stream);
-  char* const scratch = aligned(own ? own->data() : call.workspace);
-  char* const workspace = is_apart ? aligned(call.made->memory.data) : scratch;
-  bool is_new = !call.resident;
-  if (call.plan->header.on_device != 0)
-    is_new = make_plan_once(call, key, {workspace, is_apart ? scratch : nullptr}, device, context);
-  else if (is_new)
-    upload(call, key, workspace, stream);
+  if (call.workspace == nullptr) own.emplace(size_t(bytes), static_cast<driver::Stream>(context.stream));
+  lists.place(aligned(own ? own->data() : call.workspace), is_apart ? aligned(call.made->memory.data) : nullptr);
+  const bool is_new = put_plan(call, lists, device, context);
   if (call.step != AttentionCall::kRun) return;
-  if (call.above != nullptr) return run_level(call, work_of(call, key, workspace, device), !is_new, device, context);
-  if (call.variant != nullptr) return run_variant(call, key, workspace, device, context);
-  run(kName, work_of(call, key, workspace, device), device, context);
+  lists.for_launches([&](const AttentionCall& part, const LaunchList& list, const Turn& turn) {
+    if (call.variant != nullptr) return run_variant(part, list, turn, device, context);
+    const Work<Key, Params> work = work_of(part, list.key, list.place.plan, turn, device);
+    if (call.above != nullptr) return run_level(part, work, !is_new && turn.queue_peers < 0, device, context);
+    run(kName, work, device, context);
+  });
 }
 
 void Attention::prepare(const Args& call, const Device& device) {
   if (call.plan == nullptr) return;
-  const Key key = planned_key(call, device);
-  cuda::prepare(kName, work_of(call, key, nullptr, device), device);
-  if (call.plan->header.on_device != 0) prepare_planner(call, key, device);
+  AttentionLists(call, device).for_lists([&](const AttentionCall& part, const LaunchList& list) {
+    cuda::prepare(kName, work_of(part, list.key, nullptr, {}, device), device);
+    if (part.plan->header.on_device != 0) prepare_planner(part, list.key, device);
+  });
 }
 
 std::vector<Key> Attention::common_keys() {

@@ -28,6 +28,9 @@ std::optional<batch_attention::Key> attention_key(int32_t tile_q, int64_t d_qk, 
 // The kernel of a call that has lengths (kConfigure) or shapes (kShape); empty: none serves it.
 std::optional<batch_attention::Key> choose_attention_key(const attention::AttentionCall& call,
                                                          const runtime::DeviceInfo& device);
+// The kernel that a plan of one list, or one list of a plan, is for.
+batch_attention::Key planned_attention_key(const attention::AttentionCall& call, const attention::PlanConfig& config,
+                                           const Device& device);
 // Work per SM, key and row, as the planner counts it.
 void set_costs(const batch_attention::Key& key, attention::PlanConfig& config);
 int32_t ctas_per_sm(const batch_attention::Key& key, int32_t max_shared_bytes);

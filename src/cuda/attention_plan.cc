@@ -48,17 +48,18 @@ void AttentionWorkspace::separate(const char* plan, const char* results) {
 
 namespace {
 
-// Prefill tiles, the longest of all still first, but those of some heads before those of others: of as many heads as
-// leave 16 workers to each, so that workers find in L2 the keys that another has read. The plan's own order stays where
-// no more heads than that are long, and where there are requests of few rows, which it has run beside the long ones.
+// Prefill tiles, the longest of all still first, but those of some heads before those of others, so that workers find
+// in L2 the keys that another has read: sections of as many heads as leave 16 workers to each. The last section has two
+// tiles for each worker, so that workers end with short ones, at about the same time. The plan's own order stays where
+// no more heads than a section's are long, and where there are requests of few rows, which it has run beside the long
+// ones.
 std::vector<PlanItem> order_for_l2(const attention::PlanView& plan) {
   std::vector<PlanItem> items(plan.items().begin(), plan.items().end());
   const attention::PlanConfig& c = plan.header.config;
-  constexpr int32_t kWorkersPerHead = 16, kFewRows = 32;
+  constexpr int32_t kWorkersPerHead = 16, kLastTiles = 2, kFewRows = 32;
   if (c.tile_q < 64) return items;
   for (const attention::PlanRequest& r : plan.requests())
     if (r.qo_len > 0 && int64_t(r.qo_len) * c.group_size() <= kFewRows) return items;
-  const int32_t heads = std::max(c.num_workers / kWorkersPerHead, 1);
   // Of each request's head, by its longest tile.
   std::vector<int32_t> rank(plan.requests().size() * size_t(c.num_kv_heads), -1);
   int32_t num_ranks = 0, num_long = 0;
@@ -70,9 +71,13 @@ std::vector<PlanItem> order_for_l2(const attention::PlanView& plan) {
       mine = num_ranks++;
       num_long += 2 * int64_t(item.kv_end - item.kv_begin) >= items[0].kv_end - items[0].kv_begin;
     }
-    ranked.emplace_back(mine / heads, item);
+    ranked.emplace_back(mine, item);
   }
+  const int32_t heads = std::max(c.num_workers / kWorkersPerHead, 1);
   if (num_long <= heads) return items;
+  const int64_t for_last = int64_t(kLastTiles) * c.num_workers * num_ranks / int64_t(items.size());
+  const int32_t last = int32_t(std::max<int64_t>(num_ranks - for_last, 0) / heads);
+  for (auto& [section, item] : ranked) section = std::min(section / heads, last);
   std::stable_sort(ranked.begin(), ranked.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   for (size_t i = 0; i < items.size(); ++i) items[i] = ranked[i].second;
   return items;

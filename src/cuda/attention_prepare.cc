@@ -9,6 +9,7 @@
 
 #include "src/cuda/attention.h"
 #include "src/cuda/attention_cluster.h"
+#include "src/cuda/attention_mixed.h"
 #include "src/cuda/attention_plan.h"
 #include "src/cuda/ids.h"
 
@@ -33,11 +34,11 @@ int64_t most_tiles(const AttentionCall& call, int64_t tile) {
 
 // Slots for as many pieces as the workers may want, of as many rows as there is memory for: tiles of few rows need less
 // than the kernel's tiles have.
-void set_slots(const AttentionKey& key, const TensorView& workspace, PlanHeader& h) {
+// room: bytes of memory for this list.
+void set_slots(const AttentionKey& key, int64_t room, PlanHeader& h) {
   constexpr int64_t kTables = int64_t(1) << 19, kLeastRows = 16;
   const int64_t heads = h.config.num_kv_heads, row_bytes = int64_t(key.d_vo) * 4 + 8;
-  const int64_t given = workspace.defined() ? std::min(workspace.num_elements(), kDeviceWorkspace) : kDeviceWorkspace;
-  const int64_t rows = (given - AttentionWorkspace(h, key).bytes - kTables) / row_bytes / heads;
+  const int64_t rows = (room - AttentionWorkspace(h, key).bytes - kTables) / row_bytes / heads;
   int64_t most = std::min<int64_t>(attention::max_slots(h.config.num_workers) / heads, rows / kLeastRows);
   most = h.config.disable_split != 0 || rows / tile_q(key) < 2 || most < 2 ? 0 : std::min<int64_t>(most, 65535);
   h.num_slots = int32_t(most), h.num_merges = h.num_slots / 2;
@@ -50,29 +51,48 @@ int64_t likely_rows(const AttentionCall& call) {
   const int64_t batch = std::max<int64_t>(1, call.dims.batch_size), group = group_of(call);
   const int64_t rows = math::ceil_div(call.dims.total_q, batch) * group;
   if (!call.args->qo_indptr.defined() || call.dims.total_q <= batch) return rows;
-  return std::min(std::max<int64_t>(64, 2 * rows), call.dims.total_q * group);  // requests differ: some are longer
+  // Requests differ: some are longer. Where all rows together are few, tiles of 32 are at most twice as many as needed.
+  return std::min(rows <= 32 ? 32 : 2 * rows, call.dims.total_q * group);
 }
 
-void shape_plan(const AttentionCall& call, const Device& device) {
+namespace {
+
+void set_items(const AttentionKey& key, int64_t tiles, int64_t room, PlanHeader& h) {
+  if (tiles > attention_prepare::kMaxTiles)
+    throw Error(Code::kUnsupported, "batch_attention: " + std::to_string(tiles) +
+                                        " tiles of queries, expected at most " +
+                                        std::to_string(attention_prepare::kMaxTiles));
+  h.num_items = int32_t(tiles);
+  set_slots(key, room, h);
+  h.num_items += h.num_slots;
+}
+
+}  // namespace
+
+void shape_plan(const AttentionCall& call, const Device& device, const Context& context) {
   const AttentionKey key = *choose_attention_key(call, device.info());
   PlanHeader& h = *call.header;
   PlanConfig& c = h.config;
   set_costs(key, c);
   h.on_device = 1;
   h.batch_size = int32_t(call.dims.batch_size), h.total_q = int32_t(call.dims.total_q);
+  const TensorView& workspace = call.args->workspace;
+  int64_t room = workspace.defined() ? std::min(workspace.num_elements(), kDeviceWorkspace) : kDeviceWorkspace;
+  if (may_overlap(device, context) && shape_mixed(call, device, c)) {
+    h.few_on_device = 1;
+    PlanHeader few = list_of(h, attention::PlanList::kFew);
+    set_items(planned_attention_key(call, few.config, device), std::min(h.batch_size, h.total_q), room / 4, few);
+    h.few_items = few.num_items, h.few_slots = few.num_slots, h.few_merges = few.num_merges;
+    h.few_on_device = few.on_device, room -= room / 4;
+  }
   const int64_t tiles = most_tiles(call, c.tile_q);
-  if (tiles > attention_prepare::kMaxTiles)
-    throw Error(Code::kUnsupported, "batch_attention: " + std::to_string(tiles) +
-                                        " tiles of queries, expected at most " +
-                                        std::to_string(attention_prepare::kMaxTiles));
-  // As many tiles as SMs go round without a split; elsewhere two CTAs per SM have more bytes in flight.
+  // As many tiles as SMs go round without a split; fewer are read as fast by two CTAs per SM, but for tiles of 32 rows.
   const int64_t whole = tiles * c.num_kv_heads;
-  const bool alone = key.warps_q == 1 && whole <= device.num_sms && 8 * whole >= 7 * device.num_sms;
+  const bool few = key.warps_q == 1 && whole <= device.num_sms;
+  const bool alone = few && (key.m_tiles == 2 || 8 * whole >= 7 * device.num_sms);
   c.num_workers = device.num_sms * (alone ? 1 : ctas_per_sm(key, device.max_shared_bytes));
   if (key.warps_q == 1) share_tiles(call, whole, device, c);
-  h.num_items = int32_t(tiles);
-  set_slots(key, call.args->workspace, h);
-  h.num_items += h.num_slots;
+  set_items(key, tiles, room, h);
 }
 
 namespace {
@@ -89,7 +109,7 @@ void set_lengths(const AttentionArgs& a, const AttentionDims& d, Params& p) {
   p.narrow_num_kv = int32_t(std::min<int64_t>(p.num_kv, 0x7fffffff));
 }
 
-// Decode of at least as many tiles as there are workers: each worker begins with a tile's first keys, and where
+// Decode of about as many tiles as there are workers, or more: each worker begins with a tile's first keys, and where
 // requests are of one length, with those of the first requests. Where L2 is large.
 void set_ahead(const AttentionCall& call, const PlanConfig& c, const Device& device, Params& p) {
   constexpr int64_t kBytes = 12 << 20;  // what memory delivers while a plan is made
@@ -97,11 +117,12 @@ void set_ahead(const AttentionCall& call, const PlanConfig& c, const Device& dev
   const AttentionArgs& a = *call.args;
   const bool is_decode = !a.qo_indptr.defined() && p.rows_per_request * c.group_size() <= c.tile_q;
   if (!is_decode || !call.dims.paged() || a.k.data == nullptr || c.window_left >= 0) return;
-  if (int64_t(p.batch_size) * c.num_kv_heads < c.num_workers) return;
+  const int64_t num_tiles = int64_t(p.batch_size) * c.num_kv_heads;
+  if (8 * num_tiles < 7 * c.num_workers || cluster_size(c, device) > 1) return;
   batch_attention::Common caches{};
   set_caches(a, call.dims, caches);
   attention_prepare::Ahead& to = p.ahead;
-  to.num_tiles = c.num_workers, to.heads = Divisor(c.num_kv_heads);
+  to.num_tiles = int32_t(std::min<int64_t>(num_tiles, c.num_workers)), to.heads = Divisor(c.num_kv_heads);
   to.k = caches.k, to.v = caches.v;
   to.k_page = caches.k_page, to.k_token = caches.k_token, to.k_head = caches.k_head;
   to.v_page = caches.v_page, to.v_token = caches.v_token, to.v_head = caches.v_head;
@@ -131,6 +152,7 @@ Work<attention_prepare::Key, Params> work_of(const AttentionCall& call, const At
   p.workspace = place.plan, p.head = layout.head, p.requests = layout.requests;
   set_lengths(*call.args, call.dims, p);
   p.group = Divisor(c.group_size());
+  p.least_rows = 0, p.most_rows = 0x7fffffff;
   p.rows_per_request = p.batch_size == 0 ? 0 : p.total_q / p.batch_size;
   p.tiles_per_request = Divisor(std::max(1, int32_t(math::ceil_div(p.rows_per_request * c.group_size(), c.tile_q))));
   p.tile_shift = std::countr_zero(uint32_t(c.tile_q));
@@ -168,11 +190,11 @@ bool must_make(attention::MadePlan* made, const void* workspace, const Device& d
   return true;
 }
 
-bool make_plan_once(const AttentionCall& call, const AttentionKey& key, const PlanPlace& place, const Device& device,
-                    const Context& context) {
-  if (!must_make(call.made, place.results != nullptr ? place.results : place.plan, device, context)) return false;
-  run(AttentionPrepare::kName, work_of(call, key, place, device), device, context);
-  return true;
+void launch_planner(const AttentionCall& call, const AttentionKey& key, const PlanPlace& place, const RowLimits& rows,
+                    const Device& device, const Context& context) {
+  Work<attention_prepare::Key, Params> work = work_of(call, key, place, device);
+  work.params.least_rows = rows.least, work.params.most_rows = rows.most;
+  run(AttentionPrepare::kName, work, device, context);
 }
 
 void prepare_planner(const AttentionCall& call, const AttentionKey& key, const Device& device) {

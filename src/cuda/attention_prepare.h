@@ -25,16 +25,20 @@ inline constexpr int64_t kDeviceWorkspace = 64 << 20;
 // Packed rows that requests of this call seem to have.
 int64_t likely_rows(const attention::AttentionCall& call);
 // Fills call.header: options, kernel, and how much a plan of these shapes may hold.
-void shape_plan(const attention::AttentionCall& call, const Device& device);
+void shape_plan(const attention::AttentionCall& call, const Device& device, const Context& context);
 // Whether what is made on the device must be made (again) in this workspace; then `made` says that it was.
 bool must_make(attention::MadePlan* made, const void* workspace, const Device& device, const Context& context);
-// Launches the planning kernel, unless call.made says that this workspace holds the plan; true: it did.
 struct PlanPlace {
   char* plan = nullptr;
   char* results = nullptr;  // null: behind the plan
 };
-bool make_plan_once(const attention::AttentionCall& call, const batch_attention::Key& key, const PlanPlace& place,
-                    const Device& device, const Context& context);
+// Packed rows of the requests that a list takes.
+struct RowLimits {
+  int32_t least = 0, most = 0x7fffffff;
+};
+// Launches the kernel that plans the call's list.
+void launch_planner(const attention::AttentionCall& call, const batch_attention::Key& key, const PlanPlace& place,
+                    const RowLimits& rows, const Device& device, const Context& context);
 void prepare_planner(const attention::AttentionCall& call, const batch_attention::Key& key, const Device& device);
 
 }  // namespace fulmen::cuda

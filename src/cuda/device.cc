@@ -3,6 +3,7 @@
 
 #include <fulmen/core/error.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdlib>
@@ -26,6 +27,30 @@ int32_t attribute(int32_t which, driver::DeviceId handle) {
   return value;
 }
 
+// Shared memory that a CTA may opt in to, by compute capability.
+int32_t shared_bytes_of(int32_t arch) {
+  switch (arch) {
+    case 75: return 64 << 10;
+    case 80:
+    case 87: return 163 << 10;
+    case 86:
+    case 89:
+    case 120:
+    case 121: return 99 << 10;
+    default: return 227 << 10;
+  }
+}
+
+// For tests of the older paths: every kernel is compiled for this target, as PTX ("compute_80") that the driver
+// finishes, and chosen as that architecture's device would choose it.
+void pretend(Device& d, const std::string& target) {
+  d.targets = {target};
+  const size_t digits = target.find_first_of("0123456789");
+  if (digits == target.npos) return;  // the emulated device
+  d.arch = std::min(d.arch, std::atoi(target.c_str() + digits));
+  d.max_shared_bytes = std::min(d.max_shared_bytes, shared_bytes_of(d.arch));
+}
+
 Device describe(int32_t id) {
   const driver::Api& cu = driver::api();
   driver::DeviceId handle = 0;
@@ -40,10 +65,7 @@ Device describe(int32_t id) {
   d.max_shared_bytes = attribute(driver::kMaxSharedOptin, handle);
   d.l2_bytes = attribute(driver::kL2Bytes, handle);
   d.targets = targets_of(d.arch);
-  // For tests of the older paths: every kernel is compiled for this one, as PTX ("compute_80") that the driver
-  // finishes.
-  if (const char* target = std::getenv("FULMEN_CUDA_TARGET"); target != nullptr && *target != '\0')
-    d.targets = {target};
+  if (const char* target = std::getenv("FULMEN_CUDA_TARGET"); target != nullptr && *target != '\0') pretend(d, target);
   check(cu.primary_context_retain(&d.primary, handle), "cuDevicePrimaryCtxRetain");
   return d;
 }

@@ -23,13 +23,16 @@ class RelaxedCapture {
 
 // Kernels for sm_90 and up wait by themselves before they touch memory; others would not. A driver that cannot record
 // such launches in graphs (before 12.3) gets none.
-bool can_depend(const std::string& arch) {
+bool records_dependence() {
   static const bool records = [] {
     int32_t version = 0;
     return driver::api().version(&version) == 0 && version >= 12030;
   }();
+  return records;
+}
+bool can_depend(const std::string& arch) {
   const size_t digits = arch.find_first_of("0123456789");
-  return records && digits != arch.npos && std::atoi(arch.c_str() + digits) >= 90;
+  return records_dependence() && digits != arch.npos && std::atoi(arch.c_str() + digits) >= 90;
 }
 
 bool wants_dependence(const Context& context) {
@@ -95,6 +98,10 @@ Function load(const jit::Unit& unit, const Device& device, const Shape& shape) {
     f.max_ctas = std::max(1, clusters) * int32_t(shape.cluster);
   }
   return f;
+}
+
+bool may_overlap(const Device& device, const Context& context) {
+  return device.arch >= 90 && records_dependence() && wants_dependence(context);
 }
 
 uint64_t capture_of(driver::Stream stream) {

@@ -35,6 +35,9 @@ Function load(const jit::Unit& unit, const Device& device, const Shape& shape);
 // params: one struct by value. Throws Error{kInternal} naming the op if the launch fails.
 void launch(const char* op, const Function& function, const Shape& shape, const void* params, const Context& context);
 
+// Whether launches of this context may start while the one before them runs.
+bool may_overlap(const Device& device, const Context& context);
+
 // Of the capture that the stream is in; 0: none.
 uint64_t capture_of(driver::Stream stream);
 

@@ -178,7 +178,9 @@ void BatchAttention::adopt(const AttentionArgs& args, AttentionEntry entry, cons
     use_workspace(call, AttentionCall::kUpload, a.workspace, context_);
     uploaded_to_ = a.workspace.data;
   }
-  view.header.num_slots = max_slots(view.header.config.num_workers);
+  const PlanConfig& config = view.header.config;
+  if (config.few_q > 0) view.header.few_slots = max_slots(config.few_workers);
+  view.header.num_slots = max_slots(config.num_workers) + view.header.few_slots;
   max_workspace_bytes_ = measure(call, context_);
   plan_ = std::move(made);
   entry_ = entry;

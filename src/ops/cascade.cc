@@ -123,6 +123,14 @@ bool may_be_flat(std::span<const AttentionArgs> levels) {
   return chooses_cascades(own.q.device_type, own.q.device_id);
 }
 
+// The result as attention's out: of the right shape, and apart from what the levels read.
+void check_result(std::span<const AttentionArgs> levels, const TensorView& out, const TensorView& lse) {
+  for (AttentionArgs a : levels) {
+    a.out = out, a.lse = lse, a.workspace = {};
+    check(a);
+  }
+}
+
 // All levels' partial results as merge_states takes them.
 TensorView stacked(const TensorView& first, int64_t num_levels, int64_t bytes) {
   TensorView t = insert_axis(first, 1);
@@ -201,6 +209,7 @@ void BatchCascade::run(std::span<const AttentionArgs> levels, const TensorView& 
           std::to_string(batches_.size()) + ", as planned");
   require(given.num_elements() >= workspace_bytes_, kName, "workspace", given.num_elements(),
           std::to_string(workspace_bytes_) + " bytes or more");
+  check_result(levels, out, lse);
   const TensorView workspace = aligned(given);
   const bool chooses = tables_ >= 0;
   CascadeChoice choice;

@@ -46,6 +46,9 @@ void check_config(const PlanConfig& c) {
   require(c.row_cost >= 0, "plan", "row_cost", c.row_cost, "0 or more");
   require(c.window_left >= -1, "plan", "window_left", c.window_left, "-1 or more");
   require(c.fixed_split_len >= 0, "plan", "fixed_split_len", c.fixed_split_len, "0 or more");
+  require(c.few_q >= 0 && c.few_q <= c.tile_q, "plan", "few_q", c.few_q, "from 0 to tile_q");
+  require(c.few_workers >= (c.few_q > 0) && c.few_workers <= 1 << 20, "plan", "few_workers", c.few_workers,
+          "1 to 1048576 where few_q is given");
   require(c.num_qo_heads % c.num_kv_heads == 0, "plan", "num_qo_heads", c.num_qo_heads, "a multiple of num_kv_heads");
 }
 
@@ -258,18 +261,11 @@ Lists list_items(const PlanConfig& c, std::span<const PlanRequest> requests, con
   return lists;
 }
 
-}  // namespace
-
-Plan make_plan(const PlanConfig& config, std::span<const PlanRequest> requests) {
-  check_config(config);
+Plan make_list(const PlanConfig& config, std::span<const PlanRequest> requests) {
   Plan plan;
   PlanHeader& h = plan.header;
   h.config = config;
-  if (requests.size() > size_t(kIntMax / 3)) fail("plan", "batch", "has more requests than a plan holds");
-  for (size_t i = 0; i < requests.size(); ++i) {
-    check_request(config, requests[i], i);
-    h.total_q = std::max(h.total_q, requests[i].qo_begin + requests[i].qo_len);
-  }
+  for (const PlanRequest& r : requests) h.total_q = std::max(h.total_q, r.qo_begin + r.qo_len);
   std::vector<Tile> tiles = cut_tiles(config, requests);
   for (const Tile& t : tiles) h.total_cost += t.cost;
   h.makespan = balance(config, requests, h.total_cost, tiles);
@@ -285,6 +281,42 @@ Plan make_plan(const PlanConfig& config, std::span<const PlanRequest> requests) 
   for (const PlanItem& i : lists.items) append(plan.data, i);
   for (const PlanMerge& m : lists.merges) append(plan.data, m);
   return plan;
+}
+
+// Items and merges of the second follow those of the first, their slots too.
+Plan join(const PlanConfig& config, std::span<const PlanRequest> requests, const PlanView& few, const PlanView& many) {
+  Plan plan;
+  PlanHeader& h = plan.header;
+  h = many.header, h.config = config;
+  h.total_q = std::max(few.header.total_q, many.header.total_q);
+  h.few_items = few.header.num_items, h.few_merges = few.header.num_merges, h.few_slots = few.header.num_slots;
+  if (int64_t(h.few_items) + h.num_items > kIntMax / 9) fail("plan", "batch", "needs more items than a plan holds");
+  h.num_items += h.few_items, h.num_merges += h.few_merges, h.num_slots += h.few_slots;
+  for (const PlanRequest& r : requests) append(plan.data, r);
+  for (const PlanItem& i : few.items()) append(plan.data, i);
+  for (PlanItem i : many.items()) {
+    if (i.slot >= 0) i.slot += h.few_slots;
+    append(plan.data, i);
+  }
+  for (const PlanMerge& m : few.merges()) append(plan.data, m);
+  for (PlanMerge m : many.merges()) m.slot_begin += h.few_slots, append(plan.data, m);
+  return plan;
+}
+
+}  // namespace
+
+Plan make_plan(const PlanConfig& config, std::span<const PlanRequest> requests) {
+  check_config(config);
+  if (requests.size() > size_t(kIntMax / 3)) fail("plan", "batch", "has more requests than a plan holds");
+  for (size_t i = 0; i < requests.size(); ++i) check_request(config, requests[i], i);
+  if (config.few_q == 0) return make_list(config, requests);
+  PlanHeader header;
+  header.config = config;
+  const auto list = [&](PlanList which) {
+    return make_list(list_of(header, which).config, requests_of(config, requests, which));
+  };
+  const Plan few = list(PlanList::kFew), many = list(PlanList::kMany);
+  return join(config, requests, few.view(), many.view());
 }
 
 }  // namespace fulmen::attention

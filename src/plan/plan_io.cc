@@ -31,7 +31,27 @@ void verify_header(const PlanHeader& h) {
   if (!heads || !counts || c.tile_q < 1 || c.tile_q > 1 << 16 || c.num_workers < 1 || c.num_workers > 1 << 20)
     fail("plan", "header", "holds numbers that no planner writes");
   if (h.on_device != 0) fail("plan", "header", "is of a plan that is made on a device, which holds no lists");
-  require(h.num_slots <= max_slots(c.num_workers), "plan", "num_slots", h.num_slots, "at most max_slots(num_workers)");
+  const bool lists = c.few_q > 0 ? c.few_q <= c.tile_q && c.few_workers >= 1 && c.few_workers <= 1 << 20
+                                 : c.few_q == 0 && h.few_items == 0 && h.few_merges == 0 && h.few_slots == 0;
+  const auto within = [](int32_t part, int32_t all) { return part >= 0 && part <= all; };
+  if (!lists || !within(h.few_items, h.num_items) || !within(h.few_merges, h.num_merges) ||
+      !within(h.few_slots, h.num_slots))
+    fail("plan", "header", "holds lists that no planner writes");
+  const int32_t few_slots = h.config.few_q > 0 ? max_slots(c.few_workers) : 0;
+  require(h.few_slots <= few_slots, "plan", "few_slots", h.few_slots, "at most max_slots(few_workers)");
+  require(h.num_slots - h.few_slots <= max_slots(c.num_workers), "plan", "num_slots", h.num_slots,
+          "at most max_slots(num_workers)");
+}
+
+// What is in one list stays there: a request's rows, and its slots.
+template <class T>
+bool is_in_list(const PlanView& p, const T& t, int64_t index, int32_t num_few, int32_t first_slot, int32_t end_slot) {
+  const PlanHeader& h = p.header;
+  if (h.config.few_q == 0) return true;
+  const bool few = index < num_few;
+  const int64_t rows = int64_t(p.requests()[size_t(t.request_idx)].qo_len) * h.config.group_size();
+  if (few != (rows <= h.config.few_q)) return false;
+  return end_slot <= first_slot || (few ? end_slot <= h.few_slots : first_slot >= h.few_slots);
 }
 
 template <class T>
@@ -63,6 +83,8 @@ void verify(const PlanView& p) {
         i.split_len < 0)
       bad("item", index, "names keys outside its request");
     if (i.slot < -1 || i.slot >= p.header.num_slots) bad("item", index, "names a slot that does not exist");
+    if (!is_in_list(p, i, index, p.header.few_items, i.slot, i.slot < 0 ? i.slot : i.slot + 1))
+      bad("item", index, "is in another list than its request or its slot");
     if (i.slot >= 0 && written[size_t(i.slot)]) bad("item", index, "writes a slot that another item writes");
     if (i.slot >= 0) written[size_t(i.slot)] = true;
     if (i.slot < 0) rows_done += int64_t(i.num_rows) * i.num_kv_heads;
@@ -74,6 +96,8 @@ void verify(const PlanView& p) {
     if (!rows_fit(p, m)) bad("merge", index, "names rows outside its request");
     if (m.slot_begin < 0 || m.num_slots < 1 || m.num_slots > p.header.num_slots - m.slot_begin)
       bad("merge", index, "names slots that do not exist");
+    if (!is_in_list(p, m, index, p.header.few_merges, m.slot_begin, m.slot_begin + m.num_slots))
+      bad("merge", index, "is in another list than its request or its slots");
     for (int32_t s = m.slot_begin; s < m.slot_begin + m.num_slots; ++s) {
       if (!written[size_t(s)] || read[size_t(s)]) bad("merge", index, "reads a slot that is not its own");
       read[size_t(s)] = true;

@@ -29,6 +29,7 @@ void check(const AttentionCase& c) {
   AttentionProblem p(c);
   OnDevice d(p);
   batch_attention(d.args);
+  if (lists_keys()) return;
   d.fetch();
   EXPECT_TRUE(within(p, reference::attention(p.args, reference::Products::kHalf)));
 }

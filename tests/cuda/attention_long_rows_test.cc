@@ -10,7 +10,14 @@
 namespace fulmen::testing {
 namespace {
 
-class CudaAttentionLongRows : public OnGpu {};
+class CudaAttentionLongRows : public OnGpu {
+ protected:
+  void SetUp() override {
+    OnGpu::SetUp();
+    if (!IsSkipped() && cuda::device(0).max_shared_bytes < 220 << 10)
+      GTEST_SKIP() << "they do not fit this device's shared memory";
+  }
+};
 
 void check(const AttentionCase& c, double* worst = nullptr) {
   SCOPED_TRACE(describe(c));
@@ -29,6 +36,7 @@ void check(const AttentionCase& c, double* worst = nullptr) {
     begin += int32_t(qo_len);
   }
   attention::run_planned(attention::make_plan(config, requests).view(), d.args, AttentionEntry::kBatchAttention);
+  if (lists_keys()) return;
   d.fetch();
   const reference::AttentionValues want = reference::attention(p.args, reference::Products::kHalf);
   EXPECT_TRUE(within(p, want));
@@ -129,7 +137,6 @@ int32_t tile_of(int64_t head_dim, DType kv, const Lens& lens) {
 }
 
 TEST_F(CudaAttentionLongRows, AreChosenForLongRowsAlone) {
-  if (cuda::device(0).max_shared_bytes < 220 << 10) GTEST_SKIP() << "they do not fit this device's shared memory";
   EXPECT_EQ(tile_of(128, DType::kBF16, {{512, 20}}), 256);
   EXPECT_EQ(tile_of(96, DType::kBF16, {{512, 20}, {40, 20}}), 256);
   EXPECT_EQ(tile_of(128, DType::kBF16, {{511, 20}}), 128);

@@ -12,6 +12,12 @@ namespace {
 
 class CudaCascade : public OnGpu {};
 
+// The usual cases in a dtype that the device serves.
+CascadeCase served(CascadeCase c) {
+  if (c.dtype == DType::kBF16) c.dtype = half_dtype();
+  return c;
+}
+
 TensorView bytes_of(const GpuMemory& memory) {
   TensorView t = view_of(reinterpret_cast<uint8_t*>(memory.data()), {int64_t(memory.num_bytes())});
   t.device_type = DeviceType::kCuda;
@@ -44,7 +50,7 @@ void expect_right(CascadeProblem& p, const reference::AttentionValues& want, OnD
 TEST_F(CudaCascade, AgreesWithAttentionOverAllKeys) {
   for (const CascadeCase& c : cascade_cases()) {
     if (emulated() && c.own.size() > 50) continue;
-    CascadeProblem p(c);
+    CascadeProblem p(served(c));
     const reference::AttentionValues want = p.expected(reference::Products::kHalf);
     OnDevice d(p);
     for (const bool on_device : {true, false}) {
@@ -162,7 +168,7 @@ TEST_F(CudaCascade, TheDeviceChoosesWhatTheHostPredicts) {
   int32_t num_flat = 0, num_levels = 0;
   for (const CascadeCase& c : cases) {
     SCOPED_TRACE(std::to_string(c.own.size()) + " requests, prefix " + std::to_string(c.shared[0][0].second));
-    CascadeProblem p(c);
+    CascadeProblem p(served(c));
     OnDevice d(p);
     bool flat = predicts_flat(p);
     for (const auto& [qo_len, kv_len] : c.own) flat &= !c.causal || qo_len == 0 || kv_len >= qo_len;
@@ -180,18 +186,18 @@ TEST_F(CudaCascade, TheDeviceChoosesWhatTheHostPredicts) {
 TEST_F(CudaCascade, OnlyWhatIsTheSameIsRunFlat) {
   const CascadeCase base{.shared = {{{2, 16}, {1, 24}}}, .own = {{1, 9}, {2, 5}, {1, 1}}, .page_size = 8};
   {
-    CascadeProblem p(base);
+    CascadeProblem p(served(base));
     OnDevice d(p);
     expect_chosen(p, chosen(p, d, 64), true);
   }
   {
-    CascadeProblem p(base);  // a shared page that is not full
+    CascadeProblem p(served(base));  // a shared page that is not full
     p.tables[3].set(0, 7);
     OnDevice d(p);
     expect_chosen(p, chosen(p, d, 64), false);
   }
   {
-    CascadeProblem p(base);  // a request in two groups
+    CascadeProblem p(served(base));  // a request in two groups
     p.tables[0].set(1, 2);
     OnDevice d(p);
     expect_chosen(p, chosen(p, d, 64), false);
@@ -199,7 +205,7 @@ TEST_F(CudaCascade, OnlyWhatIsTheSameIsRunFlat) {
   {
     CascadeCase c = base;
     c.causal = true, c.own[1] = {6, 5};  // rows that would lose keys of the prefix
-    CascadeProblem p(c);
+    CascadeProblem p(served(c));
     OnDevice d(p);
     expect_chosen(p, chosen(p, d, 64), false);
   }
@@ -224,7 +230,7 @@ TEST_F(CudaCascade, AGraphFollowsItsTables) {
   if (emulated() || lists_keys()) GTEST_SKIP() << "the emulator captures nothing";
   const cuda::CurrentContext current(cuda::device(0).primary);
   CascadeCase c{.shared = {{{5, 96}}}, .own = {{1, 30}, {1, 20}, {1, 40}, {1, 4}, {1, 30}}};
-  CascadeProblem p(c);
+  CascadeProblem p(served(c));
   OnDevice d(p);
   Capture capture;
   attention::BatchCascade cascade({.stream = capture.stream});
@@ -238,7 +244,7 @@ TEST_F(CudaCascade, AGraphFollowsItsTables) {
        {std::vector<int64_t>{0, 1, 2, 3, 4, 5}, {96, 0, 0, 0, 0, 0}, {4, 30, 7, 40, 1, 9}}) {
     c.shared[0][0].second = lens[0];
     for (size_t i = 0; i < c.own.size(); ++i) c.own[i].second = lens[i + 1];
-    CascadeProblem other(c);
+    CascadeProblem other(served(c));
     put(other, p, d);
     capture.replay();
     expect_right(p, other.expected(reference::Products::kHalf), d);
@@ -273,7 +279,7 @@ TEST_F(CudaCascade, AGraphGoesFromFlatToLevelsAndBack) {
   const cuda::CurrentContext current(cuda::device(0).primary);
   CascadeCase c{.shared = {{{256, 640}}}, .own = {}, .page_size = 8, .num_kv_heads = 8, .group = 1, .dim = 128};
   for (int64_t b = 0; b < 256; ++b) c.own.push_back({1, b % 7 == 0 ? 0 : 1 + b % 8});
-  CascadeProblem p(c);
+  CascadeProblem p(served(c));
   OnDevice d(p);
   Capture capture;
   attention::BatchCascade cascade({.stream = capture.stream});
@@ -288,7 +294,7 @@ TEST_F(CudaCascade, AGraphGoesFromFlatToLevelsAndBack) {
   int32_t num_flat = 0;
   for (const int64_t prefix : {640, 32, 640, 0, 48}) {
     c.shared[0][0].second = prefix;
-    const CascadeProblem other(c);
+    const CascadeProblem other(served(c));
     num_flat += predicts_flat(other) ? 1 : 0;
     put(other, p, d);
     capture.replay();

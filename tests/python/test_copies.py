@@ -20,7 +20,7 @@ TABLES = [np.array(t, np.int32) for t in ((0, 2, 3, 3), (4, 1, 3), (3, 4, 1))]
 
 
 def decode() -> Any:
-    wrapper = fulmen.BatchDecodeWithPagedKVCacheWrapper(np.empty(1 << 20, np.uint8))
+    wrapper = fulmen.BatchDecodeWithPagedKVCacheWrapper(np.empty(32 << 20, np.uint8))
     wrapper.plan(*TABLES, 4, 2, 64, 4, q_data_type="float32")
     return wrapper
 

@@ -126,6 +126,26 @@ REFUSED: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
         RuntimeError, "begin_forward",
         lambda: cascade.BatchPrefillWithSharedPrefixPagedKVCacheWrapper(None).forward(Q, *CACHE[0], CACHE)),
     "merge_states: rank": (ValueError, "merge_states: v has shape", lambda: fulmen.merge_states(Q, Q[..., 0])),
+    "plan: a table of floats": (
+        TypeError, r"Wrapper\.plan: indptr is a table of float32, expected integers",
+        lambda: planned_decode(indptr=np.array([0, 1], np.float32))),
+    "plan: negative heads": (
+        ValueError, "plan: num_kv_heads is -2, expected 1 or more", lambda: planned_decode(num_kv_heads=-2)),
+    "plan: theta 0 would be no rotation": (
+        ValueError, "rope_theta is 0.0, expected more than 0",
+        lambda: planned_decode(pos_encoding_mode="ROPE_LLAMA", rope_theta=0.0).run(Q[:1], CACHE)),
+    "run: heads": (
+        ValueError, "run: q has num_qo_heads 2, expected 4, as planned",
+        lambda: planned_decode(num_qo_heads=4).run(Q[:1], CACHE)),
+    "run: a scale": (
+        ValueError, r"Wrapper\.run: k_scale is nan, expected a finite number",
+        lambda: planned_decode().run(Q[:1], CACHE, k_scale=float("nan"))),
+    "run: order of bytes": (
+        ValueError, r"Wrapper\.run: q is an array of dtype >f4",
+        lambda: planned_decode().run(Q[:1].astype(">f4"), CACHE)),
+    "run: out": (
+        ValueError, r"Wrapper\.run: out has shape \(1, 2, 32\)",
+        lambda: planned_decode().run(Q[:1], CACHE, out=np.zeros((1, 2, 32), np.float32))),
     "top_k: negative k": (ValueError, "top_k: k is -1, expected 0 to row_len 50", lambda: fulmen.top_k(X, -1)),
     "top_k: k beyond the row": (ValueError, "k is 51", lambda: fulmen.top_k(X, 51)),
     "top_k: huge k": (ValueError, "k is 1099511627776", lambda: fulmen.top_k(X, 2**40)),

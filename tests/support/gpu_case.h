@@ -19,6 +19,9 @@ inline bool emulated() {
   return device != nullptr && std::string(device) == "simt";
 }
 
+// The 16-bit dtype of most cases: sm_75 has no bf16.
+inline DType half_dtype() { return cuda::device(0).arch < 80 ? DType::kF16 : DType::kBF16; }
+
 // The file that kernels' keys go to instead of kernels to a device; null: they run.
 inline const char* lists_keys() { return std::getenv("FULMEN_TEST_LIST_KEYS"); }
 

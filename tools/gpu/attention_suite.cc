@@ -98,18 +98,39 @@ Batch long_and_short(std::pair<int32_t, int32_t> one, int32_t count, int32_t qo_
   return b;
 }
 
+// Some prefills and many short requests.
+Batch mix(int32_t prefills, std::pair<int32_t, int32_t> one, int32_t count, int32_t qo_len, int32_t kv_len) {
+  Batch b = long_and_short(one, count, qo_len, kv_len);
+  for (int32_t i = 1; i < prefills; ++i) b.lens.push_back(one);
+  return b;
+}
+
 Batch skewed() {
   Batch b{.lens = many(63, 1, 1024)};
   b.lens.push_back({1, 524288});
   return b;
 }
 
+Row row(const char* id, const char* shape, const Batch& b) {
+  return {id, shape, [b] { return problem(b); }};
+}
+
+std::vector<Row> mixed_rows() {
+  return {
+      row("C2", "mixed prefill 1x8k + decode 128x4k 32/8 D128", long_and_short({8192, 8192}, 128, 1, 4096)),
+      row("M1", "mixed append q2048 on kv8k + decode 128x4k 32/8 D128", mix(1, {2048, 8192}, 128, 1, 4096)),
+      row("M2", "mixed prefill 4x1k + decode 32x2k 32/8 D128", mix(4, {1024, 1024}, 32, 1, 2048)),
+      row("M3", "mixed append q512 on kv4k + decode 64x8k 32/8 D128", mix(1, {512, 4096}, 64, 1, 8192)),
+      row("M4", "mixed prefill 1x8k + decode 8x4k 32/8 D128", mix(1, {8192, 8192}, 8, 1, 4096)),
+      row("M5", "mixed prefill 8x2k + verify q4 32x4k 32/8 D128", mix(8, {2048, 2048}, 32, 4, 4096)),
+      row("M6", "mixed prefill 1x512 + decode 16x1k 32/8 D128", mix(1, {512, 512}, 16, 1, 1024)),
+      row("M7", "mixed prefill 2x200 + decode 8x500 32/8 D128", mix(2, {200, 200}, 8, 1, 500)),
+  };
+}
+
 }  // namespace
 
 std::vector<Row> attention_suite() {
-  const auto row = [](const char* id, const char* shape, Batch b) {
-    return Row{id, shape, [b] { return problem(b); }};
-  };
   const Batch dense{.num_qo_heads = 16, .num_kv_heads = 16, .page_size = 0};
   const auto prefill = [&](int32_t batch, int32_t len, bool causal) {
     Batch b = dense;
@@ -124,7 +145,7 @@ std::vector<Row> attention_suite() {
                  .page_size = 0,
                  .causal = causal};
   };
-  return {
+  std::vector<Row> all = {
       row("D1", "decode 32/8 D128 B1 kv1k page 16", {.lens = many(1, 1, 1024)}),
       row("D2", "decode 32/8 D128 B1 kv32k page 16", {.lens = many(1, 1, 32768)}),
       row("D3", "decode 32/8 D128 B1 kv128k page 16", {.lens = many(1, 1, 131072)}),
@@ -162,8 +183,9 @@ std::vector<Row> attention_suite() {
       row("P15", "prefill window 128 64/8 D64 B4 S8k",
           {.lens = many(4, 8192, 8192), .num_qo_heads = 64, .head_dim = 64, .causal = true, .window_left = 127}),
       row("P16", "prefill skew 1x32k + 31x512 32/8 D128 causal", long_and_short({32768, 32768}, 31, 512, 512)),
-      row("C2", "mixed prefill 1x8k + decode 128x4k 32/8 D128", long_and_short({8192, 8192}, 128, 1, 4096)),
   };
+  for (Row& r : mixed_rows()) all.push_back(std::move(r));
+  return all;
 }
 
 }  // namespace fulmen::gpu

@@ -4,9 +4,8 @@
 
 #include <random>
 
-#include "src/cuda/attention.h"
+#include "src/cuda/attention_lists.h"
 #include "src/cuda/attention_plan.h"
-#include "src/cuda/attention_prepare.h"
 #include "tools/gpu/pool.h"
 #include "tools/gpu/suite.h"
 
@@ -26,7 +25,6 @@ struct Planned {
   AttentionArgs args;
   AttentionDims dims;
   attention::PlanView plan;
-  std::optional<cuda::batch_attention::Key> key;
   int64_t workspace_bytes = 0;
   attention::BatchAttention batch;
 };
@@ -57,9 +55,6 @@ std::shared_ptr<Planned> planned(const Shape& s) {
   p->workspace_bytes = p->batch.workspace_bytes();
   a.workspace = p->pool.tensor(DType::kU8, {p->workspace_bytes});
   p->plan = p->batch.plan().view();
-  AttentionCall call;
-  call.args = &a, call.dims = p->dims, call.step = AttentionCall::kShape;
-  p->key = cuda::choose_attention_key(call, cuda::device(0).info());
   return p;
 }
 
@@ -70,7 +65,11 @@ Row prepare_row(const char* id, const std::string& shape, const Shape& s) {
             return Problem{.launch = [p](int32_t, const Context& context) {
               AttentionCall call;
               call.args = &p->args, call.dims = p->dims, call.plan = &p->plan;
-              cuda::make_plan_once(call, *p->key, {cuda::aligned(p->args.workspace.data)}, cuda::device(0), context);
+              cuda::AttentionLists lists(call, cuda::device(0));
+              lists.place(cuda::aligned(p->args.workspace.data), nullptr);
+              lists.for_lists([&](const AttentionCall& part, const cuda::LaunchList& list) {
+                cuda::launch_planner(part, list.key, list.place, list.rows, cuda::device(0), context);
+              });
             }};
           }};
 }

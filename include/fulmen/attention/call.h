@@ -128,10 +128,10 @@ void run_variant(const AttentionArgs& args, const VariantCode& variant, const Co
 //   args.workspace = batch.workspace_bytes() bytes;
 //   batch.run(args);                   // tables and lengths as planned, else an error; K, V, Q and page ids may change
 // On a device, plan() may be given a workspace of workspace_bytes(): the plan is then uploaded once, that workspace
-// belongs to it until the next plan(), and run() with it launches one kernel and can be captured in a graph; the
-// graph's replays follow a later plan() of the same tile_q into the same workspace. With any other workspace each run()
-// uploads. Index tensors that only say lengths may be host memory for plan(). run() trusts tables in a device's memory
-// to be as planned.
+// belongs to it until the next plan(), and run() with it launches one kernel, or three where the plan has two lists,
+// and can be captured in a graph; the graph's replays follow a later plan() of as many requests and the same tile_q and
+// few_q into the same workspace. With any other workspace each run() uploads. Index tensors that only say lengths may
+// be host memory for plan(). run() trusts tables in a device's memory to be as planned.
 class BatchAttention {
  public:
   explicit BatchAttention(const Context& context = {}) : context_(context) {}

@@ -35,16 +35,20 @@ struct PlanConfig {
   int32_t causal = 0;  // 0 or 1; not bool, which a damaged file could give a third value
   int32_t disable_split = 0;
   int32_t fixed_split_len = 0;  // > 0: splits at multiples of it (of a power of two times it where that gives > 64)
+  int32_t few_q = 0;            // > 0: requests of so few packed rows get tiles of it, in a list of their own ...
+  int32_t few_workers = 0;      // ... for so many workers, which run beside the others
   int32_t group_size() const { return num_qo_heads / num_kv_heads; }
 };
 
 struct PlanHeader {
-  static constexpr int32_t kMagic = 0x4e4c5046, kVersion = 1;  // "FPLN"
+  static constexpr int32_t kMagic = 0x4e4c5046, kVersion = 2;  // "FPLN"
   int32_t magic = kMagic, version = kVersion;
   PlanConfig config;
   int32_t batch_size = 0, total_q = 0, num_items = 0, num_merges = 0, num_slots = 0;
   int32_t on_device = 0;  // > 0: the device makes the lists; counts are upper bounds per kv head, this of rows in slots
-  int64_t total_cost = 0, makespan = 0;  // cost units; makespan as if workers took items in order
+  int32_t few_items = 0, few_merges = 0, few_slots = 0;  // with few_q: of all, those of the first list
+  int32_t few_on_device = 0;                             // as on_device, which is the second list's
+  int64_t total_cost = 0, makespan = 0;  // cost units; makespan as if workers took items in order; of the second list
 };
 
 // One header, one buffer: requests, items, merges. The view is what kernels read; the plan owns.
@@ -71,6 +75,14 @@ struct Plan {
 
 // Partial results that a plan for this many workers can need, whatever the batch.
 constexpr int32_t max_slots(int32_t num_workers) { return num_workers < 4 ? 64 : 16 * num_workers; }
+
+// One of a plan's two lists as a plan of its own, in which requests of the other have no rows; without few_q the second
+// list is all. The header of a plan that the device makes has such a list too.
+enum class PlanList { kFew, kMany };
+PlanHeader list_of(const PlanHeader& header, PlanList list);
+Plan list_of(const PlanView& plan, PlanList list);
+// The requests as that list takes them.
+std::vector<PlanRequest> requests_of(const PlanConfig& config, std::span<const PlanRequest> requests, PlanList list);
 
 // Throws Error{kInvalidArgument} on lengths that no plan can hold; an empty batch is a plan without items.
 Plan make_plan(const PlanConfig& config, std::span<const PlanRequest> requests);

@@ -28,7 +28,7 @@ struct State {
     d = d * keep + b.d * add;
     return {keep, add};
   }
-  FULMEN_FN F lse_log2() const { return d > F(0) ? m + math::log2(d) : -kInfinity; }
+  FULMEN_FN F lse_log2() const { return d == F(0) ? -kInfinity : m + math::log2(d); }  // NaN of a NaN
 };
 
 }  // namespace fulmen::attention

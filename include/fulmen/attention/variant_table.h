@@ -42,7 +42,7 @@ FULMEN_FN float finish_row(const V& variant, Row row, float* o, int32_t n, float
     return v_scale;
   } else if constexpr (V::kSoftmax) {
     if (variant.has_sink()) v_scale *= state.merge({variant.sink(row) * math::kLog2e, 1}).keep;
-    return state.d > 0 ? v_scale / state.d : 0;
+    return state.d == 0 ? 0 : v_scale / state.d;
   }
   return v_scale;
 }

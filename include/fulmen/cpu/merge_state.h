@@ -12,14 +12,16 @@
 
 FULMEN_CPU_BEGIN
 
+inline float larger_or_nan(float a, float b) { return a > b || a != a ? a : b; }
+
 // num_states states, v_stride and s_stride elements apart; returns the merged lse.
 template <class T, class Out>
 float merge_row(const T* v, int64_t v_stride, const float* s, int64_t s_stride, int64_t num_states, int64_t head_dim,
                 LogBase base, Out* out) {
   const float to_log2 = base == LogBase::k2 ? 1.f : math::kLog2e;
   float top = -__builtin_inff(), sum = 0;
-  for (int64_t i = 0; i < num_states; ++i) top = s[i * s_stride] > top ? s[i * s_stride] : top;
-  const bool empty = !(top > -__builtin_inff());
+  for (int64_t i = 0; i < num_states; ++i) top = larger_or_nan(top, s[i * s_stride]);
+  const bool empty = top == -__builtin_inff();
   const auto weight = [&](int64_t i) { return empty ? 0.f : std::exp2((s[i * s_stride] - top) * to_log2); };
   for (int64_t i = 0; i < num_states; ++i) sum += weight(i);
   const float inverse = empty ? 0.f : 1 / sum;
@@ -28,7 +30,7 @@ float merge_row(const T* v, int64_t v_stride, const float* s, int64_t s_stride, 
     F32 total = zeros();
     for (int64_t i = 0; i < num_states; ++i) {
       const float w = weight(i);
-      if (w > 0) total = fma(splat(w), load_n(v + i * v_stride + at, n), total);
+      if (w != 0) total = fma(splat(w), load_n(v + i * v_stride + at, n), total);
     }
     store_n(out + at, total * splat(inverse), n);
   }
@@ -39,16 +41,16 @@ float merge_row(const T* v, int64_t v_stride, const float* s, int64_t s_stride, 
 template <class T, class Out>
 float merge_two(const T* a, float s_a, const T* b, float s_b, int64_t head_dim, LogBase base, Out* out) {
   const float to_log2 = base == LogBase::k2 ? 1.f : math::kLog2e;
-  const float top = s_a > s_b ? s_a : s_b;
-  const bool empty = !(top > -__builtin_inff());
+  const float top = larger_or_nan(s_a, s_b);
+  const bool empty = top == -__builtin_inff();
   const float w_a = empty ? 0.f : std::exp2((s_a - top) * to_log2),
               w_b = empty ? 0.f : std::exp2((s_b - top) * to_log2);
   const float inverse = empty ? 0.f : 1 / (w_a + w_b);
   const F32 scale_a = splat(w_a * inverse), scale_b = splat(w_b * inverse);
   for (int64_t at = 0; at < head_dim; at += kLanes) {
     const int32_t n = head_dim - at < kLanes ? int32_t(head_dim - at) : kLanes;
-    F32 total = w_a > 0 ? load_n(a + at, n) * scale_a : zeros();
-    if (w_b > 0) total = fma(load_n(b + at, n), scale_b, total);
+    F32 total = w_a != 0 ? load_n(a + at, n) * scale_a : zeros();
+    if (w_b != 0) total = fma(load_n(b + at, n), scale_b, total);
     store_n(out + at, total, n);
   }
   return empty ? top : top + std::log2(w_a + w_b) / to_log2;

@@ -38,13 +38,13 @@ __device__ __forceinline__ void run(const Params& p) {
   touch(p);
   if constexpr (K.tiles > 0) clear_few<K>();
   wait_for_predecessor();
-  allow_successor();
   if (K.tiles > 0 && blockIdx.x > 0) return fetch_ahead<K>(p);
   if constexpr (K.tiles > 0) {
     if (!plan_few<K>(p)) sync_cta(), plan_many<Key{K.threads, 0}>(p);
   } else {
     clear_lists<K>(p);
     plan_many<K>(p);
+    allow_successor();
   }
   write_head(p);
 }

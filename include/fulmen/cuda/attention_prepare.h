@@ -94,8 +94,9 @@ struct Params {
   bool is_narrow;         // it and all numbers in the tables are i32
   bool is_table;
   int32_t batch_size, total_q;
-  int32_t rows_per_request;   // where there is no qo_indptr
-  Divisor tiles_per_request;  // the same
+  int32_t least_rows, most_rows;  // packed, of a request; another list has those of more or fewer
+  int32_t rows_per_request;       // where there is no qo_indptr
+  Divisor tiles_per_request;      // the same
   Divisor group;
   Divisor tile_kv, min_split;
   int32_t tile_q, tile_shift, row_cost, key_cost, window_left, fixed_split_len;

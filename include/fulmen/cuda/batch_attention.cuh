@@ -223,6 +223,8 @@ __device__ __forceinline__ void look_ahead(const ParamsOf<Variant>& p, PlanOnDev
     int32_t index = control.num_items;
     if (ctas_per_worker<K>() > 1)
       index = item.index + workers;
+    else if (p.queue_peers >= 0)
+      index = int32_t(fetch_add(&plan.next, 1));
     else if (control.num_items > workers)
       index = int32_t(fetch_add(&plan.next, 1)) + workers;
     next.index = index < control.num_items ? index : -1;
@@ -299,9 +301,12 @@ __device__ __forceinline__ bool leaves_early(const int32_t* num_items) {
   if (blockIdx.x == 0) wait_for_predecessor();
   return true;
 }
-template <Key K>
-__device__ __forceinline__ void follow_predecessor() {
-  wait_for_predecessor();
+template <Key K, class Variant>
+__device__ __forceinline__ void follow_predecessor(const ParamsOf<Variant>& p) {
+  if (p.is_beside)
+    fence_device();  // what the predecessor waited for is in memory: past L1, which may hold an older copy
+  else
+    wait_for_predecessor();
   if (ctas_per_worker<K>() == 1) allow_successor();
 }
 
@@ -312,11 +317,12 @@ __device__ __forceinline__ int32_t num_above(const Above& a) {
 
 // By thread: the first item and what is to be known of all; where requests' keys begin.
 template <Key K, class Variant>
-__device__ __forceinline__ void start(const ParamsOf<Variant>& p, const PlanOnDevice& plan, Control& control) {
+__device__ __forceinline__ void start(const ParamsOf<Variant>& p, PlanOnDevice& plan, Control& control) {
   if (fresh_thread() == 0) {
-    const int32_t index = int32_t(blockIdx.x / ctas_per_worker<K>());
+    const bool queued = p.queue_peers >= 0;
     const int32_t num_items = kOfCascade<Variant> ? load_coherent_4(&plan.num_items) : plan.num_items;
-    load_item<K>(p, index, control.item);
+    const int32_t index = queued ? int32_t(fetch_add(&plan.next, 1)) : int32_t(blockIdx.x / ctas_per_worker<K>());
+    if (!queued || index < num_items) load_item<K>(p, index, control.item);
     control.num_items = num_items, control.has_queries = 0;
     control.item.index = index < num_items ? index : -1;
   }
@@ -340,9 +346,9 @@ __device__ __forceinline__ void run(const ParamsOf<Variant>& p) {
   const int32_t* settled = settled_items(p);
   if (settled != nullptr && leaves_early<K>(settled)) return;
   if (ctas_per_worker<K>() > 1) start_rank_sums<K>();
-  if (settled == nullptr) follow_predecessor<K>();
+  if (settled == nullptr) follow_predecessor<K>(p);
   start<K>(p, plan, control);
-  if (settled != nullptr) follow_predecessor<K>();
+  if (settled != nullptr) follow_predecessor<K>(p);
   sync_cta();
   // Clusters of a successor that come while ours are there find places in few GPCs, whose bandwidth they then share.
   if (ctas_per_worker<K>() > 1 && control.item.plan.kv_end - control.item.plan.kv_begin <= kShortShare)
@@ -352,8 +358,12 @@ __device__ __forceinline__ void run(const ParamsOf<Variant>& p) {
     if (fresh_thread() == 0) control.item = control.next;
     sync_cta();
   }
-  if (ctas_per_worker<K>() > 1 || fresh_thread() != 0 || control.num_items <= int32_t(gridDim.x)) return;
-  if (fetch_add(&plan.finished, 1) + 1 == gridDim.x) plan.next = plan.finished = 0;  // for the next launch
+  // One CTA for all, so that the others make room: the grid ends after its predecessor.
+  if (p.is_beside && blockIdx.x + 1 == gridDim.x) wait_for_predecessor();
+  if (ctas_per_worker<K>() > 1 || fresh_thread() != 0) return;
+  if (p.queue_peers < 0 && control.num_items <= int32_t(gridDim.x)) return;
+  const uint32_t num_ctas = gridDim.x + uint32_t(p.queue_peers < 0 ? 0 : p.queue_peers);
+  if (fetch_add(&plan.finished, 1) + 1 == num_ctas) plan.next = plan.finished = 0;  // for the next launch
 }
 
 }  // namespace fulmen::cuda::batch_attention

@@ -40,7 +40,9 @@ struct Key {
 FULMEN_FN constexpr int32_t num_warps(const Key& k) { return k.warps_q > 4 ? k.warps_q : 4; }
 FULMEN_FN constexpr int32_t num_threads(const Key& k) { return num_warps(k) * 32; }
 // Per SM: without it the compiler of CUDA 13 spills registers of kernels that need some more than a third of an SM's.
-FULMEN_FN constexpr int32_t min_ctas(const Key& k) { return k.m_tiles == 1 ? 1 : 0; }
+FULMEN_FN constexpr int32_t min_ctas(const Key& k) {
+  return k.m_tiles == 1 || (k.warps_q == 4 && k.d_vo > 64 && k.d_vo < 128) ? 1 : 0;
+}
 FULMEN_FN constexpr int32_t tile_q(const Key& k) { return 16 * k.m_tiles * k.warps_q; }
 // Warps that share a tile of keys form a group.
 FULMEN_FN constexpr int32_t num_groups(const Key& k) { return num_warps(k) / k.warps_q; }
@@ -150,7 +152,11 @@ struct Common {
   DType out_dtype;
   bool out_in_fours, out_in_eights;  // so many elements of out are aligned
   float v_scale, lse_scale;
-  int32_t rope_pairs;                    // 0: no rotation
+  // Of launches for parts of a batch, beside each other (src/cuda/attention_lists.h):
+  bool is_beside;       // the predecessor is one of them and has waited for what all read; it is waited for at the end
+  int32_t queue_peers;  // CTAs of other launches that take items from this queue, from which all come; -1: a CTA's
+                        // first item is its own
+  int32_t rope_pairs;   // 0: no rotation
   uint64_t rope_turns[kMaxHeadDim / 2];  // of pair i per position, in turns of 2^-64
   char* workspace;                       // starts with PlanOnDevice
 };

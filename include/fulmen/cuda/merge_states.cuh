@@ -56,7 +56,7 @@ __device__ __forceinline__ void run(const Params& p) {
       });
     }
   }
-  const float scale = sum > 0 ? 1.0f / sum : 0;
+  const float scale = sum == 0 ? 0 : 1.0f / sum;  // NaN of a NaN
   Out* out = p.rows.row_of<Out>(p.out, row);
 #pragma unroll
   for (int32_t k = 0; k < S.vecs; ++k) {
@@ -65,7 +65,7 @@ __device__ __forceinline__ void run(const Params& p) {
     Row<Out, S>::store(out, n, lane, k, acc[k]);
   }
   sync_warp();  // lse may be s: every lane has read it
-  if (lane == 0) *p.rows.row_of<float>(p.lse, row) = sum > 0 ? top + log2f(sum) / p.to_log2 : -kInfinity;
+  if (lane == 0) *p.rows.row_of<float>(p.lse, row) = sum == 0 ? -kInfinity : top + log2f(sum) / p.to_log2;
 }
 
 }  // namespace fulmen::cuda::merge_states

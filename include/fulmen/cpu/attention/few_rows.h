@@ -321,7 +321,7 @@ struct FewRows {
     const float *m = scratch.m + h * kLanes + r * kKeys, *d = scratch.d + h * kLanes + r * kKeys;
     float sum = 0;
     for (int32_t i = 0; i < kKeys; ++i) sum += d[i];
-    return sum > 0 ? attention::State<float>{*m, sum} : attention::State<float>{};
+    return sum == 0 ? attention::State<float>{} : attention::State<float>{*m, sum};
   }
 
   template <int kRows>

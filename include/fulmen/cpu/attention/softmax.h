@@ -70,13 +70,10 @@ inline float softmax_step(const Variant& variant, attention::Row row, int32_t kv
     F32 top = splat(kMinusInf);
     for (int32_t j = 0; j < n; j += kLanes) top = max(load(s + j) * splat(scale), top);
     const float block_max = reduce_max(top), m = block_max > state.m ? block_max : state.m;
-    if (m == kMinusInf) {  // no key so far
-      for (int32_t j = 0; j < n; j += kLanes) store(s + j, zeros());
-      return 1.f;
-    }
+    const float shift = m == kMinusInf ? 0.f : m;  // no key so far: weights of 0, or of NaN
     F32 sum = zeros();
     for (int32_t j = 0; j < n; j += kLanes) {
-      const F32 w = exp2(fma(load(s + j), splat(scale), splat(-m)));
+      const F32 w = exp2(fma(load(s + j), splat(scale), splat(-shift)));
       store(s + j, w);
       sum = sum + w;
     }

@@ -4,6 +4,7 @@
 // where no tile is split, two more for those that are and two where requests have different numbers of rows.
 #pragma once
 #include <fulmen/cuda/attention/prepare_write.cuh>
+#include <fulmen/cuda/ptx/dependent_launch.cuh>
 
 namespace fulmen::cuda::attention_prepare {
 
@@ -280,6 +281,7 @@ __device__ __forceinline__ bool plan_few(const Params& p) {
     return true;
   }
   const float limit = limit_of<K>(p, count_tiles<K>(p, own));
+  allow_successor();  // not before: attention's CTAs that come early cost what this one and those that fetch need
   if (threadIdx.x == 0) s.num_records = uint32_t(num_tiles);
   if (limit >= kNoLimit) return write_tiles<K>(p, own, uint32_t(num_tiles)), true;
   OwnSplits<K> splits;

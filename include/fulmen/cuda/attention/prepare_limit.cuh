@@ -36,7 +36,8 @@ __device__ __forceinline__ float pieces_of(const Params& p, float cost, const Li
 template <Key K>
 struct Team {
   static constexpr int32_t kLanes = K.threads >= kManyThreads ? 32 : 8;
-  static constexpr int32_t kWarps = kLanes * kCandidates / 32;  // that estimate
+  static constexpr int32_t kWarps = kLanes * kCandidates / 32;           // that estimate
+  static constexpr int32_t kPerLane = K.threads == kFewThreads ? 4 : 2;  // buckets that a lane looks at at once
   __device__ __forceinline__ static int32_t lane() { return warp_lane() % kLanes; }
   __device__ __forceinline__ static float last(float x) {
     return shuffle_from(x, warp_lane() / kLanes * kLanes + kLanes - 1);
@@ -68,6 +69,7 @@ struct Cut {
   float whole = 0, split = 0;  // tiles
   float pieces = 1, cost = 0, piece = 0;
 
+  Cut() = default;
   __device__ __forceinline__ Cut(const Params& p, int32_t bucket, const Limit& limit) {  // -1: none
     const Shared& s = shared();
     const float overhead = kItemOverhead * limit.unit;
@@ -87,7 +89,7 @@ struct Cut {
 };
 
 // When the last worker finishes, if items start in order as workers get free: an item starts no later than the work
-// before it, shared by all; nor does it all take more than full rounds of the longest item. A lane has two buckets.
+// before it, shared by all; nor does it all take more than full rounds of the longest item. A lane has a few buckets.
 template <Key K>
 __device__ __forceinline__ float finish_with(const Params& p, const Batch& batch, const Limit& limit) {
   const float workers = float(p.num_workers), share = reciprocal(workers), heads = float(p.num_kv_heads);
@@ -100,19 +102,34 @@ __device__ __forceinline__ float finish_with(const Params& p, const Batch& batch
     finish(c.whole, through - c.split * c.pieces * c.piece * heads, count - c.split * c.pieces * heads, c.cost);
     finish(c.split, through, count, c.piece);
   };
+  constexpr int32_t kPer = Team<K>::kPerLane;
 #pragma unroll 1
-  for (int32_t first = 0; first < batch.num_used; first += 2 * Team<K>::kLanes) {
-    const int32_t i = first + 2 * Team<K>::lane();
-    Cut a(p, i < batch.num_used ? batch.used[i] : -1, limit),
-        b(p, i + 1 < batch.num_used ? batch.used[i + 1] : -1, limit);
-    const float taken = slots + Team<K>::sum_through(a.wanted() + b.wanted()), most = float(batch.max_slots);
+  for (int32_t first = 0; first < batch.num_used; first += kPer * Team<K>::kLanes) {
+    Cut cuts[kPer];
+    float wanted = 0, mine = 0, own = 0;
+#pragma unroll
+    for (int32_t k = 0; k < kPer; ++k) {
+      const int32_t i = first + kPer * Team<K>::lane() + k;
+      cuts[k] = Cut(p, i < batch.num_used ? batch.used[i] : -1, limit);
+      wanted += cuts[k].wanted();
+    }
+    const float taken = slots + Team<K>::sum_through(wanted);
     slots = Team<K>::last(taken);
-    a.ration(most - (taken - b.wanted() - a.wanted())), b.ration(most - (taken - b.wanted()));
-    const float through = work + Team<K>::sum_through((a.work() + b.work()) * heads);
-    const float count = items + Team<K>::sum_through((a.items() + b.items()) * heads);
-    finish_both(a, through - b.work() * heads, count - b.items() * heads);
-    finish_both(b, through, count);
-    work = Team<K>::last(through), items = Team<K>::last(count);
+    float left = float(batch.max_slots) - (taken - wanted);
+#pragma unroll
+    for (int32_t k = 0; k < kPer; ++k) {
+      const float next = left - cuts[k].wanted();
+      cuts[k].ration(left), left = next;
+      mine += cuts[k].work() * heads, own += cuts[k].items() * heads;
+    }
+    const float last_work = work + Team<K>::sum_through(mine), last_item = items + Team<K>::sum_through(own);
+    float through = last_work - mine, count = last_item - own;
+#pragma unroll
+    for (int32_t k = 0; k < kPer; ++k) {
+      through += cuts[k].work() * heads, count += cuts[k].items() * heads;
+      finish_both(cuts[k], through, count);
+    }
+    work = Team<K>::last(last_work), items = Team<K>::last(last_item);
   }
   longest = Team<K>::max(longest), latest = Team<K>::max(latest);
   return fmaxf(work * share, fminf(latest, ceilf(items * share - 1e-4f) * longest));

@@ -98,6 +98,8 @@ __device__ __forceinline__ Request request_of(const Params& p, int32_t i, const 
   Request r{int32_t(clamp(begin, 0, p.total_q)), 0, 0, 0};
   r.qo_len = int32_t(clamp(end, r.qo_begin, p.total_q)) - r.qo_begin;
   r.kv_len = has_mask_bytes(p, i, r.qo_len, kv_len) ? int32_t(kv_len) : 0;
+  const int32_t rows = r.qo_len * p.group.divisor;
+  if (rows < p.least_rows || rows > p.most_rows) r.qo_len = 0;
   return r;
 }
 __device__ __forceinline__ Request request_of(const Params& p, int32_t i) { return request_of(p, i, numbers_of(p, i)); }

@@ -42,7 +42,8 @@ __device__ __forceinline__ void load_rows(const ParamsOf<Variant>& p, const Item
   if (warp == 0) control.spread = spread;
 }
 
-// Copies of Q's rows, a group of their own; where warps have rows of their own, each warp's of its rows.
+// Copies of Q's rows, a group of their own; where warps have rows of their own, each warp's of its rows, each of whose
+// places one lane looks up.
 template <Key K, class Variant>
 __device__ __forceinline__ void start_queries(const ParamsOf<Variant>& p, const Item& item) {
   constexpr SharedLayout kShared(K);
@@ -50,14 +51,21 @@ __device__ __forceinline__ void start_queries(const ParamsOf<Variant>& p, const 
   const uint32_t to = shared_address(dynamic_shared() + kShared.q);
   constexpr int32_t kThreads = K.warps_q > 1 ? 32 : num_threads(K), kRows = tile_q(K) / K.warps_q;
   const int32_t thread = fresh_thread(), first = K.warps_q > 1 ? thread / 32 * kRows : 0;
-#pragma unroll 4
-  for (int32_t i = thread % kThreads; i < kRows * kChunks; i += kThreads) {
-    const int32_t row = first + i / kChunks, chunk = i % kChunks;
-    const bool valid = row < item.plan.num_rows && chunk * 8 < p.d_qk;
+  constexpr int64_t kNoRow = int64_t(1) << 63;
+  const auto place_of = [&](int32_t row) {
+    const bool valid = row < item.plan.num_rows;
     const int32_t packed = item.plan.row_begin + (valid ? row : 0), qo_idx = p.group.quotient(packed);
     const int32_t head = item.plan.kv_head * p.group.divisor + packed - qo_idx * p.group.divisor;
-    const char* from = p.q + (item.request.qo_begin + qo_idx) * p.q_token + head * p.q_head + chunk * 16;
-    copy_async_16(to + uint32_t(Swizzle<kChunks>::at(row, chunk)), valid ? from : p.q, valid);
+    return valid ? (item.request.qo_begin + qo_idx) * p.q_token + head * p.q_head : kNoRow;
+  };
+  const int64_t mine = K.warps_q > 1 ? place_of(first + thread % kRows) : 0;
+#pragma unroll 4
+  for (int32_t i = thread % kThreads; i < kRows * kChunks; i += kThreads) {
+    const int32_t row = i / kChunks, chunk = i % kChunks;
+    const int64_t place = K.warps_q > 1 ? shuffle_from(mine, row) : place_of(row);
+    const bool valid = place != kNoRow && chunk * 8 < p.d_qk;
+    copy_async_16(to + uint32_t(Swizzle<kChunks>::at(first + row, chunk)), p.q + (valid ? place + chunk * 16 : 0),
+                  valid);
   }
   commit_copies();
 }

@@ -105,7 +105,7 @@ __device__ __forceinline__ bool raise_maxima(const float (&sum)[K.m_tiles][2], c
                                              States<K>& states, Outputs<K>& out, float scale) {
   const uint32_t quad = 0xfu << (fresh_thread() % 32 / 4 * 4);
   float factor[K.m_tiles][2];
-  bool any = false;
+  bool any = false, had_keys = false;
 #pragma unroll
   for (int32_t m = 0; m < K.m_tiles; ++m)
 #pragma unroll
@@ -119,11 +119,13 @@ __device__ __forceinline__ bool raise_maxima(const float (&sum)[K.m_tiles][2], c
       float& max = states.m[m][half];
       const bool moves = (ballot(!(sum[m][half] <= kMostWeight)) & quad) != 0 && top > max;
       factor[m][half] = moves ? math::exp2(max - top) : 1;
+      had_keys |= moves && max > kLowest;
       max = moves ? top : max;
       states.d[m][half] *= factor[m][half];
       any |= moves;
     }
-  rescale<K>(out, factor);
+  // Of rows without keys so far there is nothing to rescale. Kernels of four warps spill registers by that question.
+  if (K.warps_q <= 4 || ballot(had_keys) != 0) rescale<K>(out, factor);
   return ballot(any) != 0;
 }
 

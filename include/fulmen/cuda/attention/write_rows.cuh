@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// The short way out, for a tile that is not split and results of Q's type: each warp writes its own rows, by way of the
-// shared memory that held their queries, without waiting for another warp.
+// The short way out, for a tile that is not split and results of Q's type: each warp writes its own rows from
+// registers, without waiting for another warp.
 #pragma once
 #include <fulmen/cuda/attention/finish.cuh>
 
 namespace fulmen::cuda::batch_attention {
 
 template <Key K, class Variant>
-inline constexpr bool kWritesRows = K.warps_q > 1 && K.d_vo <= K.d_qk&& Variant::kSoftmax && !Variant::kFinishes;
+inline constexpr bool kWritesRows = K.warps_q > 1 && Variant::kSoftmax && !Variant::kFinishes;
 
 template <Key K, class Variant>
 __device__ __forceinline__ bool writes_rows(const ParamsOf<Variant>& p, const Item& item) {
@@ -17,57 +17,57 @@ __device__ __forceinline__ bool writes_rows(const ParamsOf<Variant>& p, const It
          p.out_in_eights && p.d_vo % 8 == 0;
 }
 
-// The sums of a row in Q's type to shared memory, `to`: of the row, swizzled by `turn`.
+// The sums of a row in Q's type, of which each of four lanes has two columns of every eight (FP8: four of every 16): to
+// `to`, of the lane's first ones, as far as `num_columns` from there. Lanes of a pair give each other one of two tiles'
+// columns, so that four lanes write 32 bytes that follow each other.
 template <Key K>
-__device__ __forceinline__ void share_row(const Outputs<K>& out, int32_t m, int32_t half, float scale, uint32_t to,
-                                          int32_t turn, int32_t t) {
+__device__ __forceinline__ void write_row(const Outputs<K>& out, int32_t m, int32_t half, float scale, char* to,
+                                          int32_t num_columns, bool is_odd) {
 #pragma unroll
   for (int32_t n = 0; n < Outputs<K>::kTiles; n += 2) {
     float x[4];
 #pragma unroll
     for (int32_t i = 0; i < 4; ++i) x[i] = out.o[m][n + i / 2][half * 2 + i % 2] * scale;
+    Bits<8> four;
     if constexpr (kNarrow<K>) {  // columns 4t to 4t + 3 of both tiles
-      const Bits<8> four{narrow2<Half<K>>(x[0], x[2]), narrow2<Half<K>>(x[1], x[3])};
-      store_shared<8>(to + uint32_t(((n + t / 2) ^ turn) * 16 + t % 2 * 8), four);
+      four = {narrow2<Half<K>>(x[0], x[2]), narrow2<Half<K>>(x[1], x[3])};
     } else {
-      store_shared<4>(to + uint32_t((n ^ turn) * 16 + t * 4), Bits<4>{narrow2<Half<K>>(x[0], x[1])});
-      store_shared<4>(to + uint32_t(((n + 1) ^ turn) * 16 + t * 4), Bits<4>{narrow2<Half<K>>(x[2], x[3])});
+      const uint32_t low = narrow2<Half<K>>(x[0], x[1]), high = narrow2<Half<K>>(x[2], x[3]);
+      const uint32_t other = shuffle_xor(is_odd ? low : high, 1);
+      four = {is_odd ? other : low, is_odd ? high : other};
     }
+    if (n * 8 < num_columns) store_stream<8>(to + n * 16, four);
   }
 }
 
+// Each lane looks after one of the four rows that its quad has parts of (two of 16-row warps): their lanes get the
+// row's place and factor from it.
 template <Key K, class Variant>
 __device__ __forceinline__ void write_rows(const ParamsOf<Variant>& p, const Item& item, const States<K>& states,
                                            const Outputs<K>& out) {
-  constexpr SharedLayout kShared(K);
-  constexpr int32_t kRows = K.m_tiles * 16, kPitch = K.d_qk * 2, kChunks = K.d_vo / 8;
-  using At = Swizzle<K.d_qk / 8>;
-  const int32_t thread = fresh_thread(), lane = thread % 32, first = thread / 32 * kRows;
-  const uint32_t mine = shared_address(dynamic_shared() + kShared.q) + uint32_t(first * kPitch);
-  sync_warp();  // all lanes have read their queries
+  constexpr int32_t kRows = K.m_tiles * 2;  // of a quad
+  const int32_t thread = fresh_thread(), t = thread % 4, mine = t % kRows;
+  State state;
 #pragma unroll
-  for (int32_t m = 0; m < K.m_tiles; ++m)
+  for (int32_t i = 0; i < kRows; ++i) {
+    float d = states.d[i / 2][i % 2];
+    d += shuffle_xor(d, 1);
+    d += shuffle_xor(d, 2);
+    if (i == mine) state.m = states.m[i / 2][i % 2], state.d = d;
+  }
+  const int32_t first = thread / 32 * K.m_tiles * 16 + thread % 32 / 4, row = first + mine * 8;
+  const RowOut to = row_out(p, item, row);
+  const float factor = row_scale(p, item, to, state, p.v_scale);
+  const int64_t place = to.token * p.out_token + to.head * p.out_head;
+  if (t == mine && row < item.plan.num_rows && p.lse != nullptr)
+    p.lse[to.token * p.lse_token + to.head * p.lse_head] = state.lse_log2() * p.lse_scale;
+  const int32_t column = kNarrow<K> ? t * 4 : t % 2 * 8 + t / 2 * 4;
 #pragma unroll
-    for (int32_t half = 0; half < 2; ++half) {
-      const int32_t row = m * 16 + half * 8 + lane / 4;
-      State state;
-      state.m = states.m[m][half], state.d = states.d[m][half];
-      state.d += shuffle_xor(state.d, 1);
-      state.d += shuffle_xor(state.d, 2);
-      const RowOut to = row_out(p, item, first + row);
-      const float scale = row_scale(p, item, to, state, p.v_scale);
-      share_row<K>(out, m, half, scale, mine + uint32_t(row * kPitch), At::turn(row), lane % 4);
-      if (lane % 4 == 0 && p.lse != nullptr && first + row < item.plan.num_rows)
-        p.lse[to.token * p.lse_token + to.head * p.lse_head] = state.lse_log2() * p.lse_scale;
-    }
-  sync_warp();
-#pragma unroll 4
-  for (int32_t i = lane; i < kRows * kChunks; i += 32) {
-    const int32_t row = i / kChunks, chunk = i % kChunks;
-    if (first + row >= item.plan.num_rows || chunk * 8 >= p.d_vo) continue;
-    const RowOut to = row_out(p, item, first + row);
-    char* at = static_cast<char*>(p.out) + (to.token * p.out_token + to.head * p.out_head + chunk * 8) * 2;
-    store_stream<16>(at, load_shared<16>(mine + uint32_t(At::at(row, chunk))));
+  for (int32_t i = 0; i < kRows; ++i) {
+    const int32_t from = thread % 32 / 4 * 4 + i;
+    const int64_t at = shuffle_from(place, from);
+    write_row<K>(out, i / 2, i % 2, shuffle_from(factor, from), static_cast<char*>(p.out) + (at + column) * 2,
+                 first + i * 8 < item.plan.num_rows ? p.d_vo - column : 0, t % 2 != 0);
   }
 }
 

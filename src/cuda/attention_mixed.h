@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// Batches of requests of few rows (decode), which wait for memory, and of many (prefill), which multiply: a plan of two
+// lists, each in tiles of its own, launched one beside the other (docs/decisions/mixed_batches.md).
+#pragma once
+#include <fulmen/attention/call.h>
+
+#include <algorithm>
+
+#include "src/cuda/device.h"
+
+namespace fulmen::cuda {
+
+// Completes call.config for a batch whose lengths are known. False: one list is better, nothing was set.
+bool configure_mixed(const attention::AttentionCall& call, const Device& device);
+
+inline int32_t most_few_workers(const Device& device) { return std::max(1, device.num_sms * 3 / 4); }
+// The same for a batch of these shapes, whose lengths a device will know.
+bool shape_mixed(const attention::AttentionCall& call, const Device& device, attention::PlanConfig& config);
+// Whether so many requests share the rows that most have one each: some other may have almost all.
+bool expects_one_long(const attention::AttentionCall& call);
+
+}  // namespace fulmen::cuda
