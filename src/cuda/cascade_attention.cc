@@ -13,7 +13,6 @@ void run_level(const AttentionCall& call, const Work<batch_attention::Key, batch
   Work<Key, Params> level{.key = work.key, .params = {}, .shape = work.shape, .persistent = work.persistent};
   static_cast<batch_attention::Common&>(level.params) = work.params;
   static_cast<attention::Standard&>(level.params.variant) = work.params.variant;
-  level.shape.all_shared = true;  // else an SM is empty for a while before it changes from one level's to the other's
   const LevelsAbove& from = *call.above;
   Above& above = level.params.variant.above;
   above.settled = is_settled ? reinterpret_cast<const int32_t*>(work.params.workspace) : nullptr;
