@@ -75,6 +75,8 @@ class DevicePlan:
         self._workspaces: list[Any] = []  # where the wrapper was given none; the same
         self._flat: Any = None  # the wrapper's workspace and its bytes
         self._is_stale = True
+        self.tables: Any = None  # of a cascade's level: those of the first four that stand for the wrapper's own
+        self.above: Any = None  # what its results take in: the levels' above, and how many of them there are
 
     def forget_lengths(self) -> None:
         """Tables have other contents, or are other tables."""
@@ -89,6 +91,12 @@ class DevicePlan:
             self._update(wrapper, q, k, v, out)
         if extras is not None:
             return extras[0].run(self._plan, q, k, v, out, lse, self._workspace_for(wrapper, q), extras[1])
+        if self.above is not None:
+            values, lses, num = (None if x is None else arg(x) for x in self.above)
+            return lib.attention_run_level(
+                self._plan, arg(q), arg(k), arg(v), out_arg(out), None if lse is None else out_arg(lse, "lse"),
+                self._workspace_for(wrapper, q), *scales, values, lses, num,
+            )  # fmt: skip
         lib.attention_run(
             self._plan, arg(q), arg(k), arg(v), out_arg(out), None if lse is None else out_arg(lse, "lse"), sinks,
             self._workspace_for(wrapper, q), *scales,
@@ -97,6 +105,8 @@ class DevicePlan:
     def _update(self, wrapper: Any, q: Array, k: Array, v: Array, out: Array) -> None:
         wrapper._check_cache(k)
         tables = wrapper._device_tables(q.device)
+        if self.tables is not None:
+            tables = (*(own if t is None else t for t, own in zip(self.tables, tables)), *tables[4:])
         places = [None if t is None else (t.data_ptr(), *t.shape) for t in tables]
         shapes = (q.shape[0], tuple(q.shape), k.shape[-1], v.shape[-1], k.dtype, out.dtype)
         options = (wrapper._state(), wrapper._fixed_split_len, wrapper._disable_split, wrapper._kv_layout)

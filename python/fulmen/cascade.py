@@ -11,11 +11,12 @@ from typing import Any, Sequence
 
 from . import _attention as core
 from ._arrays import Array, arg, cast, dtype_of, empty, empty_like, out_arg, takes_dlpack
+from ._cascade_choice import MOST_LEVELS, DeviceChoice
 from ._cascade_flat import flat_tables
 from ._device_plan import on_device
 from ._dtypes import dtype_name
 from ._explain import checked
-from ._ffi import lib
+from ._ffi import is_compiling, lib
 from .decode import BatchDecodeWithPagedKVCacheWrapper
 from .prefill import BatchPrefillWithPagedKVCacheWrapper, single_prefill_with_kv_cache_return_lse
 
@@ -52,8 +53,9 @@ class MultiLevelCascadeAttentionWrapper:
     """Prefill attention where requests share prefixes: level 0 is shared by most, the last level is each one's own.
 
     Every level has its own qo_indptr, which groups the rows of q by who shares, and its own page table of one cache.
-    Levels leave float32 results, which are merged into q's dtype: rounded once. On a GPU, with tables in host memory,
-    plan() takes one pass over each request's pages of all levels where that is the same and predicted to be faster.
+    Levels leave float32 results, which are merged into q's dtype: rounded once. On a GPU, one pass over each request's
+    pages of all levels is taken where that is the same and predicted to be faster: by plan() where the tables are in
+    host memory, by the GPU, anew for each replay of a graph, where they lie there.
     """
 
     @checked
@@ -83,6 +85,7 @@ class MultiLevelCascadeAttentionWrapper:
         self._batch_prefill_wrappers = [
             BatchPrefillWithPagedKVCacheWrapper(float_workspace_buffer, kv_layout, use_cuda_graph, *b) for b in buffers
         ]
+        self._choice = DeviceChoice(self._batch_prefill_wrappers)
 
     @property
     def is_cuda_graph_enabled(self) -> bool:
@@ -127,6 +130,7 @@ class MultiLevelCascadeAttentionWrapper:
         )  # fmt: skip
         self._is_flat = self._is_planned = False
         self._check_tables(arrays)
+        self._choice.drop()
         if not self._use_cuda_graph and pos_encoding_mode == "NONE" and window_left < 0:
             kv_size = core.numpy_size(dtype_name(q_data_type if kv_data_type is None else kv_data_type))
             tables = flat_tables(self._flat._float_workspace_buffer, arrays, shape, causal, kv_size)
@@ -134,6 +138,9 @@ class MultiLevelCascadeAttentionWrapper:
                 self._flat.plan(*tables, *shape, causal=causal, **options)
                 self._is_flat = self._is_planned = True
                 return
+        if 1 < self._num_levels <= MOST_LEVELS and pos_encoding_mode == "NONE" and window_left < 0:
+            kv_size = core.numpy_size(dtype_name(q_data_type if kv_data_type is None else kv_data_type))
+            self._choice.plan(shape, causal, kv_size)
         if self._num_levels > 1:
             options["o_data_type"] = "float32"
         for i, (wrapper, *tables) in enumerate(zip(self._batch_prefill_wrappers, *arrays)):
@@ -159,7 +166,7 @@ class MultiLevelCascadeAttentionWrapper:
             raise RuntimeError("run() before plan()")
         if self._is_flat or self._num_levels == 1:
             return (self._flat if self._is_flat else self._batch_prefill_wrappers[0]).run(q, paged_kv_cache)
-        return _levels_run(q, paged_kv_cache, self._batch_prefill_wrappers)
+        return _levels_run(q, paged_kv_cache, self._batch_prefill_wrappers, self._choice)
 
     forward = run
 
@@ -168,14 +175,34 @@ class MultiLevelCascadeAttentionWrapper:
 
 
 @takes_dlpack
-def _levels_run(q: Array, paged_kv_cache: Any, wrappers: Sequence[BatchPrefillWithPagedKVCacheWrapper]) -> Array:
+def _levels_run(
+    q: Array, paged_kv_cache: Any, wrappers: Sequence[BatchPrefillWithPagedKVCacheWrapper], choice: DeviceChoice
+) -> Array:
+    chooses = choice.choose(q)
+    merges = on_device(q) and not is_compiling()  # in the last level's launch
+    alone = wrappers[:-1] if merges else wrappers
     shape = (*q.shape[:-1], wrappers[0]._head_dim_vo)
-    v, s = (empty(q, (len(wrappers), *x), "float32") for x in (shape, shape[:-1]))
-    for i, wrapper in enumerate(wrappers):
+    v, s = (empty(q, (len(alone), *x), "float32") for x in (shape, shape[:-1]))
+    for i, wrapper in enumerate(alone):
+        wrapper._device_plan.above = (None, None, None) if merges else None
         wrapper.run(q, paged_kv_cache, out=v[i], lse=s[i], return_lse=True)
-    out, lse = core.outputs(q, shape, core.output_dtype(dtype_of(q)), None, None, True)
+        wrapper._device_plan.above = None
+    out, lse = core.outputs(q, shape, core.output_dtype(dtype_of(q)), None, None, not merges)
+    if merges:
+        return _last_run(q, paged_kv_cache, wrappers[-1], out, (v, s, choice.num_above if chooses else None))
     lib.merge_states(arg(v.swapaxes(0, 1)), arg(s.swapaxes(0, 1)), arg(out), arg(lse), "2", None)
     return out
+
+
+def _last_run(
+    q: Array, paged_kv_cache: Any, wrapper: BatchPrefillWithPagedKVCacheWrapper, out: Array, above: tuple[Any, ...]
+) -> Array:
+    wrapper._cached_o_data_type = core.output_dtype(dtype_of(q))  # whatever was planned: it is rounded once, here
+    wrapper._device_plan.above = above
+    try:
+        return wrapper.run(q, paged_kv_cache, out=out)
+    finally:
+        wrapper._device_plan.above = None
 
 
 def _merged(q: Array, prefix: tuple[Array, Array], own: tuple[Array, Array]) -> Array:

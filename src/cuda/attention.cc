@@ -12,6 +12,7 @@
 #include "src/cuda/attention_mixed.h"
 #include "src/cuda/attention_plan.h"
 #include "src/cuda/attention_prepare.h"
+#include "src/cuda/cascade_attention.h"
 #include "src/cuda/ids.h"
 #include "src/cuda/stream_memory.h"
 
@@ -317,19 +318,20 @@ void run_variant(const AttentionCall& call, const LaunchList& list, const Turn& 
   cuda::launch(Attention::kName, function, shape, params, context);
 }
 
-// Plans where the kernels read them.
-void put_plan(const AttentionCall& call, const AttentionLists& lists, const Device& device, const Context& context) {
+// Plans where the kernels read them. False: they lay there.
+bool put_plan(const AttentionCall& call, const AttentionLists& lists, const Device& device, const Context& context) {
   const PlanPlace& first = lists.first_place();
   const bool on_device = call.plan->header.on_device != 0;
   if (on_device ? !must_make(call.made, first.results != nullptr ? first.results : first.plan, device, context)
                 : call.resident)
-    return;
+    return false;
   lists.for_lists([&](const AttentionCall& part, const LaunchList& list) {
     if (on_device)
       launch_planner(part, list.key, list.place, list.rows, device, context);
     else
       upload(*call.plan, list, static_cast<driver::Stream>(context.stream));
   });
+  return true;
 }
 
 }  // namespace
@@ -349,11 +351,13 @@ void Attention::launch(const Args& call, const Device& device, const Context& co
   std::optional<StreamMemory> own;
   if (call.workspace == nullptr) own.emplace(size_t(bytes), static_cast<driver::Stream>(context.stream));
   lists.place(aligned(own ? own->data() : call.workspace), is_apart ? aligned(call.made->memory.data) : nullptr);
-  put_plan(call, lists, device, context);
+  const bool is_new = put_plan(call, lists, device, context);
   if (call.step != AttentionCall::kRun) return;
   lists.for_launches([&](const AttentionCall& part, const LaunchList& list, const Turn& turn) {
-    if (call.variant != nullptr) return run_variant(part, list, turn, device, context);
-    run(kName, work_of(part, list.key, list.place.plan, turn, device), device, context);
+    if (call.variant != nullptr && call.above == nullptr) return run_variant(part, list, turn, device, context);
+    const Work<Key, Params> work = work_of(part, list.key, list.place.plan, turn, device);
+    if (call.above != nullptr) return run_level(part, work, !is_new && turn.queue_peers < 0, device, context);
+    run(kName, work, device, context);
   });
 }
 

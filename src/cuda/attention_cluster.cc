@@ -58,7 +58,9 @@ void share_tiles(const AttentionCall& call, const Device& device, PlanConfig& c)
 
 void share_tiles(const AttentionCall& call, int64_t num_tiles, const Device& device, PlanConfig& c) {
   const int32_t size = size_for(call, c, num_tiles, device);
-  if (size > 1 && num_tiles * size * 9 / 4 >= device.num_sms) c = with_clusters(c, size, device);
+  // Of several requests one may be the longest by far: only pairs go round on all SMs, when its tiles are split.
+  if (size == 1 || (size > 2 && call.dims.batch_size > 1)) return;
+  if (num_tiles * size * 9 / 4 >= device.num_sms) c = with_clusters(c, size, device);
 }
 
 }  // namespace fulmen::cuda

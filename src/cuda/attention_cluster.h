@@ -12,7 +12,7 @@ namespace fulmen::cuda {
 int32_t cluster_size(const attention::PlanConfig& config, const Device& device);
 // For a decode tile and lengths: makes clusters the plan's workers, where they are done no later than those it has.
 void share_tiles(const attention::AttentionCall& call, const Device& device, attention::PlanConfig& config);
-// The same for so many tiles of one length that is not known: where clusters are on half of the SMs or more.
+// The same for so many tiles of lengths that are not known: where clusters are on half of the SMs or more.
 void share_tiles(const attention::AttentionCall& call, int64_t num_tiles, const Device& device,
                  attention::PlanConfig& config);
 

@@ -40,7 +40,7 @@ AttentionLists::AttentionLists(const AttentionCall& call, const Device& device)
     if (which == PlanList::kFew && !mixed) continue;
     const attention::PlanView plan{list_of(call.plan->header, which), call.plan->data};
     const batch_attention::Key key = planned_attention_key(call, plan.header.config, device);
-    const RowLimits rows = !mixed                     ? RowLimits{}
+    const RowLimits rows = !mixed                    ? RowLimits{}
                            : which == PlanList::kFew ? RowLimits{.most = few_q}
                                                      : RowLimits{.least = few_q + 1};
     lists_[which == PlanList::kMany].emplace(
@@ -48,9 +48,7 @@ AttentionLists::AttentionLists(const AttentionCall& call, const Device& device)
   }
 }
 
-int64_t AttentionLists::bytes() const {
-  return size_of_list(*lists_[1]) + (lists_[0] ? size_of_list(*lists_[0]) : 0);
-}
+int64_t AttentionLists::bytes() const { return size_of_list(*lists_[1]) + (lists_[0] ? size_of_list(*lists_[0]) : 0); }
 int64_t AttentionLists::plan_bytes() const {
   return lists_[1]->layout.plan_bytes + (lists_[0] ? lists_[0]->layout.plan_bytes : 0);
 }

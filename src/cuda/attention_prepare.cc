@@ -51,7 +51,7 @@ int64_t likely_rows(const AttentionCall& call) {
   const int64_t batch = std::max<int64_t>(1, call.dims.batch_size), group = group_of(call);
   const int64_t rows = math::ceil_div(call.dims.total_q, batch) * group;
   if (!call.args->qo_indptr.defined() || call.dims.total_q <= batch) return rows;
-  return std::max<int64_t>(64, 2 * rows);  // requests differ: some are longer
+  return std::min(std::max<int64_t>(64, 2 * rows), call.dims.total_q * group);  // requests differ: some are longer
 }
 
 namespace {
@@ -89,7 +89,7 @@ void shape_plan(const AttentionCall& call, const Device& device, const Context& 
   const int64_t whole = tiles * c.num_kv_heads;
   const bool alone = key.warps_q == 1 && whole <= device.num_sms && 8 * whole >= 7 * device.num_sms;
   c.num_workers = device.num_sms * (alone ? 1 : ctas_per_sm(key, device.max_shared_bytes));
-  if (key.warps_q == 1 && h.batch_size == 1) share_tiles(call, whole, device, c);
+  if (key.warps_q == 1) share_tiles(call, whole, device, c);
   set_items(key, tiles, room, h);
 }
 
@@ -130,6 +130,9 @@ void set_ahead(const AttentionCall& call, const PlanConfig& c, const Device& dev
   to.keys = Divisor(int32_t(std::max<int64_t>(1, kBytes / (int64_t(to.num_tiles) * (to.k_bytes + to.v_bytes)))));
 }
 
+// Keys of a piece that pays for its merge where clusters already share what is shorter.
+constexpr int32_t kLong = 1024;
+
 attention_prepare::Key planner_for(int32_t tiles) {
   using namespace attention_prepare;
   if (tiles <= kFewThreads) return {kFewThreads, 1};
@@ -150,11 +153,12 @@ Work<attention_prepare::Key, Params> work_of(const AttentionCall& call, const At
   p.rows_per_request = p.batch_size == 0 ? 0 : p.total_q / p.batch_size;
   p.tiles_per_request = Divisor(std::max(1, int32_t(math::ceil_div(p.rows_per_request * c.group_size(), c.tile_q))));
   p.tile_shift = std::countr_zero(uint32_t(c.tile_q));
-  p.tile_q = c.tile_q, p.tile_kv = Divisor(c.tile_kv), p.min_split = Divisor(c.min_split_len);
+  const bool in_clusters = cluster_size(c, device) > 1;
+  p.tile_q = c.tile_q, p.tile_kv = Divisor(c.tile_kv), p.min_split = Divisor(in_clusters ? kLong : c.min_split_len);
   p.row_cost = c.row_cost, p.key_cost = c.key_cost;
   p.window_left = c.window_left, p.causal = c.causal != 0;
   p.fixed_split_len = c.fixed_split_len;
-  p.disable_split = c.disable_split != 0 || cluster_size(c, device) > 1;  // a cluster has whole tiles
+  p.disable_split = c.disable_split != 0 || (in_clusters && p.batch_size == 1);
   p.num_kv_heads = c.num_kv_heads, p.num_workers = c.num_workers;
   p.max_records = h.num_items, p.max_slots = h.num_slots, p.max_merges = h.num_merges;
   p.max_tiles = h.num_items - h.num_slots;

@@ -22,13 +22,13 @@ Work<Key, Params> work_of(const attention::CascadeChoice& c, const Device& devic
                    ids_of(l.last_page_len),
                    int32_t(l.qo_indptr.shape[0] - 1),
                    int32_t(l.kv_indices.shape[0]),
-                   l.rows.as<int32_t>()};
+                   l.rows.defined() ? l.rows.as<int32_t>() : nullptr};
   }
   p.shape = c.shape;
   p.total_q = int32_t(c.total_q), p.page_size = int32_t(c.page_size), p.causal = c.causal;
-  p.flat_rows = c.flat_rows.as<int32_t>(), p.kv_indptr = c.kv_indptr.as<int32_t>();
+  p.kv_indptr = c.kv_indptr.as<int32_t>();
   p.last_page_len = c.last_page_len.as<int32_t>(), p.page_ids = c.page_ids.as<int32_t>();
-  p.max_ids = int32_t(c.page_ids.shape[0]), p.mask = c.mask.as<uint8_t>();
+  p.max_ids = int32_t(c.page_ids.shape[0]), p.num_above = c.num_above.as<int32_t>();
   // Every CTA reads all lengths; more of them only copy page ids.
   const int64_t useful = math::ceil_div(c.page_ids.shape[0], int64_t(8) * choose_cascade::kThreads);
   return {.key = {},
@@ -41,7 +41,7 @@ Work<Key, Params> work_of(const attention::CascadeChoice& c, const Device& devic
 }  // namespace
 
 void ChooseCascade::launch(const Args& a, const Device& device, const Context& context) {
-  if (must_make(a.made, a.mask.data, device, context)) run(kName, work_of(a, device), device, context);
+  if (must_make(a.made, a.num_above.data, device, context)) run(kName, work_of(a, device), device, context);
 }
 
 void ChooseCascade::prepare(const Args& a, const Device& device) { cuda::prepare(kName, work_of(a, device), device); }

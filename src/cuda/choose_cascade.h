@@ -13,7 +13,7 @@ struct ChooseCascade {
   using Key = choose_cascade::Key;
   using Params = choose_cascade::Params;
   static constexpr const char* kName = "choose_cascade";
-  static const TensorView& where(const Args& a) { return a.mask; }
+  static const TensorView& where(const Args& a) { return a.num_above; }
   static runtime::Refusal refuses(const Args&) { return {}; }
   static void launch(const Args& a, const Device& device, const Context& context);
   static void prepare(const Args& a, const Device& device);

@@ -23,7 +23,7 @@ using Pointer = uint64_t;
 // CUdevice_attribute, CUfunction_attribute
 inline constexpr int32_t kMultiprocessors = 16, kClockKhz = 13, kL2Bytes = 38, kMajor = 75, kMinor = 76,
                          kMaxSharedOptin = 97;
-inline constexpr int32_t kFunctionMaxShared = 8, kFunctionNonPortableCluster = 14;
+inline constexpr int32_t kFunctionMaxShared = 8, kFunctionSharedPercent = 9, kFunctionNonPortableCluster = 14;
 inline constexpr int32_t kNotReady = 600, kOutOfMemory = 2;
 inline constexpr int32_t kCaptureGlobal = 0, kCaptureRelaxed = 2;
 

@@ -84,6 +84,7 @@ Function load(const jit::Unit& unit, const Device& device, const Shape& shape) {
   if (shape.shared_bytes > 0)
     must(cu.function_set(f.handle, driver::kFunctionMaxShared, device.max_shared_bytes - f.resources.shared_bytes),
          "cuFuncSetAttribute");
+  if (shape.all_shared) must(cu.function_set(f.handle, driver::kFunctionSharedPercent, 100), "cuFuncSetAttribute");
   if (shape.cluster > 8) must(cu.function_set(f.handle, driver::kFunctionNonPortableCluster, 1), "cuFuncSetAttribute");
   int32_t per_sm = 0;
   must(cu.occupancy(&per_sm, f.handle, int32_t(shape.num_threads), shape.shared_bytes), "cuOccupancyMaxActiveBlocks");

@@ -20,6 +20,7 @@ struct Shape {
   uint32_t num_threads = 32;      // per CTA
   uint32_t shared_bytes = 0;      // dynamic
   uint32_t cluster = 1;           // CTAs per cluster
+  bool all_shared = false;        // of SMs as much shared memory as they have: kernels with other shares do not meet
 };
 
 struct Function {

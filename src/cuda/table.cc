@@ -5,6 +5,7 @@
 #include "src/cuda/attention.h"
 #include "src/cuda/attention_prepare.h"
 #include "src/cuda/bits.h"
+#include "src/cuda/cascade_attention.h"
 #include "src/cuda/choose_cascade.h"
 #include "src/cuda/elementwise.h"
 #include "src/cuda/merge.h"
@@ -36,6 +37,7 @@ struct Table {
     std::vector<Family> all;
     (add_family<Ops>(all), ...);
     add_family<AttentionPrepare>(all);
+    add_family<CascadeAttention>(all);
     return all;
   }
 };

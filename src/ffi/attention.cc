@@ -232,6 +232,28 @@ void attention_run_(Plan plan, Tensor q, Tensor k, Tensor v, Tensor out, MaybeTe
   plan->batch.run(a);
 }
 
+// plan, q, k, v, out, lse, workspace, q_scale, k_scale, v_scale, above_out, above_lse, num_above.
+void attention_run_level_(PackedArgs args, tvm::ffi::Any*) {
+  expect(args, 13, "attention_run_level");
+  const Plan plan = args[0].cast<Plan>();
+  AttentionArgs a = plan->args;
+  a.q = tensor(args[1]), a.k = tensor(args[2]), a.v = tensor(args[3]), a.out = tensor(args[4]);
+  a.lse = tensor(args[5]), a.workspace = tensor(args[6]);
+  split_cache(&a);
+  a.options.q_scale = number(args[7]), a.options.k_scale = number(args[8]), a.options.v_scale = number(args[9]);
+  const TensorView out = tensor(args[10]), lse = tensor(args[11]), num = tensor(args[12]);
+  attention::LevelsAbove above;
+  if (out.defined()) {
+    if (out.rank != 4 || lse.rank != 3 || out.dtype != DType::kF32 || lse.dtype != DType::kF32)
+      fail("attention_run_level", "above", "is no float32 [levels, rows, heads, dim] and [levels, rows, heads]");
+    above = {.out = out, .lse = lse, .out_step = out.strides[0] * 4, .lse_step = lse.strides[0] * 4};
+    above.count = int32_t(out.shape[0]);
+    if (num.defined()) above.num = num.as<const int32_t>();
+  }
+  plan->batch.use(context_of(a.q));
+  plan->batch.run_level(a, above);
+}
+
 Variant flashinfer_variant_(String name, String text, String tensors, String scalars) {
   auto v = tvm::ffi::make_object<VariantObject>();
   v->variant = {std::string(name), std::string(text), extras(tensors), extras(scalars)};
@@ -289,6 +311,12 @@ FULMEN_FFI_EXPORT_PACKED(attention_plan, "entry, " FULMEN_FFI_ATTENTION_ARGUMENT
                          "returns a plan for batches of these lengths; q, k, v and out lend only shapes and dtypes");
 FULMEN_FFI_EXPORT(attention_run, "plan, q, k, v, out, lse, sinks, workspace, q_scale, k_scale, v_scale",
                   "runs a plan; the rest of the arguments is as planned");
+FULMEN_FFI_EXPORT_PACKED(
+    attention_run_level,
+    "plan, q, k, v, out, lse, workspace, q_scale, k_scale, v_scale, above_out, above_lse, num_above", 13,
+    "runs a plan as a level of a cascade on a GPU: its results take in those of the levels above, float32 "
+    "[levels, rows, heads, dim] and [levels, rows, heads], or None where there are none; num_above: int32 [1], that so "
+    "many of them were run, or None");
 FULMEN_FFI_EXPORT(
     attention_keep_plan, "plan, memory",
     "gives a plan whose lengths lie on a device memory of attention_plan_bytes for its lists; its workspace "

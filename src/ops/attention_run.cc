@@ -187,7 +187,12 @@ void BatchAttention::adopt(const AttentionArgs& args, AttentionEntry entry, cons
 
 void BatchAttention::run(const AttentionArgs& args, const VariantCode* variant) const {
   const bool resident = uploaded_to_ != nullptr && args.workspace.data == uploaded_to_;
-  run_planned(plan_.view(), args, entry_, context_, {resident, &made_, variant});
+  run_planned(plan_.view(), args, entry_, context_, {resident, &made_, variant, nullptr});
+}
+
+void BatchAttention::run_level(const AttentionArgs& args, const LevelsAbove& above) const {
+  const bool resident = uploaded_to_ != nullptr && args.workspace.data == uploaded_to_;
+  run_planned(plan_.view(), args, entry_, context_, {resident, &made_, nullptr, &above});
 }
 
 void run_planned(const PlanView& plan, const AttentionArgs& args, AttentionEntry entry, const Context& context,
@@ -199,6 +204,7 @@ void run_planned(const PlanView& plan, const AttentionArgs& args, AttentionEntry
   call.args = &a;
   call.variant = how.variant;
   call.made = how.made;
+  call.above = how.above;
   check_config(plan, a, call.dims);
   if (a.q.device_type == DeviceType::kCpu) check_lengths(plan, requests_of(a, call.dims, entry));
   if (plan.header.num_items == 0) return;

@@ -47,7 +47,7 @@ Partial partial_of(std::span<const AttentionArgs> levels) {
   return {a.q.shape[0], a.q.shape[1], a.v.shape[a.v.rank - 1], int64_t(levels.size())};
 }
 
-// Level i as it is planned and run.
+// Level i as it is planned and run; the last one's result is the cascade's where levels merge in attention.
 AttentionArgs level_args(std::span<const AttentionArgs> levels, size_t i, const TensorView& workspace) {
   const Partial p = partial_of(levels);
   AttentionArgs a = levels[i];
@@ -80,21 +80,22 @@ CascadeChoice choice_at(std::span<const AttentionArgs> levels, const TensorView&
     begin += aligned(n * size_of(dtype));
     return x;
   };
-  for (const AttentionArgs& a : levels)
-    c.levels.push_back(
-        {a.qo_indptr, a.kv_indptr, a.kv_indices, a.last_page_len, take(DType::kI32, a.qo_indptr.shape[0])});
+  for (const AttentionArgs& a : levels) {
+    c.levels.push_back({a.qo_indptr, a.kv_indptr, a.kv_indices, a.last_page_len, {}});
+    if (&a != &levels.back()) c.levels.back().rows = take(DType::kI32, a.qo_indptr.shape[0]);
+  }
   const int64_t batch = own.qo_indptr.shape[0] - 1;
-  c.flat_rows = take(DType::kI32, batch + 1), c.kv_indptr = take(DType::kI32, batch + 1);
-  c.last_page_len = take(DType::kI32, batch), c.page_ids = take(DType::kI32, num_flat_ids(c.levels));
-  c.mask = take(DType::kU8, c.total_q);
+  c.kv_indptr = take(DType::kI32, batch + 1), c.last_page_len = take(DType::kI32, batch);
+  c.page_ids = take(DType::kI32, num_joined_ids(c.levels)), c.num_above = take(DType::kI32, 1);
   return c;
 }
 
-// The flat batch's call.
-AttentionArgs flat_args(std::span<const AttentionArgs> levels, const CascadeChoice& c) {
-  AttentionArgs a = levels.back();
-  a.qo_indptr = c.flat_rows, a.kv_indptr = c.kv_indptr, a.kv_indices = c.page_ids, a.last_page_len = c.last_page_len;
-  a.workspace = {};
+// Level i with the tables that were chosen.
+AttentionArgs with_tables(AttentionArgs a, const CascadeChoice& c, size_t i) {
+  if (i + 1 < c.levels.size())
+    a.qo_indptr = c.levels[i].rows;
+  else
+    a.kv_indptr = c.kv_indptr, a.kv_indices = c.page_ids, a.last_page_len = c.last_page_len;
   return a;
 }
 
@@ -137,7 +138,7 @@ runtime::OpHandle choose_handle() {
 }  // namespace
 
 void choose_cascade(const CascadeChoice& choice, const Context& context) {
-  runtime::launch(choose_handle(), choice.mask, &choice, context);
+  runtime::launch(choose_handle(), choice.num_above, &choice, context);
 }
 bool chooses_cascades(DeviceType type, int32_t device_id) {
   return runtime::choose(choose_handle(), type, device_id, nullptr, {}).row != nullptr;
@@ -167,7 +168,7 @@ void BatchCascade::make(std::span<const AttentionArgs> levels, const TensorView&
   if (chooses) choice = choice_at(levels, {}, end);
   for (size_t i = 0; i < levels.size(); ++i) {
     AttentionArgs a = level_args(levels, i, workspace);
-    if (chooses) a.qo_indptr = choice.levels[i].rows;
+    if (chooses) a = with_tables(a, choice, i);
     BatchAttention& batch = batches_.emplace_back(context_);
     on_device ? batch.plan_on_device(a) : batch.plan(a);
     begins_.push_back(end);
@@ -176,13 +177,6 @@ void BatchCascade::make(std::span<const AttentionArgs> levels, const TensorView&
       batch.plan(a);  // into its place
     }
     end += aligned(batch.workspace_bytes());
-  }
-  if (chooses) {
-    AttentionArgs a = flat_args(levels, choice);
-    a.out = level_args(levels, 0, {}).out, a.lse = {};
-    flat_ = BatchAttention(context_);
-    flat_.plan_on_device(a);
-    flat_begin_ = end, end += aligned(flat_.workspace_bytes());
   }
   workspace_bytes_ = end + kAlign;
 }
@@ -193,13 +187,12 @@ void BatchCascade::plan(std::span<const AttentionArgs> levels, const TensorView&
 void BatchCascade::plan_on_device(std::span<const AttentionArgs> levels) { make(levels, {}, true); }
 void BatchCascade::forget_lengths() {
   for (BatchAttention& batch : batches_) batch.forget_lengths();
-  flat_.forget_lengths(), chosen_.workspace = nullptr;
+  chosen_.workspace = nullptr;
 }
 
 void BatchCascade::use(const Context& context) {
   context_ = context;
   for (BatchAttention& batch : batches_) batch.use(context);
-  flat_.use(context);
 }
 
 void BatchCascade::run(std::span<const AttentionArgs> levels, const TensorView& out, const TensorView& lse,
@@ -216,22 +209,28 @@ void BatchCascade::run(std::span<const AttentionArgs> levels, const TensorView& 
     choice = choice_at(levels, workspace, at), choice.made = &chosen_;
     choose_cascade(choice, context_);
   }
-  for (size_t i = 0; i < levels.size(); ++i) {
-    AttentionArgs a = level_args(levels, i, workspace);
-    if (chooses) a.qo_indptr = choice.levels[i].rows;
-    a.workspace = slice(workspace, begins_[i]);
-    batches_[i].run(a);
-  }
-  if (chooses) {
-    AttentionArgs a = flat_args(levels, choice);
-    a.out = out, a.lse = lse, a.workspace = slice(workspace, flat_begin_);
-    flat_.run(a);
-  }
   const Partial p = partial_of(levels);
   const AttentionArgs first = level_args(levels, 0, workspace);
+  const bool merges = chooses_cascades(first.q.device_type, first.q.device_id);  // in the last level's launch
+  LevelsAbove above{.out = first.out, .lse = first.lse, .out_step = p.out_bytes(), .lse_step = p.lse_bytes()};
+  for (size_t i = 0; i < levels.size(); ++i) {
+    AttentionArgs a = level_args(levels, i, workspace);
+    if (chooses) a = with_tables(a, choice, i);
+    a.workspace = slice(workspace, begins_[i]);
+    if (!merges) {
+      batches_[i].run(a);
+      continue;
+    }
+    if (i + 1 == levels.size()) {
+      a.out = out, a.lse = lse, above.count = int32_t(i);
+      if (chooses) above.num = choice.num_above.as<int32_t>();
+    }
+    batches_[i].run_level(a, above);
+  }
+  if (merges) return;
   merge_states({stacked(first.out, p.num_levels, p.out_bytes()), stacked(first.lse, p.num_levels, p.lse_bytes()), out,
                 lse.defined() ? lse : part(first, workspace, p.lse_begin(p.num_levels), {p.rows, p.heads}),
-                levels[0].options.lse_base, choice.mask},
+                levels[0].options.lse_base},
                context_);
 }
 

@@ -46,6 +46,20 @@ TEST_F(CudaAttentionCluster, PartsMayBeEmpty) {
   }
 }
 
+// Of several requests on a device that knows no lengths: pairs, and a request far longer than the others is split.
+TEST_F(CudaAttentionCluster, SeveralRequestsOfUnknownLengths) {
+  for (const std::vector<int64_t>& lens :
+       {std::vector<int64_t>{9000, 1, 300, 70}, {1281, 0, 2047, 2048}, {0, 0, 0, 0}}) {
+    AttentionCase c = few_tiles();
+    if (emulated() && lens[0] > 2000) continue;
+    c.page_size = 16;
+    for (int64_t kv_len : lens) c.lens.push_back({1, kv_len});
+    check(c);
+    c.lens.push_back({1, 555}), c.lens.push_back({1, 5000});
+    if (!emulated()) check(c);
+  }
+}
+
 TEST_F(CudaAttentionCluster, EveryShapeOfTile) {
   for (const auto& [d_qk, d_vo] : {std::pair{64, 64}, {96, 96}, {128, 128}, {192, 128}, {256, 256}})
     for (DType kv : {DType::kF16, DType::kE4M3}) {

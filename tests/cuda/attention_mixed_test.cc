@@ -113,8 +113,8 @@ TEST_F(CudaAttentionMixed, PairwiseOptionsStayWithinTheBound) {
 // A mixed batch that is large enough to get two lists, and the same lengths in one of its own kind.
 TEST_F(CudaAttentionMixed, IsChosenForLargeBatchesOfBothKinds) {
   const auto config_of = [](const Lens& lens, DependentLaunch dependent = DependentLaunch::kOn, int32_t fixed = 0) {
-    attention::AttentionShape shape{.total_q = 0, .num_qo_heads = 32, .num_kv_heads = 8, .head_dim_qk = 128,
-                                    .head_dim_vo = 128, .page_size = 16};
+    attention::AttentionShape shape{
+        .total_q = 0, .num_qo_heads = 32, .num_kv_heads = 8, .head_dim_qk = 128, .head_dim_vo = 128, .page_size = 16};
     Tensor qo(DType::kI32, {int64_t(lens.size()) + 1}), kv(DType::kI32, {int64_t(lens.size()) + 1});
     Tensor last(DType::kI32, {int64_t(lens.size())});
     qo.set(0, 0), kv.set(0, 0);
@@ -172,8 +172,8 @@ TEST_F(CudaAttentionMixed, ReplaysFollowALaterPlan) {
   }
 }
 
-// Each step's attention reads what the step before wrote after it, and writes over what that one's attention read. Of few
-// SMs for few rows, their first launch is the last to end.
+// Each step's attention reads what the step before wrote after it, and writes over what that one's attention read. Of
+// few SMs for few rows, their first launch is the last to end.
 TEST_F(CudaAttentionMixed, NeighboursInTheStreamHaveTheSameBits) {
   AttentionCase c;
   c.q_dtype = c.kv_dtype = c.out_dtype = DType::kBF16;

@@ -62,34 +62,34 @@ TEST_F(CudaCascade, AgreesWithAttentionOverAllKeys) {
 
 // What the device chooses, of two levels and more.
 struct Chosen {
-  std::vector<std::vector<int32_t>> rows;
-  std::vector<int32_t> flat_rows, begins, last, ids, mask;
+  std::vector<std::vector<int32_t>> rows;  // of all levels but the last
+  std::vector<int32_t> begins, last, ids, num_above;
 };
 Chosen chosen(const CascadeProblem& p, const OnDevice& d, int64_t max_ids) {
   const int64_t batch = int64_t(p.c.own.size());
+  const size_t n = p.levels.size() - 1;
   std::vector<Tensor> host;
-  for (const AttentionArgs& a : p.levels) host.emplace_back(DType::kI32, std::vector<int64_t>{a.qo_indptr.shape[0]});
-  for (int64_t n : {batch + 1, batch + 1, batch, max_ids}) host.emplace_back(DType::kI32, std::vector<int64_t>{n});
-  host.emplace_back(DType::kU8, std::vector<int64_t>{p.q.view().shape[0]});
+  for (size_t i = 0; i < n; ++i) host.emplace_back(DType::kI32, std::vector<int64_t>{p.levels[i].qo_indptr.shape[0]});
+  for (int64_t size : {batch + 1, batch, max_ids, int64_t(1)})
+    host.emplace_back(DType::kI32, std::vector<int64_t>{size});
   std::vector<std::unique_ptr<GpuTensor>> device;
   std::vector<TensorView> views;
   for (Tensor& t : host) {
     t.poison(0x55);
     views.push_back(*device.emplace_back(std::make_unique<GpuTensor>(t)));
   }
-  const size_t n = p.levels.size();
   attention::CascadeChoice choice{.shape = {p.c.num_kv_heads * p.c.group, p.c.num_kv_heads, p.c.dim, 2},
                                   .total_q = p.q.view().shape[0],
                                   .page_size = p.c.page_size,
                                   .causal = p.c.causal,
-                                  .flat_rows = views[n],
-                                  .kv_indptr = views[n + 1],
-                                  .last_page_len = views[n + 2],
-                                  .page_ids = views[n + 3],
-                                  .mask = views[n + 4]};
-  for (size_t i = 0; i < n; ++i) {
+                                  .kv_indptr = views[n],
+                                  .last_page_len = views[n + 1],
+                                  .page_ids = views[n + 2],
+                                  .num_above = views[n + 3]};
+  for (size_t i = 0; i <= n; ++i) {
     const AttentionArgs& a = d.levels[i];
-    choice.levels.push_back({a.qo_indptr, a.kv_indptr, a.kv_indices, a.last_page_len, views[i]});
+    choice.levels.push_back({a.qo_indptr, a.kv_indptr, a.kv_indices, a.last_page_len, {}});
+    if (i < n) choice.levels.back().rows = views[i];
   }
   attention::choose_cascade(choice, {});
   Chosen c;
@@ -100,7 +100,7 @@ Chosen chosen(const CascadeProblem& p, const OnDevice& d, int64_t max_ids) {
     return x;
   };
   for (size_t i = 0; i < n; ++i) c.rows.push_back(read(i));
-  c.flat_rows = read(n), c.begins = read(n + 1), c.last = read(n + 2), c.ids = read(n + 3), c.mask = read(n + 4);
+  c.begins = read(n), c.last = read(n + 1), c.ids = read(n + 2), c.num_above = read(n + 3);
   return c;
 }
 
@@ -110,22 +110,16 @@ std::vector<int32_t> ints(const Tensor& t) {
   return x;
 }
 
-// The form that is not chosen has no rows; the flat one has the pages that the reference's table lists.
+// Flat: levels above have no rows, and the last launch has the pages that the reference's table lists; else the last
+// level's own.
 void expect_chosen(const CascadeProblem& p, const Chosen& c, bool flat) {
-  const auto all = [](const std::vector<int32_t>& x, int32_t value) {
-    return std::all_of(x.begin(), x.end(), [&](int32_t y) { return y == value; });
-  };
-  EXPECT_TRUE(all(c.mask, flat ? 0 : 1));
+  EXPECT_EQ(c.num_above[0], flat ? 0 : int32_t(c.rows.size()));
   for (size_t i = 0; i < c.rows.size(); ++i)
-    EXPECT_TRUE(flat ? all(c.rows[i], 0) : c.rows[i] == ints(p.tables[4 * i])) << i;
-  if (!flat) {
-    EXPECT_TRUE(all(c.flat_rows, 0));
-    return;
-  }
-  const Tensor* table = &p.tables[4 * p.levels.size()];
-  const std::vector<int32_t> rows = ints(table[0]), begins = ints(table[1]), ids = ints(table[2]),
-                             last = ints(table[3]);
-  EXPECT_EQ(c.flat_rows, rows);
+    EXPECT_TRUE(flat ? std::all_of(c.rows[i].begin(), c.rows[i].end(), [](int32_t x) { return x == 0; })
+                     : c.rows[i] == ints(p.tables[4 * i]))
+        << i;
+  const Tensor* table = &p.tables[4 * (p.levels.size() - (flat ? 0 : 1))];
+  const std::vector<int32_t> begins = ints(table[1]), ids = ints(table[2]), last = ints(table[3]);
   EXPECT_EQ(c.begins[0], 0);
   for (size_t i = 0; i < p.c.own.size(); ++i) {
     const int32_t got = c.begins[i + 1] - c.begins[i], want = begins[i + 1] - begins[i];
@@ -175,7 +169,8 @@ TEST_F(CudaCascade, TheDeviceChoosesWhatTheHostPredicts) {
     ++(flat ? num_flat : num_levels);
     const int64_t ids = p.tables[4 * p.levels.size() + 2].view().num_elements();
     expect_chosen(p, chosen(p, d, ids), flat);
-    if (flat && ids > 600) expect_chosen(p, chosen(p, d, ids / 2), false);  // no room for the list
+    const int64_t own = p.tables[4 * p.levels.size() - 2].view().num_elements();
+    if (flat && ids > 600) expect_chosen(p, chosen(p, d, std::max(ids / 2, own)), false);  // no room for the list
   }
   EXPECT_GT(num_flat, 2);
   EXPECT_GT(num_levels, 1);
@@ -210,6 +205,20 @@ TEST_F(CudaCascade, OnlyWhatIsTheSameIsRunFlat) {
   }
 }
 
+// Other tables and keys of the same shapes, or smaller ones, in p's place.
+void put(const CascadeProblem& other, CascadeProblem& p, OnDevice& d) {
+  for (size_t i = 0; i < 4 * p.levels.size(); ++i) {  // tables keep their size: a tail that nobody reads
+    p.tables[i].fill(
+        [&](int64_t j) { return j < other.tables[i].view().shape[0] ? reference::element(other.tables[i], j) : 0; });
+    d.memory[5 + i]->upload();
+  }
+  for (const auto& [from, to] : {std::pair{&other.k, &p.k}, {&other.v, &p.v}})
+    to->fill([&, source = from](int64_t j) {
+      return j < source->view().num_elements() ? reference::element(*source, j) : 0;
+    });
+  d.memory[1]->upload(), d.memory[2]->upload();
+}
+
 // The same shapes with other lengths: a graph captured over one follows the tables of the others.
 TEST_F(CudaCascade, AGraphFollowsItsTables) {
   if (emulated() || lists_keys()) GTEST_SKIP() << "the emulator captures nothing";
@@ -230,20 +239,62 @@ TEST_F(CudaCascade, AGraphFollowsItsTables) {
     c.shared[0][0].second = lens[0];
     for (size_t i = 0; i < c.own.size(); ++i) c.own[i].second = lens[i + 1];
     CascadeProblem other(c);
-    for (size_t i = 0; i < 8; ++i) {  // tables keep their size: a tail that nobody reads
-      Tensor& t = p.tables[i];
-      t.fill(
-          [&](int64_t j) { return j < other.tables[i].view().shape[0] ? reference::element(other.tables[i], j) : 0; });
-      d.memory[5 + i]->upload();
-    }
-    for (const auto& [from, to] : {std::pair{&other.k, &p.k}, {&other.v, &p.v}})
-      to->fill([&, source = from](int64_t j) {
-        return j < source->view().num_elements() ? reference::element(*source, j) : 0;
-      });
-    d.memory[1]->upload(), d.memory[2]->upload();
+    put(other, p, d);
     capture.replay();
     expect_right(p, other.expected(reference::Products::kHalf), d);
   }
+}
+
+// The first rows of p's results, against attention over all keys of `now`; of the others, that they were written.
+void expect_first_rows_right(CascadeProblem& p, const CascadeProblem& now, OnDevice& d) {
+  constexpr int64_t kRows = 24;  // of requests of one row
+  AttentionArgs few = now.flat;
+  for (TensorView* t : {&few.q, &few.out, &few.lse, &few.last_page_len}) t->shape[0] = kRows;
+  few.qo_indptr.shape[0] = few.kv_indptr.shape[0] = kRows + 1;
+  reference::AttentionValues want = reference::attention(few, reference::Products::kHalf);
+  d.memory[3]->fetch(), d.memory[4]->fetch();
+  for (const auto& [got, values] : {std::pair{&p.out, &want.out}, {&p.lse, &want.lse}}) {
+    for (auto& x : *values) x.bound *= double(now.levels.size());
+    std::vector<int64_t> shape(got->view().shape, got->view().shape + got->view().rank);
+    for (int64_t i = 0; i < got->view().num_elements(); ++i)
+      ASSERT_TRUE(std::isfinite(reference::element(*got, i)) || got == &p.lse) << i;
+    shape[0] = kRows;
+    Tensor first(got->view().dtype, shape);
+    first.fill([from = got](int64_t i) { return reference::element(*from, i); });
+    EXPECT_TRUE(within(first, *values));
+  }
+  p.out.poison(0xff), p.lse.poison(0xff);
+  d.memory[3]->upload(), d.memory[4]->upload();
+}
+
+// Tables that are better run flat and tables that are not, in turns, by one graph of several layers.
+TEST_F(CudaCascade, AGraphGoesFromFlatToLevelsAndBack) {
+  if (emulated() || lists_keys()) GTEST_SKIP() << "the emulator captures nothing";
+  const cuda::CurrentContext current(cuda::device(0).primary);
+  CascadeCase c{.shared = {{{256, 640}}}, .own = {}, .page_size = 8, .num_kv_heads = 8, .group = 1, .dim = 128};
+  for (int64_t b = 0; b < 256; ++b) c.own.push_back({1, b % 7 == 0 ? 0 : 1 + b % 8});
+  CascadeProblem p(c);
+  OnDevice d(p);
+  Capture capture;
+  attention::BatchCascade cascade({.stream = capture.stream});
+  cascade.plan_on_device(d.levels);
+  const GpuMemory workspace(size_t(cascade.workspace_bytes()));
+  Tensor first(c.out_dtype, {256, 8, 128});  // the first layer's, which is not looked at
+  const GpuTensor first_out(first);
+  capture.record([&] {
+    for (int32_t layer = 0; layer < 3; ++layer)
+      cascade.run(d.levels, layer == 0 ? TensorView(first_out) : d.levels[0].out, d.levels[0].lse, bytes_of(workspace));
+  });
+  int32_t num_flat = 0;
+  for (const int64_t prefix : {640, 32, 640, 0, 48}) {
+    c.shared[0][0].second = prefix;
+    const CascadeProblem other(c);
+    num_flat += predicts_flat(other) ? 1 : 0;
+    put(other, p, d);
+    capture.replay();
+    expect_first_rows_right(p, other, d);
+  }
+  EXPECT_EQ(num_flat, 3);
 }
 
 }  // namespace

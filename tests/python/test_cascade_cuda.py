@@ -130,6 +130,31 @@ def test_a_cascade_graph_follows_its_tables(rng):
         near(out, p.expected())
 
 
+def test_a_graph_chooses_between_levels_and_flat_anew(rng):
+    long, short = Shared(rng, [[(256, 5000)]], [9] * 256), Shared(rng, [[(256, 3)]], [5, 9] * 128)
+    buffers = [[torch.zeros_like(x) for x in array] for array in long.arrays("gpu")]
+    w = fulmen.MultiLevelCascadeAttentionWrapper(2, workspace(), "NHD", True, *buffers)
+    levels = fulmen.MultiLevelCascadeAttentionWrapper(2, workspace())
+    q, k, v = long.q.clone(), long.k.clone(), long.v.clone()
+    long.plan(w, "gpu")
+    with nothing_waits():
+        w.run(q, (k, v))
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = w.run(q, (k, v))
+    for p in (short, long, short):
+        q.copy_(p.q)
+        k[: len(p.k)], v[: len(p.v)] = p.k, p.v
+        p.plan(w, "gpu")
+        out.zero_()
+        graph.replay()
+        assert w._choice.num_above.item() == (0 if p is short else 1)
+        p.plan(levels, "host")
+        assert levels._is_flat == (p is short)
+        near(out, f64(levels.run(q, (k, v))))
+    near(out, short.expected())
+
+
 def test_shared_prefix_wrappers_in_a_graph(rng):
     p = paged(rng, [20, 9])
     k, v = (torch.randn(30, HEADS[1], DIMS[0], dtype=torch.float16, device="cuda") for _ in range(2))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// C rows: decode over a prefix that all requests share, in levels, flat (one pass over everybody's keys), and in the
-// form that the device chooses.
+// C rows: decode over a prefix that all requests share, in levels, flat (one pass over everybody's keys), in the form
+// that the device chooses, and flat with a plan of the device's.
 #include <fulmen/attention/cascade.h>
 
 #include <algorithm>
@@ -41,7 +41,7 @@ AttentionArgs with_table(Planned& p, const Table& t) {
   return a;
 }
 
-enum class Form { kLevels, kFlat, kChosen };
+enum class Form { kLevels, kFlat, kChosen, kFlatOnDevice };  // the last: flat, planned on the device
 
 std::shared_ptr<Planned> planned(const Shared& s, Form form) {
   auto p = std::make_shared<Planned>();
@@ -64,6 +64,10 @@ std::shared_ptr<Planned> planned(const Shared& s, Form form) {
   a.out = p->pool.tensor(DType::kBF16, {s.batch, s.num_qo_heads, kDim});
   a.k = p->pool.random(DType::kBF16, {total, kPage, s.num_kv_heads, kDim});
   a.v = p->pool.random(DType::kBF16, {total, kPage, s.num_kv_heads, kDim});
+  if (form == Form::kFlatOnDevice) {
+    a = with_table(*p, flat);
+    return p;
+  }
   if (form == Form::kFlat) {
     a = with_table(*p, flat);
     p->batch.plan(a);
@@ -95,13 +99,29 @@ Problem chosen_problem(const std::vector<std::shared_ptr<Planned>>& layers) {
           }};
 }
 
+Problem flat_on_device(const std::vector<std::shared_ptr<Planned>>& layers) {
+  Planned& plan = *layers[0];
+  plan.batch.plan_on_device(plan.flat);
+  plan.workspace = plan.pool.tensor(DType::kU8, {plan.batch.workspace_bytes()});
+  return {.num_calls = int32_t(layers.size()), .launch = [layers](int32_t, const Context& context) {
+            Planned& first = *layers[0];
+            first.batch.use(context);
+            for (const auto& layer : layers) {
+              AttentionArgs a = first.flat;
+              a.q = layer->flat.q, a.k = layer->flat.k, a.v = layer->flat.v, a.out = layer->flat.out;
+              a.workspace = first.workspace;
+              first.batch.run(a);
+            }
+          }};
+}
+
 Problem problem(const Shared& s, Form form) {
   const double keys = s.prefix + double(s.batch) * s.suffix;
   const double bytes = keys * s.num_kv_heads * kDim * 4 + double(s.batch) * s.num_qo_heads * kDim * 4;
   std::vector<std::shared_ptr<Planned>> sets = {planned(s, form)};
   while (double(sets.size()) * bytes < 200e6 && sets.size() < 24) sets.push_back(planned(s, form));
-  if (form == Form::kChosen) {
-    Problem p = chosen_problem(sets);
+  if (form == Form::kChosen || form == Form::kFlatOnDevice) {
+    Problem p = form == Form::kChosen ? chosen_problem(sets) : flat_on_device(sets);
     p.bytes = bytes, p.flops = double(s.batch) * s.prefix * s.num_qo_heads * kDim * 4;
     return p;
   }
@@ -141,6 +161,7 @@ std::vector<Row> cascade_suite(bool sweep) {
     rows.push_back({id, name(s), [s] { return problem(s, Form::kLevels); }});
     rows.push_back({id + " flat", name(s), [s] { return problem(s, Form::kFlat); }});
     rows.push_back({id + " device", name(s), [s] { return problem(s, Form::kChosen); }});
+    rows.push_back({id + " flat on device", name(s), [s] { return problem(s, Form::kFlatOnDevice); }});
   };
   if (!sweep) return both("C1", {}), rows;
   for (const auto& [qo, kv] : {std::pair{32, 32}, {32, 8}, {64, 8}})

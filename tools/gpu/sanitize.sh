@@ -5,7 +5,8 @@
 # TOOLS: of "plain memcheck racecheck initcheck synccheck" (default: all); plain: without a sanitizer, which fills the
 # cache. TESTS: gtest's pattern (default: *). Left out are three tests whose size is their point and which run the
 # kernels that other tests run on less: they would take hours. Under the two slow tools, racecheck and initcheck, tests
-# that repeat themselves do so six times. Exit code 1: an error, or a test that did not end.
+# that repeat themselves do so six times. initcheck has at most FULMEN_INITCHECK_SHARDS (6) processes at once: with 24 it
+# loses track of the driver's memory pools (docs/cuda.md). Exit code 1: an error, or a test that did not end.
 set -uo pipefail
 staged=$(realpath "${1:-build/gpu}")
 out=$(realpath -m "${2:-${OUT:-gpu-results}}")
@@ -53,7 +54,10 @@ for tool in "${tools[@]}"; do
   start=$SECONDS command=("$sanitizer" --tool "$tool" --error-exitcode 9)
   [ "$tool" != plain ] || command=(env)
   case $tool in racecheck|initcheck) export FULMEN_TEST_ROUNDS=6 ;; *) unset FULMEN_TEST_ROUNDS ;; esac
+  most=$shards
+  [ "$tool" != initcheck ] || shards=$((shards < ${FULMEN_INITCHECK_SHARDS:-6} ? shards : ${FULMEN_INITCHECK_SHARDS:-6}))
   run "$tool" "${command[@]}"
+  shards=$most
   report "$tool" || status=1
   echo "  in $((SECONDS - start)) s"
 done

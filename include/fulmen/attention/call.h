@@ -68,6 +68,15 @@ struct MadePlan {
       memory;  // keeps the plan's lists, so that the rest of the workspace may be shared; absent: in the workspace
 };
 
+// A call that is a level of a cascade: what levels above left of the same rows, which its own results take in. Only for
+// backends with a row "choose_cascade" (cascade_choice.h).
+struct LevelsAbove {
+  TensorView out, lse;  // of the first level, f32 and contiguous; the others' follow, so many bytes apart
+  int64_t out_step = 0, lse_step = 0;
+  int32_t count = 0;
+  const int32_t* num = nullptr;  // on the device: count, or 0 in a run without levels above; null: count
+};
+
 // What every backend's "attention" row is launched with, in one of its steps. A row that plans on its device takes
 // kShape, from which it says how much the plan may hold; its kRun then makes the plan before it runs. Others refuse it.
 struct AttentionCall {
@@ -80,6 +89,7 @@ struct AttentionCall {
   const PlanView* plan = nullptr;         // kMeasure, kUpload, kRun
   MadePlan* made = nullptr;               // kRun: the row makes the plan where this does not say that it did
   const VariantCode* variant = nullptr;   // kRun, and prepare; null: what the options ask for
+  const LevelsAbove* above = nullptr;     // kRun; null: no cascade
   bool resident = false;                  // kRun: kUpload has put this plan into this workspace
   mutable int64_t workspace_bytes = 0;    // kMeasure: set by the row; kUpload, kRun: the size of workspace
   mutable int64_t plan_bytes = 0;         // kMeasure: what of it the lists of a plan made on the device take
@@ -101,6 +111,7 @@ struct PlannedRun {
   bool resident = false;                 // the workspace holds the plan
   MadePlan* made = nullptr;              // of a plan that is made on the device; null: make it
   const VariantCode* variant = nullptr;  // null: what the options ask for
+  const LevelsAbove* above = nullptr;    // null: no cascade
 };
 void run_planned(const PlanView& plan, const AttentionArgs& args, AttentionEntry entry, const Context& context = {},
                  const PlannedRun& how = {});
@@ -145,6 +156,7 @@ class BatchAttention {
   int64_t max_workspace_bytes() const { return max_workspace_bytes_; }
   // variant: as in run_variant.
   void run(const AttentionArgs& args, const VariantCode* variant = nullptr) const;
+  void run_level(const AttentionArgs& args, const LevelsAbove& above) const;
 
  private:
   void adopt(const AttentionArgs& args, AttentionEntry entry, const Plan* saved);

@@ -7,8 +7,8 @@
 //                          level 1: batch_size requests of one row over their own pages
 //   shared-prefix prefill: the same with longer rows, causal in the last level only
 //
-// Levels are launches of their own, since their tiles differ: hundreds of rows above, a few below
-// (docs/decisions/cascade_in_launches.md).
+// Levels are launches of their own, since their tiles differ: hundreds of rows above, a few below; on a GPU the last
+// one takes in the others' results (docs/decisions/cascade_in_launches.md).
 #pragma once
 #include <fulmen/attention/call.h>
 #include <fulmen/attention/cascade_model.h>
@@ -48,9 +48,8 @@ class BatchCascade {
 
   Context context_;
   std::vector<BatchAttention> batches_;
-  std::vector<int64_t> begins_;           // of each level's workspace, behind the partial results
-  BatchAttention flat_;                   // where the device chooses
-  int64_t tables_ = -1, flat_begin_ = 0;  // of what it writes, and of the flat batch's workspace; -1: levels always
+  std::vector<int64_t> begins_;  // of each level's workspace, behind the partial results
+  int64_t tables_ = -1;          // of what the device writes where it chooses; -1: levels always
   mutable MadePlan chosen_;
   int64_t workspace_bytes_ = 0;
 };

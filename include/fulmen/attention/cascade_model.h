@@ -41,8 +41,8 @@ struct LevelSums {
 template <class T>
 struct CascadeModel {
   using Sums = LevelSums<T>;
-  static constexpr T kLaunch = T(7.5), kTile = 18, kSlot = T(4.4), kMerge = 3, kBytesPerUs = T(2.7e6),
-                     kAgainPerUs = T(8.4e6), kFlopsPerUs = T(350e6), kWorkers = 264, kMinSplit = 128, kMargin = T(1.15);
+  static constexpr T kLaunch = T(7.5), kTile = 18, kSlot = T(4.4), kBytesPerUs = T(2.7e6), kAgainPerUs = T(8.4e6),
+                     kFlopsPerUs = T(350e6), kWorkers = 264, kMinSplit = 128, kMargin = T(1.1);
   const CascadeShape& shape;
 
   FULMEN_FN T heads() const { return T(shape.num_kv_heads); }
@@ -68,8 +68,8 @@ struct CascadeModel {
                       l.most_keys);
     }
     if (num_levels == 1) return us;
-    const T rows = own.rows * T(shape.num_qo_heads * shape.head_dim);
-    return kMargin * (us + kMerge + rows * (4 * T(num_levels) + 2) / kBytesPerUs);
+    const T rows = own.rows * T(shape.num_qo_heads * shape.head_dim);  // f32, written by one launch and read by another
+    return kMargin * (us + rows * (8 * T(num_levels - 1)) / kBytesPerUs);
   }
 
   // The last level's requests are those of the flat batch; a request above is counted for each that lies in it.

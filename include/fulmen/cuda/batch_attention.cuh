@@ -185,10 +185,31 @@ __device__ __forceinline__ void take_share(attention::PlanItem& item) {
   item.kv_end = end < item.kv_end ? int32_t(end) : item.kv_end;
 }
 
+// Past L1, as are all numbers that may be read before the predecessor has ended.
+__device__ __forceinline__ Record settled_record(const Record* from) {
+  struct Parts {
+    Bits<16> part[sizeof(Record) / 16];
+  } parts;
+#pragma unroll
+  for (int32_t i = 0; i < int32_t(sizeof(Record) / 16); ++i)
+    parts.part[i] = load_coherent_16(reinterpret_cast<const char*>(from) + 16 * i);
+  return bit_cast<Record>(parts);
+}
+
+__device__ __forceinline__ int64_t settled_number(const IdVector& v, int64_t i) {
+  const int32_t* p = static_cast<const int32_t*>(v.data) + (i << int32_t(v.wide));
+  const int32_t low = load_coherent_4(p), high = v.wide ? load_coherent_4(p + 1) : low >> 31;
+  return int64_t(uint64_t(int64_t(high)) << 32 | uint32_t(low));
+}
+
 template <Key K, class Variant>
 __device__ __forceinline__ void load_item(const ParamsOf<Variant>& p, int32_t index, Item& item) {
   const int32_t record = p.record_heads.quotient(index);
-  static_cast<Record&>(item) = reinterpret_cast<const Record*>(p.workspace + kRecords)[record];
+  const Record* from = reinterpret_cast<const Record*>(p.workspace + kRecords) + record;
+  if constexpr (kOfCascade<Variant>)
+    static_cast<Record&>(item) = settled_record(from);
+  else
+    static_cast<Record&>(item) = *from;
   item.plan.kv_head += index - record * p.record_heads.divisor;
   take_share<K>(item.plan);
 }
@@ -232,6 +253,7 @@ __device__ __forceinline__ void run_item(const ParamsOf<Variant>& p, PlanOnDevic
     merge_index = reinterpret_cast<const uint32_t*>(p.workspace + plan.merge_of_slot)[item.plan.slot];
     if constexpr (K.warps_q > 1) control.merge_index = merge_index;
   }
+  FirstAbove<K, Variant> above;
   int32_t begin = item.plan.kv_begin;
   bool more;
   do {
@@ -245,6 +267,7 @@ __device__ __forceinline__ void run_item(const ParamsOf<Variant>& p, PlanOnDevic
     if (begin == item.plan.kv_begin) {
       look_ahead<K>(p, plan, control, item, control.next, merge_index);
       load_rows<K>(p, item, control);
+      above.ask(p, item, control.num_above);
       if (ctas_per_worker<K>() > 1) await_rank_sums();
       wait_copies<(K.stages - 1) * Loader<K, Variant>::kGroups>();  // all but keys and values
       sync_cta();
@@ -259,9 +282,59 @@ __device__ __forceinline__ void run_item(const ParamsOf<Variant>& p, PlanOnDevic
     if (item.plan.split_len > 0)
       fold<K>(p, plan, item, first, !more);
     else if (!done)
-      finish<K>(p, plan, control, item);
+      finish<K>(p, plan, control, item, above);
     sync_cta();  // all of shared memory is about to be written again
   } while (more);
+}
+
+// A cascade's plan may be settled: written before the predecessor began. It is read without waiting then, and a CTA
+// that finds nothing to do leaves at once; one of the grid waits, so that nobody passes the predecessor.
+template <class Variant>
+__device__ __forceinline__ const int32_t* settled_items(const ParamsOf<Variant>& p) {
+  if constexpr (kOfCascade<Variant>) return p.variant.above.settled;
+  return nullptr;
+}
+template <Key K>
+__device__ __forceinline__ bool leaves_early(const int32_t* num_items) {
+  if (int32_t(blockIdx.x / ctas_per_worker<K>()) < load_coherent_4(num_items)) return false;
+  allow_successor();
+  if (blockIdx.x == 0) wait_for_predecessor();
+  return true;
+}
+template <Key K>
+__device__ __forceinline__ void follow_predecessor(const Common& p) {
+  if (p.is_beside)
+    fence_device();  // what the predecessor waited for is in memory: past L1, which may hold an older copy
+  else
+    wait_for_predecessor();
+  if (ctas_per_worker<K>() == 1) allow_successor();
+}
+
+template <class Above>
+__device__ __forceinline__ int32_t num_above(const Above& a) {
+  return a.num_levels == nullptr ? a.most : load_coherent_4(a.num_levels);
+}
+
+// By thread: the first item and what is to be known of all; where requests' keys begin.
+template <Key K, class Variant>
+__device__ __forceinline__ void start(const ParamsOf<Variant>& p, PlanOnDevice& plan, Control& control) {
+  if (fresh_thread() == 0) {
+    const bool queued = p.queue_peers >= 0;
+    const int32_t num_items = kOfCascade<Variant> ? load_coherent_4(&plan.num_items) : plan.num_items;
+    const int32_t index = queued ? int32_t(fetch_add(&plan.next, 1)) : int32_t(blockIdx.x / ctas_per_worker<K>());
+    if (!queued || index < num_items) load_item<K>(p, index, control.item);
+    control.num_items = num_items, control.has_queries = 0;
+    control.item.index = index < num_items ? index : -1;
+  }
+  const int32_t thread = fresh_thread();
+  if (thread >= 32 && thread - 32 < p.num_bases) {
+    if constexpr (kOfCascade<Variant>)
+      control.bases[thread - 32] = settled_number(p.kv_begin, thread - 32);
+    else
+      control.bases[thread - 32] = p.kv_begin[thread - 32];
+  }
+  if constexpr (kOfCascade<Variant>)
+    if (thread == 31) control.num_above = num_above(p.variant.above);
 }
 
 inline constexpr int32_t kShortShare = 640;  // keys of a CTA of a cluster, read in less time than a launch takes
@@ -270,22 +343,12 @@ template <Key K, class Variant>
 __device__ __forceinline__ void run(const ParamsOf<Variant>& p) {
   PlanOnDevice& plan = *reinterpret_cast<PlanOnDevice*>(p.workspace);
   Control& control = *reinterpret_cast<Control*>(dynamic_shared());
+  const int32_t* settled = settled_items(p);
+  if (settled != nullptr && leaves_early<K>(settled)) return;
   if (ctas_per_worker<K>() > 1) start_rank_sums<K>();
-  if (p.is_beside)
-    fence_device();  // what the predecessor waited for is in memory: past L1, which may hold an older copy
-  else
-    wait_for_predecessor();
-  if (ctas_per_worker<K>() == 1) allow_successor();
-  if (fresh_thread() == 0) {
-    const bool queued = p.queue_peers >= 0;
-    const int32_t num_items = plan.num_items;
-    const int32_t index = queued ? int32_t(fetch_add(&plan.next, 1)) : int32_t(blockIdx.x / ctas_per_worker<K>());
-    if (!queued || index < num_items) load_item<K>(p, index, control.item);
-    control.num_items = num_items, control.has_queries = 0;
-    control.item.index = index < num_items ? index : -1;
-  }
-  const int32_t thread = fresh_thread();
-  if (thread >= 32 && thread - 32 < p.num_bases) control.bases[thread - 32] = p.kv_begin[thread - 32];
+  if (settled == nullptr) follow_predecessor<K>(p);
+  start<K>(p, plan, control);
+  if (settled != nullptr) follow_predecessor<K>(p);
   sync_cta();
   // Clusters of a successor that come while ours are there find places in few GPCs, whose bandwidth they then share.
   if (ctas_per_worker<K>() > 1 && control.item.plan.kv_end - control.item.plan.kv_begin <= kShortShare)

@@ -80,6 +80,7 @@ struct Control {
   int32_t num_items;
   uint32_t merge_index;  // of the item's slot, if it has one
   attention::PlanMerge merge;
+  int32_t num_above;      // levels of a cascade whose results this launch takes in
   int64_t bases[kBases];  // p.kv_begin of the first requests
 };
 // Where a key and its value lie, bytes from the first of the head.
@@ -167,5 +168,9 @@ FULMEN_FN constexpr int64_t variant_offset() {
   return (int64_t(sizeof(Common)) + kVariantAlign - 1) / kVariantAlign * kVariantAlign;
 }
 using Params = ParamsOf<attention::Standard>;
+
+// Whether a variant is that of a cascade's launches (cascade_attention.h).
+template <class Variant>
+inline constexpr bool kOfCascade = false;
 
 }  // namespace fulmen::cuda::batch_attention

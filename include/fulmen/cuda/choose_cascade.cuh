@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whether a cascade is run in levels or flat, by the prediction that the host makes where it knows the lengths
 // (attention/cascade_model.h). Every CTA reads all lengths and comes to the same answer; they share the writing. The
-// loser's rows are none, so that its kernels have nothing to do. Launched by src/cuda/choose_cascade.cc.
+// levels above the last have no rows where flat is run, and the last launch reads tables that are written here: the
+// last level's, or each request's pages of all levels. Launched by src/cuda/choose_cascade.cc.
 #pragma once
 #include <fulmen/core/math.h>
 #include <fulmen/cuda/choose_cascade.h>
@@ -30,8 +31,8 @@ __device__ __forceinline__ Rows rows_of(const Params& p, const Level& level, int
 }
 __device__ __forceinline__ Pages pages_of(const Level& level, int32_t i) {
   const int64_t begin = level.kv_indptr[i], end = level.kv_indptr[i + 1];
-  if (begin < 0 || end < begin || end > level.num_ids) return {0, 0};
-  return {int32_t(begin), int32_t(end - begin)};
+  if (begin < 0 || end < begin || begin > level.num_ids) return {0, 0};
+  return {int32_t(begin), int32_t((end < level.num_ids ? end : level.num_ids) - begin)};
 }
 __device__ __forceinline__ int64_t kv_len_of(const Params& p, const Level& level, int32_t i, const Pages& pages) {
   if (pages.count == 0) return 0;
@@ -48,18 +49,18 @@ __device__ __forceinline__ int32_t owner_of(const Level& level, int32_t row) {
   return low;
 }
 
-// The flat list of a request: pages of each level, those of its owners first.
+// The list of a request: pages of each level, those of its owners first; from level `first` on.
 struct Joined {
   Pages pages[kLevels];
   int64_t count = 0;
   bool is_same = true;  // flat attention over it is what the levels compute
 };
-__device__ __forceinline__ Joined join(const Params& p, int32_t i, const Rows& rows) {
+__device__ __forceinline__ Joined join(const Params& p, int32_t i, const Rows& rows, int32_t first) {
   Joined j;
 #pragma unroll
   for (int32_t l = 0; l < kLevels; ++l) {
     j.pages[l] = {0, 0};
-    if (l >= p.num_levels || rows.begin >= rows.end) continue;
+    if (l < first || l >= p.num_levels || rows.begin >= rows.end) continue;
     const Level& level = p.levels[l];
     if (l + 1 == p.num_levels) {
       j.pages[l] = pages_of(level, i);
@@ -110,7 +111,7 @@ __device__ __forceinline__ bool is_flat(const Params& p) {
       if (rows.begin >= rows.end) continue;
       levels[l].add(p.shape, float(rows.end - rows.begin), float(kv_len_of(p, level, i, pages_of(level, i))));
       if (l + 1 < p.num_levels) continue;
-      const Joined joined = join(p, i, rows);
+      const Joined joined = join(p, i, rows, 0);
       pages += float(joined.count), differ += joined.is_same ? 0 : 1;
     }
     float before_pages = l + 1 < p.num_levels ? 0 : pages, before_differ = l + 1 < p.num_levels ? 0 : differ;
@@ -122,22 +123,18 @@ __device__ __forceinline__ bool is_flat(const Params& p) {
   return model.flat_us<kLevels>(levels, p.num_levels, own) < model.levels_us<kLevels>(levels, p.num_levels, own);
 }
 
-// Each level's rows, the flat batch's, and whose rows are merged.
+// Of the levels above the last.
 __device__ __forceinline__ void write_rows(const Params& p, bool flat) {
   const int32_t first = int32_t(blockIdx.x * kThreads + threadIdx.x), step = int32_t(gridDim.x) * kThreads;
 #pragma unroll
-  for (int32_t l = 0; l < kLevels; ++l) {
-    if (l >= p.num_levels) continue;
+  for (int32_t l = 0; l + 1 < kLevels; ++l) {
+    if (l + 1 >= p.num_levels) continue;
     const Level& level = p.levels[l];
 #pragma unroll 1
-    for (int32_t i = first; i <= level.num_requests; i += step) {
-      const int32_t row = clamp(level.qo_indptr[i], 0, p.total_q);
-      level.rows[i] = flat ? 0 : row;
-      if (l + 1 == p.num_levels) p.flat_rows[i] = flat ? row : 0;
-    }
+    for (int32_t i = first; i <= level.num_requests; i += step)
+      level.rows[i] = flat ? 0 : clamp(level.qo_indptr[i], 0, p.total_q);
   }
-#pragma unroll 1
-  for (int32_t i = first; i < p.total_q; i += step) p.mask[i] = flat ? 0 : 1;
+  if (first == 0) *p.num_above = flat ? 0 : p.num_levels - 1;
 }
 
 // Ids of the requests whose lists are in shared memory, one per thread and turn, by all CTAs.
@@ -161,7 +158,8 @@ __device__ __forceinline__ void copy_ids(const Params& p, int32_t num_requests, 
   }
 }
 
-__device__ __forceinline__ void write_tables(const Params& p) {
+// first_level: of those whose pages are listed.
+__device__ __forceinline__ void write_tables(const Params& p, int32_t first_level) {
   Shared& s = shared();
   const Level& own = p.levels[p.num_levels - 1];
   const int32_t thread = int32_t(threadIdx.x);
@@ -171,11 +169,12 @@ __device__ __forceinline__ void write_tables(const Params& p) {
     const int32_t i = first + thread;
     Joined joined;
     if (i < own.num_requests)
-      joined = join(p, i, rows_of(p, own, i));
+      joined = join(p, i, rows_of(p, own, i), first_level);
     else
       for (Pages& pages : joined.pages) pages = {0, 0};
     uint32_t total = 0;
-    const uint32_t at = begin + sum_before<kThreads>(uint32_t(joined.count), s.warp_sums, &total);
+    const uint32_t count = uint32_t(math::min(joined.count, int64_t(p.max_ids)));
+    const uint32_t at = math::min(begin + sum_before<kThreads>(count, s.warp_sums, &total), uint32_t(p.max_ids));
     s.begins[thread] = int32_t(at);
 #pragma unroll
     for (int32_t l = 0; l < kLevels; ++l) s.pages[l][thread] = joined.pages[l];
@@ -185,11 +184,12 @@ __device__ __forceinline__ void write_tables(const Params& p) {
       for (int32_t l = 0; l < kLevels; ++l)
         if (l + 1 == p.num_levels && joined.pages[l].count > 0) last = clamp(own.last_page_len[i], 1, p.page_size);
       p.kv_indptr[i] = int32_t(at), p.last_page_len[i] = last;
-      if (i + 1 == own.num_requests) p.kv_indptr[i + 1] = int32_t(at + uint32_t(joined.count));
+      if (i + 1 == own.num_requests) p.kv_indptr[i + 1] = int32_t(math::min(at + count, uint32_t(p.max_ids)));
     }
     sync_cta();
-    copy_ids(p, math::min(int32_t(kThreads), own.num_requests - first), int32_t(begin), int32_t(begin + total));
-    begin += total;
+    const uint32_t end = math::min(begin + total, uint32_t(p.max_ids));  // tables that contradict themselves
+    copy_ids(p, math::min(int32_t(kThreads), own.num_requests - first), int32_t(begin), int32_t(end));
+    begin = end;
     sync_cta();
   }
 }
@@ -201,7 +201,7 @@ __device__ __forceinline__ void run(const Params& p) {
   allow_successor();
   const bool flat = is_flat(p);
   write_rows(p, flat);
-  if (flat) write_tables(p);
+  write_tables(p, flat ? 0 : p.num_levels - 1);
 }
 
 }  // namespace fulmen::cuda::choose_cascade

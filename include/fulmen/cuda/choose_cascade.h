@@ -24,7 +24,7 @@ FULMEN_FN constexpr int32_t min_ctas(const Key&) { return 1; }  // per SM: regis
 struct Level {
   IdVector qo_indptr, kv_indptr, page_ids, last_page_len;
   int32_t num_requests, num_ids;
-  int32_t* rows;  // [num_requests + 1]
+  int32_t* rows;  // [num_requests + 1]; null: the last level's
 };
 
 struct Params {
@@ -33,9 +33,9 @@ struct Params {
   attention::CascadeShape shape;
   int32_t total_q, page_size;
   bool causal;
-  int32_t *flat_rows, *kv_indptr, *last_page_len, *page_ids;
+  int32_t *kv_indptr, *last_page_len, *page_ids;
   int32_t max_ids;
-  uint8_t* mask;
+  int32_t* num_above;
 };
 
 // A page list in a level's ids.

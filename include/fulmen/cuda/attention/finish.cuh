@@ -44,8 +44,7 @@ __device__ __forceinline__ void finish_piece(const ParamsOf<Variant>& p, const I
 // What a row's sums are multiplied with; its sink is taken into the state.
 template <class Variant>
 __device__ __forceinline__ float row_scale(const ParamsOf<Variant>& p, const Item& item, const RowOut& row,
-                                           State& state) {
-  float scale = p.v_scale;
+                                           State& state, float scale) {
   if constexpr (Variant::kSoftmax) {
     if (p.variant.has_sink()) {
       const float sink = p.variant.sink(row_of(item, row));
@@ -56,12 +55,65 @@ __device__ __forceinline__ float row_scale(const ParamsOf<Variant>& p, const Ite
   return scale;
 }
 
-// Sink, normalisation, out and lse.
+// Four elements of what a level above left of a row, which has so many rows before it.
+template <class Variant>
+__device__ __forceinline__ Piece piece_above(const ParamsOf<Variant>& p, int32_t level, int64_t row, int32_t column) {
+  const auto& above = p.variant.above;
+  const float lse = bit_cast<float>(load_coherent_4(above.lse + level * above.lse_level + row));
+  Bits<16> o{};
+  if (column < p.d_vo) o = load_coherent_16(above.out + level * above.out_level + row * p.d_vo + column);
+  return piece_of({lse, 1}, o);
+}
+
+// Of a thread's first piece, what the first level above left: asked for while keys are on their way.
+template <Key K, class Variant>
+struct FirstAbove {
+  static constexpr bool kAsks = kOfCascade<Variant> && K.warps_q == 1 && K.m_tiles == 1;
+  Piece piece;
+  int32_t index = -1;  // none
+
+  __device__ __forceinline__ void ask(const ParamsOf<Variant>& p, const Item& item, int32_t num_above) {
+    if (!kAsks || num_above == 0 || item.plan.slot >= 0) return;
+    constexpr int32_t kPieces = K.d_vo / 4;
+    const int32_t all = item.plan.num_rows * kPieces, shift = last_bit(ctas_per_worker<K>());
+    const int32_t share = (all + (1 << shift) - 1) >> shift;  // of a CTA of a cluster
+    const int32_t begin = shift > 0 ? int32_t(cluster_rank()) * share : 0, i = begin + fresh_thread();
+    if (i >= all || i >= begin + share) return;
+    const RowOut to = row_out(p, item, i / kPieces);
+    if constexpr (kAsks) piece = piece_above(p, 0, to.token * p.variant.above.num_heads + to.head, i % kPieces * 4);
+    index = i;
+  }
+};
+
+// What a cascade's levels above left of the row, normalised and with their scales, joins its sum. Returns the scale
+// that is left for the values. first: of the first level, where it is known.
+template <class Variant>
+__device__ __forceinline__ float take_above(const ParamsOf<Variant>& p, const RowOut& row, int32_t column, Piece& sum,
+                                            const Piece& first, bool is_known) {
+  const int32_t num = reinterpret_cast<const Control*>(dynamic_shared())->num_above;
+  if (num == 0) return p.v_scale;
+#pragma unroll
+  for (int32_t i = 0; i < 4; ++i) sum.o[i] *= p.v_scale;
+  const auto take = [&](Piece piece) {
+    if (piece.state.m == -attention::kInfinity) return;
+    piece.state.m *= p.variant.above.to_log2;
+    add<Variant>(sum, piece);
+  };
+  if (is_known) take(first);
+#pragma unroll 1
+  for (int32_t level = is_known ? 1 : 0; level < num; ++level)
+    take(piece_above(p, level, row.token * p.variant.above.num_heads + row.head, column));
+  return 1;
+}
+
+// Levels above, sink, normalisation, out and lse.
 template <class Variant>
 __device__ __forceinline__ void write_piece(const ParamsOf<Variant>& p, const Item& item, int32_t row, int32_t column,
-                                            Piece& sum) {
+                                            Piece& sum, const Piece& above = {}, bool is_known = false) {
   const RowOut to = row_out(p, item, row);
-  const float scale = Variant::kFinishes ? p.v_scale : row_scale(p, item, to, sum.state);
+  float scale = p.v_scale;
+  if constexpr (kOfCascade<Variant>) scale = take_above(p, to, column, sum, above, is_known);
+  if constexpr (!Variant::kFinishes) scale = row_scale(p, item, to, sum.state, scale);
   if constexpr (Variant::kFinishes) finish_piece(p, item, to, sum);
   if (column < p.d_vo) {
 #pragma unroll
@@ -225,10 +277,12 @@ __device__ __forceinline__ void for_sums(int32_t num_rows, F f) {
 
 template <Key K, class Variant>
 __device__ __forceinline__ void finish(const ParamsOf<Variant>& p, const PlanOnDevice& plan, const Control& control,
-                                       const Item& item) {
+                                       const Item& item, const FirstAbove<K, Variant>& above) {
   if (item.plan.slot < 0)
-    return for_sums<K, Variant>(
-        item.plan.num_rows, [&](int32_t row, int32_t column, Piece& sum) { write_piece(p, item, row, column, sum); });
+    return for_sums<K, Variant>(item.plan.num_rows, [&](int32_t row, int32_t column, Piece& sum) {
+      const bool is_known = FirstAbove<K, Variant>::kAsks && row * (K.d_vo / 4) + column / 4 == above.index;
+      write_piece(p, item, row, column, sum, above.piece, is_known);
+    });
   const int32_t kv_head = item.plan.kv_head;
   const Slot<K> mine(p.workspace, plan, kv_head, item.plan.slot);
   for_sums<K, Variant>(item.plan.num_rows,

@@ -12,6 +12,7 @@ inline constexpr bool kWritesRows = K.warps_q > 1 && K.d_vo <= K.d_qk&& Variant:
 template <Key K, class Variant>
 __device__ __forceinline__ bool writes_rows(const ParamsOf<Variant>& p, const Item& item) {
   const Control& control = *reinterpret_cast<const Control*>(dynamic_shared());
+  if (kOfCascade<Variant> && control.num_above > 0) return false;
   return control.spread == 1 && item.plan.slot < 0 && item.plan.split_len == 0 && p.out_dtype == K.q &&
          p.out_in_eights && p.d_vo % 8 == 0;
 }
@@ -54,7 +55,7 @@ __device__ __forceinline__ void write_rows(const ParamsOf<Variant>& p, const Ite
       state.d += shuffle_xor(state.d, 1);
       state.d += shuffle_xor(state.d, 2);
       const RowOut to = row_out(p, item, first + row);
-      const float scale = row_scale(p, item, to, state);
+      const float scale = row_scale(p, item, to, state, p.v_scale);
       share_row<K>(out, m, half, scale, mine + uint32_t(row * kPitch), At::turn(row), lane % 4);
       if (lane % 4 == 0 && p.lse != nullptr && first + row < item.plan.num_rows)
         p.lse[to.token * p.lse_token + to.head * p.lse_head] = state.lse_log2() * p.lse_scale;

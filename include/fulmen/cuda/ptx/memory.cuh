@@ -75,6 +75,12 @@ __device__ __forceinline__ Bits<8> load_coherent_8(const void* p) {
   return b;
 }
 
+__device__ __forceinline__ int32_t load_coherent_4(const void* p) {
+  int32_t x;
+  asm volatile("ld.global.cg.s32 %0, [%1];" : "=r"(x) : "l"(p) : "memory");
+  return x;
+}
+
 template <int32_t N>
 __device__ __forceinline__ void store_stream(void* p, const Bits<N>& b) {
   if constexpr (N > 16) {

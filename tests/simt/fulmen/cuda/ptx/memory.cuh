@@ -41,6 +41,7 @@ Bits<N> load_shared_by_rows(const void* p) {
 inline void prefetch_to_l2(const void*) {}
 inline Bits<16> load_coherent_16(const void* p) { return load_stream<16>(p); }
 inline Bits<8> load_coherent_8(const void* p) { return load_stream<8>(p); }
+inline int32_t load_coherent_4(const void* p) { return bit_cast<int32_t>(load_stream<4>(p)); }
 template <int32_t N>
 void store_stream(void* p, const Bits<N>& b) {
   check_aligned<N>(p);
