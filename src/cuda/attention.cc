@@ -354,7 +354,7 @@ void Attention::launch(const Args& call, const Device& device, const Context& co
   const bool is_new = put_plan(call, lists, device, context);
   if (call.step != AttentionCall::kRun) return;
   lists.for_launches([&](const AttentionCall& part, const LaunchList& list, const Turn& turn) {
-    if (call.variant != nullptr) return run_variant(part, list, turn, device, context);
+    if (call.variant != nullptr && call.above == nullptr) return run_variant(part, list, turn, device, context);
     const Work<Key, Params> work = work_of(part, list.key, list.place.plan, turn, device);
     if (call.above != nullptr) return run_level(part, work, !is_new && turn.queue_peers < 0, device, context);
     run(kName, work, device, context);

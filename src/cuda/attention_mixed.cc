@@ -61,6 +61,9 @@ bool configure_mixed(const AttentionCall& call, const Device& device) {
   const KindWork work = kinds_of(call, few_q);
   const double us = (work.few + work.many) / device.num_sms;
   if (work.few == 0 || work.many == 0 || us < kLeastUs) return false;
+  // Half of the SMs read as fast as the memory delivers: where requests of few rows want more, it alone is waited for.
+  const int32_t few_workers = int32_t(std::ceil(work.few / (0.8 * us)));
+  if (few_workers > most_few_workers(device)) return false;
   PlanConfig& c = *call.config;
   c.few_q = few_q;
   const std::vector<PlanRequest> others = requests_of(c, call.requests, PlanList::kMany);
@@ -69,15 +72,16 @@ bool configure_mixed(const AttentionCall& call, const Device& device) {
   const batch_attention::Key key = *choose_attention_key(many, device.info());
   set_costs(key, c);
   c.num_workers = device.num_sms * ctas_per_sm(key, device.max_shared_bytes);
-  c.few_workers = std::clamp(int32_t(std::ceil(work.few / (0.8 * us))), 1, most_few_workers(device));
+  c.few_workers = std::max(1, few_workers);
   return true;
 }
 
 bool shape_mixed(const AttentionCall& call, const Device& device, PlanConfig& config) {
-  constexpr int64_t kLeastRows = 256;  // that requests have beyond one each: fewer are no prefill
+  // That requests have beyond one each: fewer are no prefill. Few requests are done before three launches pay.
+  constexpr int64_t kLeastRows = 256;
   const int64_t batch = call.dims.batch_size, more = call.dims.total_q - batch;
   if (!call.args->qo_indptr.defined() || call.args->options.fixed_split_len > 0) return false;
-  if (batch < 2 || more < kLeastRows) return false;
+  if (batch * call.dims.num_kv_heads < 2 * device.num_sms || more < kLeastRows) return false;
   const int32_t few_q = few_tile(call, call.dims.num_qo_heads / call.dims.num_kv_heads, device);
   if (few_q == 0) return false;
   config.few_q = few_q, config.few_workers = std::max(1, device.num_sms * 3 / 8);

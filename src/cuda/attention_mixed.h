@@ -13,7 +13,7 @@ namespace fulmen::cuda {
 // Completes call.config for a batch whose lengths are known. False: one list is better, nothing was set.
 bool configure_mixed(const attention::AttentionCall& call, const Device& device);
 
-inline int32_t most_few_workers(const Device& device) { return std::max(1, device.num_sms * 3 / 4); }
+inline int32_t most_few_workers(const Device& device) { return std::max(1, device.num_sms / 2); }
 // The same for a batch of these shapes, whose lengths a device will know.
 bool shape_mixed(const attention::AttentionCall& call, const Device& device, attention::PlanConfig& config);
 // Whether so many requests share the rows that most have one each: some other may have almost all.

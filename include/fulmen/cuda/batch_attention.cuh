@@ -301,8 +301,8 @@ __device__ __forceinline__ bool leaves_early(const int32_t* num_items) {
   if (blockIdx.x == 0) wait_for_predecessor();
   return true;
 }
-template <Key K, class Variant>
-__device__ __forceinline__ void follow_predecessor(const ParamsOf<Variant>& p) {
+template <Key K>
+__device__ __forceinline__ void follow_predecessor(const Common& p) {
   if (p.is_beside)
     fence_device();  // what the predecessor waited for is in memory: past L1, which may hold an older copy
   else
