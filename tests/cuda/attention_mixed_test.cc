@@ -139,7 +139,7 @@ TEST_F(CudaAttentionMixed, IsChosenForLargeBatchesOfBothKinds) {
   const bool overlaps = cuda::device(0).arch >= 90;
   EXPECT_EQ(config_of(both).few_q, overlaps ? 16 : 0);
   EXPECT_EQ(config_of(both).tile_q, overlaps ? 256 : 128);
-  EXPECT_LE(config_of(both).few_workers, std::max(1, cuda::device(0).num_sms * 3 / 4));
+  EXPECT_LE(config_of(both).few_workers, std::max(1, cuda::device(0).num_sms / 2));
   EXPECT_EQ(config_of(decode).few_q, 0);
   EXPECT_EQ(config_of({{8192, 8192}}).few_q, 0);
   EXPECT_EQ(config_of({{8192, 8192}, {0, 0}}).few_q, 0);
@@ -202,7 +202,8 @@ TEST_F(CudaAttentionMixed, NeighboursInTheStreamHaveTheSameBits) {
 
 // The device plans; at each run another mix of requests of few and of many rows, or of one kind, or no rows at all.
 TEST_F(CudaAttentionMixed, AnyMixMayComeToAPlanOfTheDevice) {
-  constexpr int64_t kRows = 400, kBatch = 7, kKeys = 260;
+  constexpr int64_t kKeys = 260;
+  const int64_t batch_size = std::max(7, 2 * cuda::device(0).num_sms), num_rows = 400 + batch_size;
   std::mt19937_64 rng(5);
   const auto pick = [&](int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(rng); };
   AttentionCase c;
@@ -213,8 +214,8 @@ TEST_F(CudaAttentionMixed, AnyMixMayComeToAPlanOfTheDevice) {
     SCOPED_TRACE(turn);
     c.lens.clear();
     const int32_t kind = turn % 4;  // mixed, few rows, many rows, none
-    int64_t left = kRows;
-    for (int64_t i = 0; i < kBatch; ++i) {
+    int64_t left = num_rows;
+    for (int64_t i = 0; i < batch_size; ++i) {
       const bool few = kind == 1 || (kind == 0 && pick(0, 2) > 0);
       const int64_t rows = kind == 3 ? 0 : std::min(left, few ? pick(0, 2) : pick(20, emulated() ? 60 : 150));
       c.lens.push_back({int32_t(rows), int32_t(pick(0, kKeys))}), left -= rows;

@@ -163,7 +163,7 @@ TEST_F(CudaAttentionReplay, PlansShareAWorkspace) {
 }
 
 // Replays of a graph of three layers over other lengths and pages each time.
-void expect_graphs_to_follow(const Size& size, int32_t num_replays) {
+void expect_graphs_to_follow(const Size& size, int32_t num_replays, bool has_two_lists = false) {
   const cuda::CurrentContext current(cuda::device(0).primary);
   int32_t replays = 0;
   for (const AttentionOptions& o : options()) {
@@ -171,6 +171,7 @@ void expect_graphs_to_follow(const Size& size, int32_t num_replays) {
     Capture capture;
     attention::BatchAttention batch({.stream = capture.stream});
     batch.plan_on_device(m.args);
+    ASSERT_EQ(batch.plan().header.config.few_q > 0, has_two_lists);
     const GpuMemory workspace(size_t(batch.workspace_bytes()));
     m.args.workspace = bytes_of(workspace);
     batch.run(m.args);  // compiles and loads
@@ -193,10 +194,12 @@ TEST_F(CudaAttentionReplay, AGraphFollowsItsTables) {
   expect_graphs_to_follow({}, rounds(3400));
 }
 
-// Room for so many rows that the plan has two lists.
+// Room for so many requests and rows that the plan has two lists.
 TEST_F(CudaAttentionReplay, AGraphOfAMixedPlanFollowsItsTables) {
   if (emulated() || lists_keys()) GTEST_SKIP() << "the emulator captures nothing";
-  expect_graphs_to_follow({.batch = 60, .rows = 320, .max_pages = 20}, rounds(400));
+  const int32_t batch = std::max(60, cuda::device(0).num_sms);
+  const Size size{.batch = batch, .rows = batch + 260, .heads = 2, .max_pages = 20};
+  expect_graphs_to_follow(size, rounds(400), cuda::device(0).arch >= 90);
 }
 
 TEST_F(CudaAttentionReplay, StreamsDoNotDisturbEachOther) {
