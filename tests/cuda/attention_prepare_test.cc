@@ -234,8 +234,9 @@ TEST_F(CudaAttentionPrepare, MakesPlansThatCoverEverythingOnce) {
   const int32_t count = emulated() ? 60 : 2000;
   std::vector<int32_t> seeds(size_t(count), 0);
   std::iota(seeds.begin(), seeds.end(), 0);
-  // Too few slots for all tiles of a cost, or for what slots of the kernel's own tiles would need.
-  if (emulated()) seeds.insert(seeds.end(), {322, 415, 726, 988, 1298, 1521});
+  // Too few slots for all tiles of a cost, or for what slots of the kernel's own tiles would need; a window whose first
+  // key is far from a multiple of the step.
+  if (emulated()) seeds.insert(seeds.end(), {322, 415, 726, 988, 1298, 1521, 1646});
   for (int32_t seed : seeds) {
     SCOPED_TRACE(seed);
     const double ratio = check(random_lengths(uint64_t(seed)));
