@@ -266,7 +266,9 @@ Shape shape_of(const AttentionCall& call, const Key& key, const Turn& turn, cons
           .cluster = uint32_t(cluster)};
 }
 
-void set_turn(const Turn& turn, Common& p) { p.is_beside = turn.is_beside, p.queue_peers = turn.queue_peers; }
+void set_turn(const Turn& turn, Common& p) {
+  p.is_beside = turn.is_beside, p.queue_peers = turn.queue_peers, p.is_settled = turn.is_settled;
+}
 
 Work<Key, Params> work_of(const AttentionCall& call, const Key& key, char* workspace, const Turn& turn,
                           const Device& device) {
@@ -353,10 +355,11 @@ void Attention::launch(const Args& call, const Device& device, const Context& co
   lists.place(aligned(own ? own->data() : call.workspace), is_apart ? aligned(call.made->memory.data) : nullptr);
   const bool is_new = put_plan(call, lists, device, context);
   if (call.step != AttentionCall::kRun) return;
-  lists.for_launches([&](const AttentionCall& part, const LaunchList& list, const Turn& turn) {
+  lists.for_launches([&](const AttentionCall& part, const LaunchList& list, Turn turn) {
+    turn.is_settled = !is_new && turn.queue_peers < 0;
     if (call.variant != nullptr && call.above == nullptr) return run_variant(part, list, turn, device, context);
     const Work<Key, Params> work = work_of(part, list.key, list.place.plan, turn, device);
-    if (call.above != nullptr) return run_level(part, work, !is_new && turn.queue_peers < 0, device, context);
+    if (call.above != nullptr) return run_level(part, work, device, context);
     run(kName, work, device, context);
   });
 }

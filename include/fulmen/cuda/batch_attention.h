@@ -156,6 +156,7 @@ struct Common {
   bool is_beside;       // the predecessor is one of them and has waited for what all read; it is waited for at the end
   int32_t queue_peers;  // CTAs of other launches that take items from this queue, from which all come; -1: a CTA's
                         // first item is its own
+  bool is_settled;      // the plan and its tables were written before the predecessor began
   int32_t rope_pairs;   // 0: no rotation
   uint64_t rope_turns[kMaxHeadDim / 2];  // of pair i per position, in turns of 2^-64
   char* workspace;                       // starts with PlanOnDevice
