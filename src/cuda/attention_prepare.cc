@@ -112,23 +112,19 @@ void set_lengths(const AttentionArgs& a, const AttentionDims& d, Params& p) {
 }
 
 // Decode of about as many tiles as there are workers, or more: each worker begins with a tile's first keys, and where
-// requests are of one length, with those of the first requests; each CTA of a cluster with its part's. Where L2 is
-// large.
-void set_ahead(const AttentionCall& call, const AttentionKey& key, const PlanConfig& c, const Device& device,
-               Params& p) {
+// requests are of one length, with those of the first requests. Where L2 is large.
+void set_ahead(const AttentionCall& call, const PlanConfig& c, const Device& device, Params& p) {
   constexpr int64_t kBytes = 12 << 20;  // what memory delivers while a plan is made
   if (device.arch < 90) return;
   const AttentionArgs& a = *call.args;
-  const bool is_decode = c.tile_q <= 32 && p.rows_per_request * c.group_size() <= c.tile_q;
+  const bool is_decode = !a.qo_indptr.defined() && p.rows_per_request * c.group_size() <= c.tile_q;
   if (!is_decode || !call.dims.paged() || a.k.data == nullptr || c.window_left >= 0) return;
-  const int64_t num_tiles = int64_t(p.batch_size) * c.num_kv_heads, size = cluster_size(c, device);
-  if (size == 1 && (a.qo_indptr.defined() || 8 * num_tiles < 7 * c.num_workers)) return;
+  const int64_t num_tiles = int64_t(p.batch_size) * c.num_kv_heads;
+  if (8 * num_tiles < 7 * c.num_workers || cluster_size(c, device) > 1) return;
   batch_attention::Common caches{};
   set_caches(a, call.dims, caches);
   attention_prepare::Ahead& to = p.ahead;
-  to.num_tiles = int32_t(std::min<int64_t>(num_tiles, c.num_workers) * size), to.heads = Divisor(c.num_kv_heads);
-  to.part_shift = std::countr_zero(uint64_t(size));
-  to.step_shift = std::countr_zero(uint32_t(key.tile_kv * num_groups(key)));
+  to.num_tiles = int32_t(std::min<int64_t>(num_tiles, c.num_workers)), to.heads = Divisor(c.num_kv_heads);
   to.k = caches.k, to.v = caches.v;
   to.k_page = caches.k_page, to.k_token = caches.k_token, to.k_head = caches.k_head;
   to.v_page = caches.v_page, to.v_token = caches.v_token, to.v_head = caches.v_head;
@@ -173,7 +169,7 @@ Work<attention_prepare::Key, Params> work_of(const AttentionCall& call, const At
   p.max_tiles = h.num_items - h.num_slots;
   p.slot_room = h.on_device;
   const attention_prepare::Key planner = planner_for(p.max_tiles);
-  if (planner.tiles > 0) set_ahead(call, key, c, device, p);
+  if (planner.tiles > 0) set_ahead(call, c, device, p);
   const bool shares = p.max_tiles > attention_prepare::kTilesOfOne && device.arch >= 90;
   const uint32_t cluster = shares ? attention_prepare::kCtas : 1;
   return {.key = planner,

@@ -71,9 +71,8 @@ static_assert(sizeof(Shared) <= 64 * 1024, "what the smallest device has");
 // What is brought to L2 while the plan is made: the first keys of the first tiles.
 inline constexpr int32_t kLine = 128;  // bytes
 struct Ahead {
-  int32_t num_tiles;               // 0: nothing; or parts of tiles, where a cluster's CTAs share one
-  int32_t part_shift, step_shift;  // parts per tile, and the keys that a part is a multiple of, as powers of two
-  Divisor keys, heads;             // of each tile or part; of a request
+  int32_t num_tiles;    // 0: nothing
+  Divisor keys, heads;  // of each tile; of a request
   const char *k, *v;
   int64_t k_page, k_token, k_head, v_page, v_token, v_head;  // bytes
   int32_t k_bytes, v_bytes;                                  // of a row

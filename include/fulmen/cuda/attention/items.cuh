@@ -35,35 +35,70 @@ __device__ __forceinline__ int64_t settled_number(const IdVector& v, int64_t i) 
   return int64_t(uint64_t(int64_t(high)) << 32 | uint32_t(low));
 }
 
+// Of an item whose record has been read: what the record does not say.
+template <Key K, class Variant>
+__device__ __forceinline__ void complete_item(const ParamsOf<Variant>& p, int32_t index, Record& item) {
+  item.plan.kv_head += p.record_heads.remainder(index);
+  take_share<K>(item.plan);
+}
+template <class Variant>
+__device__ __forceinline__ const Record* record_of(const ParamsOf<Variant>& p, int32_t index) {
+  return reinterpret_cast<const Record*>(p.workspace + kRecords) + p.record_heads.quotient(index);
+}
 template <Key K, class Variant>
 __device__ __forceinline__ void load_item(const ParamsOf<Variant>& p, int32_t index, Item& item) {
-  const int32_t record = p.record_heads.quotient(index);
-  const Record* from = reinterpret_cast<const Record*>(p.workspace + kRecords) + record;
-  Record mine = settled_record(from);
-  mine.plan.kv_head += index - record * p.record_heads.divisor;
-  take_share<K>(mine.plan);
+  Record mine = settled_record(record_of(p, index));
+  complete_item<K>(p, index, mine);
   static_cast<Record&>(item) = mine;
+}
+
+// Of one thread: which item comes after this one; from num_items on there is none.
+template <Key K, class Variant>
+__device__ __forceinline__ int32_t take_next(const ParamsOf<Variant>& p, PlanOnDevice& plan, const Control& control) {
+  const int32_t workers = int32_t(gridDim.x / ctas_per_worker<K>());
+  if (ctas_per_worker<K>() > 1) return control.item.index + workers;
+  if (p.queue_peers >= 0) return int32_t(fetch_add(&plan.next, 1));
+  if (control.num_items > workers) return int32_t(fetch_add(&plan.next, 1)) + workers;
+  return control.num_items;
 }
 
 // While the first keys are on their way: what comes after this item, and the merge that it belongs to.
 template <Key K, class Variant>
 __device__ __forceinline__ void look_ahead(const ParamsOf<Variant>& p, PlanOnDevice& plan, Control& control,
-                                           const Item& item, Item& next, uint32_t merge_index) {
+                                           uint32_t merge_index) {
+  Item& next = control.next;
   if (fresh_thread() == 0) {
-    const int32_t workers = int32_t(gridDim.x / ctas_per_worker<K>());
-    int32_t index = control.num_items;
-    if (ctas_per_worker<K>() > 1)
-      index = item.index + workers;
-    else if (p.queue_peers >= 0)
-      index = int32_t(fetch_add(&plan.next, 1));
-    else if (control.num_items > workers)
-      index = int32_t(fetch_add(&plan.next, 1)) + workers;
+    const int32_t index = take_next<K>(p, plan, control);
     next.index = index < control.num_items ? index : -1;
     if (next.index >= 0) load_item<K>(p, index, next);
   }
-  if (fresh_thread() == 32 && item.plan.slot >= 0) {
+  if (fresh_thread() == 32 && control.item.plan.slot >= 0) {
     if constexpr (K.warps_q == 1) control.merge_index = merge_index;
     control.merge = reinterpret_cast<const attention::PlanMerge*>(p.workspace + plan.merges)[control.merge_index];
+  }
+}
+
+// The same by copies that nobody waits for, before the first keys are asked for: behind those they would come back
+// after 6 us, and meanwhile no key is looked at. They join the group that is asked for next; complete_item() remains.
+template <class Variant>
+__device__ __forceinline__ void copy_ahead(const ParamsOf<Variant>& p, const PlanOnDevice& plan, Control& control,
+                                           int32_t next, uint32_t merge_index) {
+  if (fresh_thread() == 0) {
+    control.next.index = next < control.num_items ? next : -1;
+    if (next < control.num_items) {
+      const char* from = reinterpret_cast<const char*>(record_of(p, next));
+      const uint32_t to = shared_address(static_cast<Record*>(&control.next));
+#pragma unroll
+      for (int32_t i = 0; i < int32_t(sizeof(Record)); i += 16) copy_async_16(to + uint32_t(i), from + i, true);
+    }
+  }
+  if (fresh_thread() == 32 && control.item.plan.slot >= 0) {
+    control.merge_index = merge_index;
+    const auto* from = reinterpret_cast<const attention::PlanMerge*>(p.workspace + plan.merges) + merge_index;
+    const uint32_t to = shared_address(&control.merge);
+#pragma unroll
+    for (int32_t i = 0; i < int32_t(sizeof *from); i += 4)
+      copy_async_4(to + uint32_t(i), reinterpret_cast<const char*>(from) + i);
   }
 }
 
@@ -121,15 +156,6 @@ __device__ __forceinline__ void start(const ParamsOf<Variant>& p, PlanOnDevice& 
   }
   if constexpr (kOfCascade<Variant>)
     if (thread == 31) control.num_above = num_above(p.variant.above);
-}
-
-// Of a settled plan, past a barrier after start().
-template <Key K, class Variant>
-__device__ __forceinline__ void touch_first_keys(const ParamsOf<Variant>& p, const Item& item) {
-  if constexpr (Loader<K, Variant>::kAlone) {
-    if (item.index < 0) return;
-    Loader<K, Variant>(p, item.plan, item.plan.kv_begin, item.plan.kv_end, fresh_thread()).touch();
-  }
 }
 
 }  // namespace fulmen::cuda::batch_attention

@@ -65,33 +65,17 @@ class Loader {
     return ring_ + uint32_t(tile % K.stages * kShared.stage_bytes);
   }
 
+  // The id after those of the first tiles, too, where registers are not short: behind their copies it would come late.
   struct Pages {
-    int32_t ids[K.stages];
+    static constexpr int32_t kNum = K.stages + (kAlone ? 1 : 0);
+    int32_t ids[kNum];
   };
   // Asks for the first pages' ids. All threads of the CTA have constructed theirs.
   __device__ __forceinline__ Pages ask() {
     Pages pages;
 #pragma unroll
-    for (int32_t tile = 0; tile < K.stages; ++tile) pages.ids[tile] = fetch(tile);
+    for (int32_t tile = 0; tile < Pages::kNum; ++tile) pages.ids[tile] = fetch(tile);
     return pages;
-  }
-  // Before the predecessor has ended: brings to L2 what start() will ask for, and its pages to the TLBs, which a
-  // prefetch may be too late for. Ids and rows may still be written: nothing that is read here is used later.
-  __device__ __forceinline__ void touch() const {
-    constexpr int32_t kRoles = K.tile_kv < 32 ? 2 : 1;  // lanes for keys and for values, or for both
-    const int32_t row = this_thread() % K.tile_kv, role = this_thread() / K.tile_kv;
-    if (p_.page_ids.data == nullptr) return;
-#pragma unroll
-    for (int32_t tile = 0; tile < K.stages - 1; ++tile) {
-      const int32_t key = first_key(tile) + row;
-      if (key >= end()) return;
-      const int64_t at = from().first_id + p_.page_size.quotient(key);
-      const int32_t id = load_coherent_4(static_cast<const int32_t*>(p_.page_ids.data) + (at << p_.page_ids.wide));
-      const int64_t page = id >= 0 && id < p_.num_pages ? id : 0;
-      const int32_t slot = p_.page_size.remainder(key);
-      if (kRoles == 1 || role == 0) touch_row(from().k + page * p_.k_page + slot * p_.k_token, p_.d_qk * kSize);
-      if (kRoles == 1 || role == 1) touch_row(from().v + page * p_.v_page + slot * p_.v_token, p_.d_vo * kSize);
-    }
   }
   // Starts the first stages - 1 tiles.
   __device__ __forceinline__ void start(const Pages& pages) {
@@ -104,7 +88,7 @@ class Loader {
       Group<K>::sync();
       issue<false>(tile);
     }
-    page_ = fetch(K.stages);
+    page_ = kAlone ? pages.ids[Pages::kNum - 1] : fetch(K.stages);
   }
   // Waits for a tile, for all warps of the group, and starts the one that takes its predecessor's stage.
   __device__ __forceinline__ void advance(int32_t tile) {
@@ -125,11 +109,6 @@ class Loader {
   __device__ __forceinline__ const From& from() const { return kAlone ? from_ : control().from; }
   __device__ __forceinline__ static Control& control() { return *reinterpret_cast<Control*>(dynamic_shared()); }
   __device__ __forceinline__ static int32_t this_thread() { return Group<K>::thread(fresh_thread()); }
-  __device__ __forceinline__ static void touch_row(const char* row, int32_t num_bytes) {
-    constexpr int32_t kLine = 128;
-#pragma unroll 2
-    for (int32_t at = 0; at < num_bytes; at += kLine) load_coherent_4(row + at);
-  }
   // Keys that are not in pages, where the kernel has code for them.
   __device__ __forceinline__ bool is_straight() const {
     return K.warps_q > 4 && kEvenRows && p_.page_ids.data == nullptr;
