@@ -74,8 +74,8 @@ struct From {
 struct Control {
   Item item;
   alignas(16) Item next;  // its record comes by copies of 16 bytes
-  int32_t begin, end;  // of the keys being walked
-  int32_t spread;      // 1, or all warps: they hold the same rows, and each walks some blocks of a tile
+  int32_t begin, end;     // of the keys being walked
+  int32_t spread;         // 1, or all warps: they hold the same rows, and each walks some blocks of a tile
   Ranges ranges[kMaxWarps];
   From from;
   uint32_t is_last;
