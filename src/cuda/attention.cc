@@ -173,8 +173,14 @@ std::optional<Key> attention_key(int32_t tile, int64_t d_qk, int64_t d_vo, DType
     else if (key.tile_kv > least)
       key.tile_kv = key.tile_kv > 32 ? 32 : 16, key.block_kv = std::min(key.block_kv, key.tile_kv);
     else
-      return {};
+      break;
   }
+  if (tile != 64) return {};
+  for (int32_t stages : {3, 1}) {  // sums pass through shared memory some columns at a time
+    key.stages = stages;
+    if (SharedLayout(key).bytes <= max_shared_bytes) return key;
+  }
+  return {};
 }
 
 runtime::Refusal Attention::refuses(const Args& call, const runtime::DeviceInfo& device) {
@@ -369,8 +375,8 @@ void Attention::prepare(const Args& call, const Device& device) {
   });
 }
 
+// For the three sizes of shared memory that devices of these architectures have.
 std::vector<Key> Attention::common_keys() {
-  constexpr int32_t kHopper = 232448;
   const auto dims = {std::pair{64, 64}, {96, 96}, {128, 128}, {192, 128}, {256, 256}};
   std::vector<Key> keys;
   for (DType q : {DType::kF16, DType::kBF16})
@@ -378,8 +384,9 @@ std::vector<Key> Attention::common_keys() {
       for (const auto& [d_qk, d_vo] : dims)
         for (int32_t tile : kTiles)
           for (bool alone : {false, true})
-            if (const std::optional<Key> key = attention_key(tile, d_qk, d_vo, q, kv, kHopper, alone))
-              keys.push_back(*key);
+            for (int32_t arch : {75, 89, 90})
+              if (const std::optional<Key> key = attention_key(tile, d_qk, d_vo, q, kv, shared_bytes_of(arch), alone))
+                if (arch >= 80 || q == DType::kF16) keys.push_back(*key);
   return keys;
 }
 

@@ -115,6 +115,23 @@ Row row(const char* id, const char* shape, const Batch& b) {
   return {id, shape, [b] { return problem(b); }};
 }
 
+// Gemma's heads, two or four queries each.
+std::vector<Row> large_head_rows() {
+  const Batch heads{.num_qo_heads = 16, .num_kv_heads = 8, .head_dim = 256};
+  const auto batch = [&](std::vector<std::pair<int32_t, int32_t>> lens, bool causal, DType kv = DType::kBF16) {
+    Batch b = heads;
+    b.lens = std::move(lens), b.causal = causal, b.kv = kv;
+    return b;
+  };
+  return {
+      row("G1", "prefill 16/8 D256 causal B1 S8k page 16", batch(many(1, 8192, 8192), true)),
+      row("G2", "prefill 16/8 D256 causal B8 S1k page 16", batch(many(8, 1024, 1024), true)),
+      row("G3", "decode 16/8 D256 B32 kv4k page 16", batch(many(32, 1, 4096), false)),
+      row("G4", "decode 16/8 D256 B1 kv8k page 16", batch(many(1, 1, 8192), false)),
+      row("G5", "decode e4m3 kv 16/8 D256 B32 kv4k page 16", batch(many(32, 1, 4096), false, DType::kE4M3)),
+  };
+}
+
 std::vector<Row> mixed_rows() {
   return {
       row("C2", "mixed prefill 1x8k + decode 128x4k 32/8 D128", long_and_short({8192, 8192}, 128, 1, 4096)),
@@ -184,6 +201,7 @@ std::vector<Row> attention_suite() {
           {.lens = many(4, 8192, 8192), .num_qo_heads = 64, .head_dim = 64, .causal = true, .window_left = 127}),
       row("P16", "prefill skew 1x32k + 31x512 32/8 D128 causal", long_and_short({32768, 32768}, 31, 512, 512)),
   };
+  for (Row& r : large_head_rows()) all.push_back(std::move(r));
   for (Row& r : mixed_rows()) all.push_back(std::move(r));
   return all;
 }
