@@ -199,22 +199,38 @@ bool lengths_on_device(const AttentionArgs& a) {
   return true;
 }
 
-// entry, then kArguments; returns the plan. Only index tensors are read, those on a device by run(); q, k, v and out
+namespace {
+
+// From args[first] on: entry, then kArguments. Only index tensors are read, those on a device by run(); q, k, v and out
 // lend shapes and dtypes.
-void attention_plan_(PackedArgs args, tvm::ffi::Any* result) {
-  expect(args, 1 + kNumArguments, "attention_plan");
-  const AttentionArgs a = read(args, 1);
+Plan planned(const PackedArgs& args, int32_t first, const attention::BatchAttention* beside) {
+  const AttentionArgs a = read(args, first + 1);
+  const AttentionEntry entry = parse_entry(args[first]);
   auto plan = tvm::ffi::make_object<PlanObject>(context_of(a.q));
   plan->args = a;
   // Tables, masks and slopes are read again by every run; q, k, v, out, lse and workspace are that run's own.
-  for (int32_t i : {4, 5, 6, 7, 8, 9, 12, 13, 14, 15})
-    if (auto held = args[i].as<tvm::ffi::Tensor>()) plan->kept.push_back(*held);
+  for (int32_t i : {3, 4, 5, 6, 7, 8, 11, 12, 13, 14})
+    if (auto held = args[first + 1 + i].as<tvm::ffi::Tensor>()) plan->kept.push_back(*held);
   if (lengths_on_device(a))
-    plan->batch.plan_on_device(a, parse_entry(args[0]));
+    plan->batch.plan_on_device(a, entry, beside);
   else
-    plan->batch.plan(a, parse_entry(args[0]));
-  *result = Plan(plan);
+    plan->batch.plan(a, entry, beside);
+  return Plan(plan);
 }
+
+}  // namespace
+
+void attention_plan_(PackedArgs args, tvm::ffi::Any* result) {
+  expect(args, 1 + kNumArguments, "attention_plan");
+  *result = planned(args, 0, nullptr);
+}
+
+// other, then as attention_plan.
+void attention_plan_beside_(PackedArgs args, tvm::ffi::Any* result) {
+  expect(args, 2 + kNumArguments, "attention_plan_beside");
+  *result = planned(args, 1, &args[0].cast<Plan>()->batch);
+}
+bool attention_runs_beside_(Plan plan) { return plan->batch.runs_beside(); }
 
 // memory: keeps the lists of a plan that is made on a device, so that plans may share a workspace.
 void attention_keep_plan_(Plan plan, Tensor memory) { plan->batch.keep_plan_in(view(memory)); }
@@ -261,31 +277,73 @@ Variant flashinfer_variant_(String name, String text, String tensors, String sca
   return Variant(v);
 }
 
+namespace {
+
+// A variant with what args give it, from args[at] on; at: moves past that.
+struct FilledVariant {
+  std::vector<char> fields;
+  attention::VariantCode code;
+  FilledVariant(const Variant& variant, const Plan& plan, const AttentionArgs& a, const PackedArgs& args, int32_t* at) {
+    const attention::FlashInferVariant& v = variant->variant;
+    std::vector<const void*> tensors;
+    std::vector<double> scalars;
+    for (const attention::FlashInferVariant::Extra& extra : v.tensors) {
+      const TensorView x = tensor(args[(*at)++]);
+      check_extra(extra, x, a.q);
+      tensors.push_back(x.data);
+    }
+    for (size_t i = 0; i < v.scalars.size(); ++i) scalars.push_back(args[(*at)++].cast<double>());
+    const attention::PlanConfig& c = plan->batch.plan().header.config;
+    fields = attention::fields_of(v, {c.num_qo_heads, c.num_kv_heads, a.options.window_left, c.causal != 0}, tensors,
+                                  scalars);
+    code = variant->code;
+    code.fields = fields.data(), code.num_bytes = int64_t(fields.size());
+  }
+  FilledVariant(const FilledVariant&) = delete;
+  FilledVariant& operator=(const FilledVariant&) = delete;
+};
+
+int32_t num_extras(const Variant& v) { return int32_t(v->variant.tensors.size() + v->variant.scalars.size()); }
+
+// One of two batches, from args[at] on: plan, q, k, v, out, lse, sinks, workspace, q_scale, k_scale, v_scale, variant
+// or None, and what that gets.
+struct Half {
+  static constexpr int32_t kNumArguments = 12;
+  Plan plan;
+  AttentionArgs args;
+  std::optional<FilledVariant> variant;
+
+  Half(const PackedArgs& all, int32_t* at) : plan(all[*at].cast<Plan>()), args(plan->args) {
+    int32_t i = *at + 1;
+    args.q = tensor(all[i++]), args.k = tensor(all[i++]), args.v = tensor(all[i++]), args.out = tensor(all[i++]);
+    args.lse = tensor(all[i++]);
+    if (const TensorView sinks = tensor(all[i++]); sinks.defined()) args.sinks = sinks;
+    args.workspace = tensor(all[i++]);
+    args.options.q_scale = number(all[i++]), args.options.k_scale = number(all[i++]);
+    args.options.v_scale = number(all[i++]);
+    split_cache(&args);
+    if (const auto v = all[i++].cast<tvm::ffi::Optional<Variant>>(); v.has_value()) {
+      if (i + num_extras(*v) > all.size()) expect(all, i + num_extras(*v), "attention_run_beside");
+      variant.emplace(*v, plan, args, all, &i);
+    }
+    *at = i;
+  }
+  const attention::VariantCode* code() const { return variant ? &variant->code : nullptr; }
+};
+
+}  // namespace
+
 // plan, variant, q, k, v, out, lse, workspace, then the variant's tensors and scalars.
 void attention_run_variant_(PackedArgs args, tvm::ffi::Any*) {
-  constexpr int32_t kFirst = 8;
+  int32_t at = 8;
   const Plan plan = args[0].cast<Plan>();
   const Variant variant = args[1].cast<Variant>();
-  const attention::FlashInferVariant& v = variant->variant;
-  expect(args, kFirst + int32_t(v.tensors.size() + v.scalars.size()), "attention_run_variant");
+  expect(args, at + num_extras(variant), "attention_run_variant");
   AttentionArgs a = plan->args;
   a.q = tensor(args[2]), a.k = tensor(args[3]), a.v = tensor(args[4]), a.out = tensor(args[5]);
   a.lse = tensor(args[6]), a.workspace = tensor(args[7]);
   split_cache(&a);
-  std::vector<const void*> tensors;
-  std::vector<double> scalars;
-  for (size_t i = 0; i < v.tensors.size(); ++i) {
-    const TensorView extra = tensor(args[kFirst + int32_t(i)]);
-    check_extra(v.tensors[i], extra, a.q);
-    tensors.push_back(extra.data);
-  }
-  for (size_t i = 0; i < v.scalars.size(); ++i)
-    scalars.push_back(args[kFirst + int32_t(v.tensors.size() + i)].cast<double>());
-  const attention::PlanConfig& c = plan->batch.plan().header.config;
-  const std::vector<char> fields =
-      attention::fields_of(v, {c.num_qo_heads, c.num_kv_heads, a.options.window_left, c.causal != 0}, tensors, scalars);
-  attention::VariantCode code = variant->code;
-  code.fields = fields.data(), code.num_bytes = int64_t(fields.size());
+  const FilledVariant filled(variant, plan, a, args, &at);
   plan->batch.use(context_of(a.q));
   std::unique_ptr<uint8_t[]> own;
   if (a.q.device_type == DeviceType::kCpu && !a.workspace.defined()) {
@@ -293,7 +351,19 @@ void attention_run_variant_(PackedArgs args, tvm::ffi::Any*) {
     own.reset(new uint8_t[size_t(num_bytes)]);
     a.workspace = view_of(own.get(), {num_bytes});
   }
-  plan->batch.run(a, &code);
+  plan->batch.run(a, &filled.code);
+}
+
+// Two Halves.
+void attention_run_beside_(PackedArgs args, tvm::ffi::Any*) {
+  if (args.size() < 2 * Half::kNumArguments) expect(args, 2 * Half::kNumArguments, "attention_run_beside");
+  int32_t at = 0;
+  const Half mine(args, &at);
+  if (args.size() < at + Half::kNumArguments) expect(args, at + Half::kNumArguments, "attention_run_beside");
+  const Half other(args, &at);
+  expect(args, at, "attention_run_beside");
+  mine.plan->batch.use(context_of(mine.args.q)), other.plan->batch.use(context_of(other.args.q));
+  mine.plan->batch.run_beside(mine.args, other.plan->batch, other.args, mine.code(), other.code());
 }
 
 int64_t attention_workspace_bytes_(Plan plan) { return plan->batch.workspace_bytes(); }
@@ -309,6 +379,16 @@ FULMEN_FFI_EXPORT_PACKED(
     "[num_pages, 2, ...] may stand for k and for v, here and in the functions of plans");
 FULMEN_FFI_EXPORT_PACKED(attention_plan, "entry, " FULMEN_FFI_ATTENTION_ARGUMENTS, 30,
                          "returns a plan for batches of these lengths; q, k, v and out lend only shapes and dtypes");
+FULMEN_FFI_EXPORT_PACKED(attention_plan_beside, "other, entry, " FULMEN_FFI_ATTENTION_ARGUMENTS, 31,
+                         "attention_plan for attention_run_beside with the plan `other`");
+FULMEN_FFI_EXPORT(attention_runs_beside, "plan", "whether a plan is one that attention_run_beside runs at once with another");
+FULMEN_FFI_EXPORT_PACKED(
+    attention_run_beside,
+    "plan, q, k, v, out, lse, sinks, workspace, q_scale, k_scale, v_scale, variant, extras, other_plan, other_q, "
+    "other_k, other_v, other_out, other_lse, other_sinks, other_workspace, other_q_scale, other_k_scale, "
+    "other_v_scale, other_variant, other_extras", 26,
+    "runs two plans, on a GPU at once where the first is of few rows per request, was made by attention_plan_beside and "
+    "that pays; else the other first. Variants: None, or one whose tensors and scalars follow it, each an argument");
 FULMEN_FFI_EXPORT(attention_run, "plan, q, k, v, out, lse, sinks, workspace, q_scale, k_scale, v_scale",
                   "runs a plan; the rest of the arguments is as planned");
 FULMEN_FFI_EXPORT_PACKED(
