@@ -50,6 +50,10 @@ def _divided(buffer: Any) -> tuple[Any, Any]:
 _LEAST_HALF = 16 << 20
 
 
+def _beside(decode: core.PlannedBatch, prefill: core.PlannedBatch) -> contextlib.AbstractContextManager[None]:
+    return decode._device_plan.beside(prefill._device_plan)
+
+
 class _Prefill(core.PlannedBatch):
     """A GPU's prefill of one request over contiguous keys; options come with each run."""
 
@@ -205,31 +209,41 @@ class PODWithPagedKVCacheWrapper:
         elif args:
             raise TypeError(f"{op}: {len(args)} extra arguments and no jit_args")
         scales = {} if self._variants is not None else {"q_scale": q_scale, "k_scale": k_scale, "v_scale": v_scale}
-        if self._runs_beside(q_p, k_p, v_p, q_d):
-            options = (
-                pos_encoding_mode_p, window_left_p, None, sm_scale_p, rope_scale_p, rope_theta_p, use_fp16_qk_reduction,
-            )  # fmt: skip
-            if custom_mask_p is not None and packed_custom_mask_p is None:
-                packed_custom_mask_p = packbits(custom_mask_p, "little")
-            with self._decode._device_plan.beside(self._prefill._device_plan):
-                self._prefill._jit_module = None if self._variants is None else self._variants[0]
-                out_p = self._prefill.run(
-                    q_p, k_p, v_p, kv_layout_p, causal_p, packed_custom_mask_p, options, extras_p
-                )  # fmt: skip
-                return out_p, self._decode.run(q_d, paged_kv_cache_d, *extras_d, **scales)  # type: ignore
+        of_p = (pos_encoding_mode_p, window_left_p, None, sm_scale_p, rope_scale_p, rope_theta_p)
+        masks = (custom_mask_p, packed_custom_mask_p)
+        prefill, is_beside = (q_p, k_p, v_p), self._runs_beside(q_p, k_p, v_p, q_d)
+        with _beside(self._decode, self._prefill) if is_beside else contextlib.nullcontext():
+            run = self._prefill_beside if is_beside else self._prefill_apart
+            out_p = run(prefill, masks, causal_p, kv_layout_p, of_p, use_fp16_qk_reduction, extras_p)
+            return out_p, self._decode.run(q_d, paged_kv_cache_d, *extras_d, **scales)  # type: ignore[return-value]
+
+    def _prefill_beside(
+        self, prefill: Any, masks: Any, causal: bool, kv_layout: str, options: Any, use_fp16: bool, extras: Any
+    ) -> Array:
+        custom_mask, packed_mask = masks
+        q, k, _ = prefill
+        if custom_mask is not None and packed_mask is None:
+            expected = (q.shape[0], k.shape[0 if kv_layout == "NHD" else 1])
+            if custom_mask.numel() != expected[0] * expected[1]:
+                raise ValueError(f"custom_mask has shape {tuple(custom_mask.shape)}, expected {expected}")
+            packed_mask = packbits(custom_mask.reshape(-1), "little")
+        self._prefill._jit_module = None if self._variants is None else self._variants[0]
+        return self._prefill.run(*prefill, kv_layout, causal, packed_mask, (*options, use_fp16), extras)
+
+    def _prefill_apart(
+        self, prefill: Any, masks: Any, causal: bool, kv_layout: str, options: Any, use_fp16: bool, extras: Any
+    ) -> Array:
+        pos_encoding_mode, window_left, _, sm_scale, rope_scale, rope_theta = options
         if self._variants is not None:
-            out_p = single_prefill_with_kv_cache_with_jit_module(
-                self._variants[0], q_p, k_p, v_p, *extras_p, kv_layout=kv_layout_p, mask_mode=int(causal_p),
-                window_left=window_left_p,
+            return single_prefill_with_kv_cache_with_jit_module(  # type: ignore[return-value]
+                self._variants[0], *prefill, *extras, kv_layout=kv_layout, mask_mode=int(causal),
+                window_left=window_left,
             )  # fmt: skip
-        else:
-            out_p = single_prefill_with_kv_cache(
-                q_p, k_p, v_p, custom_mask=custom_mask_p, packed_custom_mask=packed_custom_mask_p, causal=causal_p,
-                kv_layout=kv_layout_p, pos_encoding_mode=pos_encoding_mode_p,
-                use_fp16_qk_reduction=use_fp16_qk_reduction, sm_scale=sm_scale_p, window_left=window_left_p,
-                rope_scale=rope_scale_p, rope_theta=rope_theta_p,
-            )  # type: ignore[assignment]  # fmt: skip
-        return out_p, self._decode.run(q_d, paged_kv_cache_d, *extras_d, **scales)  # type: ignore[return-value]
+        return single_prefill_with_kv_cache(  # type: ignore[return-value]
+            *prefill, custom_mask=masks[0], packed_custom_mask=masks[1], causal=causal, kv_layout=kv_layout,
+            pos_encoding_mode=pos_encoding_mode, use_fp16_qk_reduction=use_fp16, sm_scale=sm_scale,
+            window_left=window_left, rope_scale=rope_scale, rope_theta=rope_theta,
+        )  # fmt: skip
 
     def _runs_beside(self, *tensors: Any) -> bool:
         """Whether all lie on a GPU, and nobody records the call."""
@@ -322,9 +336,9 @@ class BatchPODWithPagedKVCacheWrapper:
             self._prefill.plan(*positional, **options, **mask)
             self._planned_causal = None if has_mask else bool(causal_p)
         scales = {"q_scale": q_scale, "k_scale": k_scale, "v_scale": v_scale, "return_lse": True}
-        beside = self._decode._device_plan.beside(self._prefill._device_plan)
         # Results that a scale on the GPU multiplies are looked at between the halves.
-        with contextlib.nullcontext() if is_recording() or any(map(on_device, scales.values())) else beside:
+        is_beside = not is_recording() and not any(map(on_device, scales.values()))
+        with _beside(self._decode, self._prefill) if is_beside else contextlib.nullcontext():
             out_p, lse_p = self._prefill.run(q_p, paged_kv_cache_p, **scales)
             out_d, lse_d = self._decode.run(q_d, paged_kv_cache_d, **scales)
         return ((out_p, out_d), (lse_p, lse_d)) if return_lse else (out_p, out_d)

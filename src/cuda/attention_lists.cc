@@ -73,8 +73,8 @@ AttentionLists::AttentionLists(const AttentionCall& call, const Device& device)
                            : which == PlanList::kFew ? RowLimits{.most = few_q}
                                                      : RowLimits{.least = few_q + 1};
     const bool many = which == PlanList::kMany && (mixed || first_ctas == 0);
-    lists_[many].emplace(LaunchList{which, plan, key, layout_of(plan.header, which, key, device), rows, {},
-                                    std::min(first_ctas, device.num_sms)});
+    lists_[many].emplace(LaunchList{
+        which, plan, key, layout_of(plan.header, which, key, device), rows, {}, std::min(first_ctas, device.num_sms)});
   }
 }
 

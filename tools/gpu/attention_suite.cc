@@ -97,7 +97,7 @@ Problem problem(const Batch& b) {
           .launch = [sets](int32_t set, const Context& context) { run(*sets[size_t(set)], context); }};
 }
 
-// Two batches of tensors of their own: at once, or one after the other. Plans made on the device are made by each graph.
+// Two batches of tensors of their own: at once, or one after the other. Each graph makes plans of the device.
 struct Pair {
   std::shared_ptr<Planned> prefill, decode;
   void launch(bool beside, const Context& context) {
@@ -114,7 +114,9 @@ Problem pair_problem(const Batch& prefill, const Batch& decode, bool beside) {
   pair->decode = planned(decode, beside ? &pair->prefill->batch : nullptr);
   Cost c = cost(pair->prefill->args);
   const Cost more = cost(pair->decode->args);
-  return {.num_sets = 1, .bytes = c.bytes + more.bytes, .flops = c.flops + more.flops,
+  return {.num_sets = 1,
+          .bytes = c.bytes + more.bytes,
+          .flops = c.flops + more.flops,
           .launch = [=](int32_t, const Context& context) { pair->launch(beside, context); }};
 }
 
@@ -180,7 +182,8 @@ std::vector<Row> pod_rows() {
   std::vector<Row> rows;
   for (const Shape& s : shapes)
     for (bool beside : {true, false})
-      rows.push_back({std::string("O") + s.id + (beside ? "" : "s"), std::string(s.text) + (beside ? ", POD" : ", one after the other"),
+      rows.push_back({std::string("O") + s.id + (beside ? "" : "s"),
+                      std::string(s.text) + (beside ? ", POD" : ", one after the other"),
                       [s, beside] { return pair_problem(s.prefill, s.decode, beside); }});
   return rows;
 }

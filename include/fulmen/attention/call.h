@@ -92,11 +92,11 @@ struct AttentionCall {
   // kConfigure, kShape: a planned call, of which dims and plan are set, that this one may be planned to run beside: the
   // row then sets few_workers. kRun, of such a plan: that call, in its step kRun; the row runs both.
   const AttentionCall* beside = nullptr;
-  const LevelsAbove* above = nullptr;     // kRun; null: no cascade
-  bool resident = false;                  // kRun: kUpload has put this plan into this workspace
-  mutable int64_t workspace_bytes = 0;    // kMeasure: set by the row; kUpload, kRun: the size of workspace
-  mutable int64_t plan_bytes = 0;         // kMeasure: what of it the lists of a plan made on the device take
-  void* workspace = nullptr;              // kUpload, kRun; any alignment, any contents; null: a device's row allocates
+  const LevelsAbove* above = nullptr;   // kRun; null: no cascade
+  bool resident = false;                // kRun: kUpload has put this plan into this workspace
+  mutable int64_t workspace_bytes = 0;  // kMeasure: set by the row; kUpload, kRun: the size of workspace
+  mutable int64_t plan_bytes = 0;       // kMeasure: what of it the lists of a plan made on the device take
+  void* workspace = nullptr;            // kUpload, kRun; any alignment, any contents; null: a device's row allocates
 };
 
 // The plan's share of the call: what the options and the head counts say. The backend's row completes it.
