@@ -335,13 +335,13 @@ class BatchPODWithPagedKVCacheWrapper:
             mask = {"custom_mask": custom_mask_p, "packed_custom_mask": packed_custom_mask_p, "causal": causal_p}
             self._prefill.plan(*positional, **options, **mask)
             self._planned_causal = None if has_mask else bool(causal_p)
-        scales = {"q_scale": q_scale, "k_scale": k_scale, "v_scale": v_scale, "return_lse": True}
+        scales = {"q_scale": q_scale, "k_scale": k_scale, "v_scale": v_scale, "return_lse": return_lse}
         # Results that a scale on the GPU multiplies are looked at between the halves.
         is_beside = not is_recording() and not any(map(on_device, scales.values()))
         with _beside(self._decode, self._prefill) if is_beside else contextlib.nullcontext():
-            out_p, lse_p = self._prefill.run(q_p, paged_kv_cache_p, **scales)
-            out_d, lse_d = self._decode.run(q_d, paged_kv_cache_d, **scales)
-        return ((out_p, out_d), (lse_p, lse_d)) if return_lse else (out_p, out_d)
+            of_p = self._prefill.run(q_p, paged_kv_cache_p, **scales)
+            of_d = self._decode.run(q_d, paged_kv_cache_d, **scales)
+        return ((of_p[0], of_d[0]), (of_p[1], of_d[1])) if return_lse else (of_p, of_d)
 
     def end_forward(self) -> None:
         """Does nothing."""

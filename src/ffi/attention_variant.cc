@@ -153,7 +153,8 @@ FULMEN_FFI_EXPORT_PACKED(
     attention_run_beside,
     "plan, q, k, v, out, lse, sinks, workspace, q_scale, k_scale, v_scale, variant, extras, other_plan, other_q, "
     "other_k, other_v, other_out, other_lse, other_sinks, other_workspace, other_q_scale, other_k_scale, "
-    "other_v_scale, other_variant, other_extras", 26,
+    "other_v_scale, other_variant, other_extras",
+    26,
     "runs two plans, on a GPU at once where the first has few rows per request, was made by attention_plan_beside and "
     "that pays; else the other first. Variants: None, or one whose tensors and scalars follow it, each an argument");
 FULMEN_FFI_EXPORT(
