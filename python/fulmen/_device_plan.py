@@ -142,7 +142,9 @@ class DevicePlan:
         places = [None if t is None else (t.data_ptr(), *t.shape) for t in tables]
         shapes = (q.shape[0], tuple(q.shape), k.shape[-1], v.shape[-1], k.dtype, out.dtype)
         options = (wrapper._state(), wrapper._fixed_split_len, wrapper._disable_split, wrapper._kv_layout)
-        key = (*shapes, *options, wrapper._entry, *places, None if self._beside is None else self._beside._version)
+        room = getattr(wrapper._float_workspace_buffer, "nbytes", None)
+        beside = None if self._beside is None else self._beside._version
+        key = (*shapes, *options, wrapper._entry, room, *places, beside)
         if key == self._key:
             lib.attention_forget_lengths(self._plan)
         else:
