@@ -128,9 +128,8 @@ class DevicePlan:
         self._beside, other._waits = other, True
         try:
             yield
-            if other._waiting is not None:  # this one's was no run on a device
-                waiting, other._waiting = other._waiting, None
-                raise RuntimeError(f"a batch on the device {waiting[1]} was to run beside one that is not")
+            if other._waiting is not None:
+                raise ValueError("run: the prefill's q lies on a GPU, the decodes' in host memory")
         finally:
             self._beside, other._waits, other._waiting = None, False, None
 

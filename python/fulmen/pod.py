@@ -62,6 +62,7 @@ class _Prefill(core.PlannedBatch):
     def __init__(self, float_workspace_buffer: Any) -> None:
         self._init_state(float_workspace_buffer, "NHD", False, "auto")
         self._plan_info: Any = OnDevice()
+        self._total_q = 0
         self._sizes: tuple[Any, ...] = ()
 
     def _tables(self) -> tuple[Any, ...]:

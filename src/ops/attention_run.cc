@@ -254,8 +254,10 @@ void BatchAttention::run_beside(const AttentionArgs& args, const BatchAttention&
   const auto has_none = [](const PlanView& p, const AttentionArgs& a) {
     return p.header.num_items == 0 || p.header.batch_size == 0 || a.q.num_elements() == 0;
   };
-  if (!runs_beside_ || has_none(plan, args) || has_none(other_plan, other_args)) {
-    run_planned(other_plan, other_args, other.entry_, context_, other.as_planned(other_args, other_variant));
+  const bool here = args.out.device_type == other_args.out.device_type &&
+                    args.out.device_id == other_args.out.device_id && context_.stream == other.context_.stream;
+  if (!runs_beside_ || !here || has_none(plan, args) || has_none(other_plan, other_args)) {
+    other.run(other_args, other_variant);
     return run(args, variant);
   }
   PlannedCall mine(plan, args, entry_, as_planned(args, variant));
