@@ -178,11 +178,12 @@ std::optional<Key> attention_key(int32_t tile, int64_t d_qk, int64_t d_vo, DType
     else
       break;
   }
-  if (tile != 64) return {};
-  for (int32_t stages : {3, 1}) {  // sums pass through shared memory some columns at a time
-    key.stages = stages;
-    if (SharedLayout(key).bytes <= max_shared_bytes) return key;
-  }
+  if (key.warps_q != 4) return {};
+  for (int32_t stages : {3, 1})  // sums pass through shared memory some columns at a time
+    for (key.tile_kv = d > 128 ? 32 : 64; key.tile_kv >= least; key.tile_kv /= 2) {
+      key.stages = stages, key.block_kv = least;
+      if (SharedLayout(key).bytes <= max_shared_bytes) return key;
+    }
   return {};
 }
 

@@ -51,6 +51,9 @@ FULMEN_FN constexpr int32_t num_groups(const Key& k) { return num_warps(k) / k.w
 FULMEN_FN constexpr int32_t shared_columns(const Key& k) {
   return k.warps_q == 4 && k.stages != 2 && k.d_vo > 64 ? 64 : k.d_vo;
 }
+// Where the last of them begin.
+template <Key K>
+inline constexpr int32_t kLastColumns = (K.d_vo - 1) / shared_columns(K) * shared_columns(K);
 // The queries, which eight warps keep in registers, lie in the last stage until its first keys are asked for.
 FULMEN_FN constexpr bool lends_stage(const Key& k) { return k.warps_q > 4; }
 
