@@ -84,13 +84,17 @@ class CudaAttentionBeside : public OnGpu {
 // Each with the options of its own half; any of the plans made by the host.
 TEST_F(CudaAttentionBeside, HalvesAreThoseOfTheirOwnRuns) {
   std::vector<std::pair<AttentionCase, AttentionCase>> all;
-  for (int32_t i = 0; i < 6; ++i) {
+  for (int32_t i = 0; i < 7; ++i) {
     AttentionCase d = decode_of(uint64_t(i) + 1), p = prefill_of(uint64_t(i) + 30);
     if (i == 1) d.options.window_left = 40, d.options.sm_scale = 0.3f, d.layout = KvLayout::kHND;
     if (i == 2) d.kv_dtype = DType::kE4M3, p.mask = true, p.options.causal = false;
     if (i == 3) d.sinks = true, d.group = 4, p.options.rope_theta = 1e4f, p.options.window_left = 100;
     if (i == 4) p.table = Table::kCsr, p.lens = {{100, 120}, {0, 5}, {70, 70}, {130, 400}}, p.alibi = true;
     if (i == 5) d.lens[0].first = d.lens[2].first = 0, d.table = Table::kCsrSeqLens, p.options.logits_soft_cap = 5;
+    if (i == 6) {  // a mixed batch itself, if the device plans it
+      p.lens.assign(size_t(2 * cuda::device(0).num_sms), {1, 60}), p.lens[1] = {300, 350}, p.lens[3] = {60, 60};
+      p.table = Table::kCsr;
+    }
     all.emplace_back(d, p);
   }
   for (size_t i = 0; i < all.size(); ++i)
@@ -100,6 +104,7 @@ TEST_F(CudaAttentionBeside, HalvesAreThoseOfTheirOwnRuns) {
       Half decode(all[i].first, host == 1), prefill(all[i].second, host == 2);
       prefill.plan();
       decode.plan(&prefill.batch);
+      EXPECT_EQ(prefill.batch.plan().header.config.few_q > 0, i == 6 && host != 2 && overlaps());
       // A host knows how few keys there are, and a window says how many.
       EXPECT_EQ(decode.batch.runs_beside(), overlaps() && host != 1 && all[i].first.options.window_left < 0);
       for (int32_t round = 0; round < 2; ++round)  // the second time plans lie there
