@@ -13,6 +13,8 @@ namespace fulmen::cuda {
 // Completes call.config for a batch whose lengths are known. False: one list is better, nothing was set.
 bool configure_mixed(const attention::AttentionCall& call, const Device& device);
 
+// Of a row of many and a key, in keys that a request of few rows reads.
+double many_cost(int64_t kv_bytes);
 inline int32_t most_few_workers(const Device& device) { return std::max(1, device.num_sms / 2); }
 // The same for a batch of these shapes, whose lengths a device will know.
 bool shape_mixed(const attention::AttentionCall& call, const Device& device, attention::PlanConfig& config);
