@@ -82,7 +82,10 @@ void set_costs(const Key& key, PlanConfig& c) {
 namespace {
 
 void configure(const AttentionCall& call, const Device& device, const Context& context) {
-  if (may_overlap(device, context) && configure_mixed(call, device)) return;
+  if (may_overlap(device, context)) {
+    if (call.beside != nullptr && configure_beside(call, device)) return;
+    if (configure_mixed(call, device)) return;
+  }
   const Key key = *choose_attention_key(call, device.info());
   PlanConfig& c = *call.config;
   set_costs(key, c);
@@ -188,6 +191,8 @@ runtime::Refusal Attention::refuses(const Args& call, const runtime::DeviceInfo&
                ? ""
                : "head_dim " + std::to_string(d) + " does not fit this device's shared memory";
   if (call.step != AttentionCall::kRun) return {};
+  if (call.beside != nullptr)
+    if (std::string why = refuses(*call.beside, device); !why.empty()) return why;
   for (std::string why : {refuses_alignment(a.q, "q", 2), refuses_alignment(a.k, "k", a.k.rank - 1),
                           refuses_alignment(a.v, "v", a.v.rank - 1)})
     if (!why.empty()) return why;
@@ -245,16 +250,6 @@ Common common_of(const AttentionCall& call, char* workspace) {
   }
   p.workspace = workspace;
   return p;
-}
-
-// plan: with all its lists.
-void upload(const attention::PlanView& plan, const LaunchList& list, driver::Stream stream) {
-  attention::Plan own;
-  if (plan.header.config.few_q > 0) own = list_of(plan, list.which);
-  const std::vector<char> image = plan_image(own.data.empty() ? plan : own.view(), list.layout);
-  check(
-      driver::api().memory_copy(driver::Pointer(list.place.plan), driver::Pointer(image.data()), image.size(), stream),
-      "cuMemcpyAsync of a plan");
 }
 
 Shape shape_of(const AttentionCall& call, const Key& key, const Turn& turn, const Device& device) {
@@ -318,47 +313,31 @@ void run_variant(const AttentionCall& call, const LaunchList& list, const Turn& 
   cuda::launch(Attention::kName, function, shape, params, context);
 }
 
-// Plans where the kernels read them. False: they lay there already.
-bool put_plan(const AttentionCall& call, const AttentionLists& lists, const Device& device, const Context& context) {
-  const PlanPlace& first = lists.first_place();
-  const bool on_device = call.plan->header.on_device != 0;
-  if (on_device ? !must_make(call.made, first.results != nullptr ? first.results : first.plan, device, context)
-                : call.resident)
-    return false;
-  lists.for_lists([&](const AttentionCall& part, const LaunchList& list) {
-    if (on_device)
-      launch_planner(part, list.key, list.place, list.rows, device, context);
-    else
-      upload(*call.plan, list, static_cast<driver::Stream>(context.stream));
-  });
-  return true;
-}
-
 }  // namespace
 
 void Attention::launch(const Args& call, const Device& device, const Context& context) {
   if (call.step == AttentionCall::kConfigure) return configure(call, device, context);
   if (call.step == AttentionCall::kShape) return shape_plan(call, device, context);
-  AttentionLists lists(call, device);
-  const bool is_apart = call.made != nullptr && call.made->memory.defined();
-  const int64_t plan_bytes = lists.plan_bytes() + kWorkspaceAlign;
-  const int64_t bytes = lists.bytes() + 2 * kWorkspaceAlign - (is_apart ? plan_bytes : 0);
   if (call.step == AttentionCall::kMeasure) {
-    call.workspace_bytes = bytes, call.plan_bytes = plan_bytes;
+    const AttentionLists lists(call, device);
+    call.workspace_bytes = lists.bytes(), call.plan_bytes = lists.plan_bytes();
     return;
   }
   const CurrentContext current(device.primary);
-  std::optional<StreamMemory> own;
-  if (call.workspace == nullptr) own.emplace(size_t(bytes), static_cast<driver::Stream>(context.stream));
-  lists.place(aligned(own ? own->data() : call.workspace), is_apart ? aligned(call.made->memory.data) : nullptr);
-  const bool is_new = put_plan(call, lists, device, context);
+  const PlacedCall mine(call, device, context);
   if (call.step != AttentionCall::kRun) return;
-  lists.for_launches([&](const AttentionCall& part, const LaunchList& list, const Turn& turn) {
-    if (call.variant != nullptr && call.above == nullptr) return run_variant(part, list, turn, device, context);
+  const auto launch_one = [&](const AttentionCall& part, const LaunchList& list, const Turn& turn) {
+    if (part.variant != nullptr && part.above == nullptr) return run_variant(part, list, turn, device, context);
     const Work<Key, Params> work = work_of(part, list.key, list.place.plan, turn, device);
-    if (call.above != nullptr) return run_level(part, work, !is_new && turn.queue_peers < 0, device, context);
+    if (part.above != nullptr) return run_level(part, work, !mine.is_new && turn.queue_peers < 0, device, context);
     run(kName, work, device, context);
-  });
+  };
+  if (call.beside == nullptr) return mine.lists.for_launches(launch_one);
+  const PlacedCall other(*call.beside, device, context);
+  if (may_overlap(device, context) && may_run_beside(call.beside->plan->header))
+    return mine.lists.for_launches_beside(other.lists, launch_one);
+  other.lists.for_launches(launch_one);
+  mine.lists.for_launches(launch_one);
 }
 
 void Attention::prepare(const Args& call, const Device& device) {
