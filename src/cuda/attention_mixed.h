@@ -20,6 +20,8 @@ double many_cost(int64_t kv_bytes);
 bool configure_beside(const attention::AttentionCall& call, const Device& device);
 bool shape_beside(const attention::AttentionCall& call, const Device& device, attention::PlanConfig& config);
 
+// Microseconds of one SM that a call of many rows takes where its tables are full, about.
+int64_t likely_us(const attention::AttentionCall& call, const attention::PlanConfig& config);
 // Whether a call of this plan is one of many rows, which others may run beside.
 bool may_run_beside(const attention::PlanHeader& plan);
 

@@ -24,7 +24,8 @@ class Half:
     def args(self, workspace=None, variant=(None,)):
         w = self.wrapper
         tensors = (arg(self.p.q), arg(self.p.k), arg(self.p.v), out_arg(self.out), out_arg(self.lse))
-        return w._plan_info, *tensors, None, w._workspace_arg if workspace is None else workspace, 1.0, 1.0, 0.5, *variant
+        workspace = w._workspace_arg if workspace is None else workspace
+        return w._plan_info, *tensors, None, workspace, 1.0, 1.0, 0.5, *variant
 
 
 @pytest.fixture
