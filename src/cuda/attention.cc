@@ -29,7 +29,7 @@ constexpr int64_t kFewRows = 32;     // those of one warp
 constexpr size_t kFewRequests = 64;
 
 // The tile that a batch wants most; smaller devices and larger heads may get another.
-int32_t wanted_tile(const AttentionCall& call) {
+int32_t wanted_tile(const AttentionCall& call, const runtime::DeviceInfo& device) {
   if (call.args->options.fixed_split_len > 0) return 64;  // bits must not depend on the rest of the batch
   int64_t most = call.step == AttentionCall::kShape ? likely_rows(call) : 0;
   bool has_few = false;
@@ -38,6 +38,10 @@ int32_t wanted_tile(const AttentionCall& call) {
     const int64_t rows = int64_t(r.qo_len) * (call.dims.num_qo_heads / call.dims.num_kv_heads);
     most = std::max(most, rows), has_few |= rows > 0 && rows <= kFewRows;
   }
+  // A cascade's level above of few rows that may be empty costs less where it is run by the last level's kernel.
+  const int64_t least = call.step == AttentionCall::kShape && call.dims.total_q > 1 ? kTiles[0] : kFewRows;
+  if (call.dims.batch_size == 1 && most > least)
+    if (const int32_t tile = small_tile(most, call.dims.num_kv_heads, device.num_workers)) return tile;
   for (int32_t tile : kTiles)
     if (most <= tile && tile <= 128) return tile;
   return most < kLongRows || has_few ? 128 : 256;
@@ -59,7 +63,7 @@ int32_t ctas_per_sm(const Key& key, int32_t max_shared_bytes) {
 
 // The first tile from the wanted one down, then up, that a kernel exists for.
 std::optional<Key> choose_attention_key(const AttentionCall& call, const runtime::DeviceInfo& device) {
-  const int32_t wanted = wanted_tile(call);
+  const int32_t wanted = wanted_tile(call, device);
   std::vector<int32_t> order = {wanted};
   for (int32_t i = 4; i >= 0; --i)
     if (kTiles[i] < wanted && kTiles[i] >= 64) order.push_back(kTiles[i]);

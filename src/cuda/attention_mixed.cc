@@ -80,6 +80,8 @@ int32_t usual_few_workers(const Device& device) { return std::max(1, device.num_
 
 }  // namespace
 
+double many_cost(int64_t kv_bytes) { return 2 / kFlopsPerUs * kBytesPerUs / double(kv_bytes); }
+
 bool configure_mixed(const AttentionCall& call, const Device& device) {
   if (call.args->options.fixed_split_len > 0) return false;  // bits must not depend on the rest of the batch
   const int64_t rows = most_rows(call, kFewRows);
@@ -109,7 +111,7 @@ bool shape_mixed(const AttentionCall& call, const Device& device, PlanConfig& co
   if (batch * call.dims.num_kv_heads < 2 * device.num_sms || more < kLeastRows) return false;
   const int32_t few_q = few_tile(call, call.dims.num_qo_heads / call.dims.num_kv_heads, device);
   if (few_q == 0) return false;
-  config.few_q = few_q, config.few_workers = usual_few_workers(device);
+  config.few_q = few_q, config.few_workers = most_few_workers(device);
   return true;
 }
 

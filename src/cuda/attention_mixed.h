@@ -13,6 +13,9 @@ namespace fulmen::cuda {
 // Completes call.config for a batch whose lengths are known. False: one list is better, nothing was set.
 bool configure_mixed(const attention::AttentionCall& call, const Device& device);
 
+// Of a row of many and a key, in keys that a request of few rows reads.
+double many_cost(int64_t kv_bytes);
+
 // The same for a call of few rows, call.beside being one of many: few_workers is set, or it is better run by itself.
 bool configure_beside(const attention::AttentionCall& call, const Device& device);
 bool shape_beside(const attention::AttentionCall& call, const Device& device, attention::PlanConfig& config);

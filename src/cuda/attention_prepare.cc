@@ -200,6 +200,8 @@ void launch_planner(const AttentionCall& call, const AttentionKey& key, const Pl
                     const Device& device, const Context& context) {
   Work<attention_prepare::Key, Params> work = work_of(call, key, place, device);
   work.params.least_rows = rows.least, work.params.most_rows = rows.most;
+  if (rows.most != RowLimits{}.most)
+    work.params.many_cost = float(many_cost(size_of(call.args->k.dtype))), work.params.num_sms = device.num_sms;
   run(AttentionPrepare::kName, work, device, context);
 }
 

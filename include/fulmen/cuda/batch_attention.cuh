@@ -337,7 +337,10 @@ __device__ __forceinline__ void start(const ParamsOf<Variant>& p, PlanOnDevice& 
   if (fresh_thread() == 0) {
     const bool queued = p.queue_peers >= 0;
     const int32_t num_items = kOfCascade<Variant> ? load_coherent_4(&plan.num_items) : plan.num_items;
-    const int32_t index = queued ? int32_t(fetch_add(&plan.next, 1)) : int32_t(blockIdx.x / ctas_per_worker<K>());
+    // Of few rows, only so many CTAs begin as the plan says; the SMs of the others are for many rows.
+    const bool idles = queued && !p.is_beside && int32_t(blockIdx.x) >= plan.num_workers;
+    int32_t index = int32_t(blockIdx.x / ctas_per_worker<K>());
+    if (queued) index = idles ? num_items : int32_t(fetch_add(&plan.next, 1));
     if (!queued || index < num_items) load_item<K>(p, index, control.item);
     control.num_items = num_items, control.has_queries = 0;
     control.item.index = index < num_items ? index : -1;
