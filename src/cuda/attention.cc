@@ -272,7 +272,9 @@ Shape shape_of(const AttentionCall& call, const Key& key, const Turn& turn, cons
           .cluster = uint32_t(cluster)};
 }
 
-void set_turn(const Turn& turn, Common& p) { p.is_beside = turn.is_beside, p.queue_peers = turn.queue_peers; }
+void set_turn(const Turn& turn, Common& p) {
+  p.is_beside = turn.is_beside, p.queue_peers = turn.queue_peers, p.is_settled = turn.is_settled;
+}
 
 Work<Key, Params> work_of(const AttentionCall& call, const Key& key, char* workspace, const Turn& turn,
                           const Device& device) {
@@ -337,18 +339,23 @@ void Attention::launch(const Args& call, const Device& device, const Context& co
   const CurrentContext current(device.primary);
   const PlacedCall mine(call, device, context);
   if (call.step != AttentionCall::kRun) return;
-  const auto launch_one = [&](const AttentionCall& part, const LaunchList& list, const Turn& turn) {
-    if (part.variant != nullptr && part.above == nullptr) return run_variant(part, list, turn, device, context);
-    const Work<Key, Params> work = work_of(part, list.key, list.place.plan, turn, device);
-    if (part.above != nullptr) return run_level(part, work, !mine.is_new && turn.queue_peers < 0, device, context);
-    run(kName, work, device, context);
+  // Of a plan that was made before: it may be read before the predecessor's end, but for what CTAs take from queues.
+  const auto launch_with = [&](bool is_new) {
+    return [&device, &context, is_new](const AttentionCall& part, const LaunchList& list, Turn turn) {
+      turn.is_settled = !is_new && turn.queue_peers < 0;
+      if (part.variant != nullptr && part.above == nullptr) return run_variant(part, list, turn, device, context);
+      const Work<Key, Params> work = work_of(part, list.key, list.place.plan, turn, device);
+      if (part.above != nullptr) return run_level(part, work, device, context);
+      run(kName, work, device, context);
+    };
   };
-  if (call.beside == nullptr) return mine.lists.for_launches(launch_one);
+  const auto launch_mine = launch_with(mine.is_new);
+  if (call.beside == nullptr) return mine.lists.for_launches(launch_mine);
   const PlacedCall other(*call.beside, device, context);
   if (may_overlap(device, context) && may_run_beside(call.beside->plan->header))
-    return mine.lists.for_launches_beside(other.lists, launch_one);
-  other.lists.for_launches(launch_one);
-  mine.lists.for_launches(launch_one);
+    return mine.lists.for_launches_beside(other.lists, launch_mine);  // all from queues
+  other.lists.for_launches(launch_with(other.is_new));
+  mine.lists.for_launches(launch_mine);
 }
 
 void Attention::prepare(const Args& call, const Device& device) {

@@ -80,9 +80,10 @@ struct From {
 };
 // What a CTA's threads tell each other: this item and the next one, and whether the CTA is the last at a merge.
 struct Control {
-  Item item, next;
-  int32_t begin, end;  // of the keys being walked
-  int32_t spread;      // 1, or all warps: they hold the same rows, and each walks some blocks of a tile
+  Item item;
+  alignas(16) Item next;  // its record comes by copies of 16 bytes
+  int32_t begin, end;     // of the keys being walked
+  int32_t spread;         // 1, or all warps: they hold the same rows, and each walks some blocks of a tile
   Ranges ranges[kMaxWarps];
   From from;
   uint32_t is_last;
@@ -164,6 +165,7 @@ struct Common {
   bool is_beside;       // the predecessor is one of them and has waited for what all read; it is waited for at the end
   int32_t queue_peers;  // CTAs of other launches that take items from this queue, from which all come; -1: a CTA's
                         // first item is its own
+  bool is_settled;      // the plan and its tables were written before the predecessor began
   int32_t rope_pairs;   // 0: no rotation
   uint64_t rope_turns[kMaxHeadDim / 2];  // of pair i per position, in turns of 2^-64
   char* workspace;                       // starts with PlanOnDevice
