@@ -133,6 +133,36 @@ TEST(BatchAttention, PlansOnceAndRunsManyTimesInExactlyItsWorkspace) {
   EXPECT_EQ(error_of([&] { batch.run(p.args); }), "batch_attention: window_left is 9, expected -1, as planned");
 }
 
+// Where a backend has no such launches, or none that pay: one after the other.
+TEST(BatchAttention, TwoBatchesHaveTheResultsOfTheirOwnRuns) {
+  AttentionCase decode{.kv_dtype = DType::kBF16, .lens = {{1, 300}, {1, 0}, {1, 77}}, .options = {.sm_scale = 0.3f}};
+  AttentionCase prefill{.d_qk = 32, .d_vo = 48, .table = Table::kRagged, .lens = {{70, 300}}};
+  prefill.options = {.causal = true, .window_left = 90};
+  for (CpuLevel level : levels()) {
+    AttentionProblem d(decode), p(prefill), d_alone(decode), p_alone(prefill);
+    attention::BatchAttention few(at(level)), many(at(level));
+    many.plan(p.args);
+    few.plan(d.args, AttentionEntry::kBatchAttention, &many);
+    EXPECT_FALSE(few.runs_beside());
+    std::vector<uint8_t> room[2];
+    const auto give_workspace = [](attention::BatchAttention& batch, AttentionProblem& x, std::vector<uint8_t>& bytes) {
+      bytes.assign(size_t(batch.workspace_bytes()), 0xff);
+      x.args.workspace = view_of(bytes.data(), {int64_t(bytes.size())});
+    };
+    give_workspace(few, d, room[0]), give_workspace(many, p, room[1]);
+    few.run_beside(d.args, many, p.args);
+    EXPECT_TRUE(within(d, reference::attention(d.args)));
+    EXPECT_TRUE(within(p, reference::attention(p.args)));
+    d_alone.args.workspace = d.args.workspace, p_alone.args.workspace = p.args.workspace;
+    few.run(d_alone.args), many.run(p_alone.args);
+    EXPECT_TRUE(same(d, d_alone));
+    EXPECT_TRUE(same(p, p_alone));
+    AttentionArgs other = p.args;
+    other.options.causal = false;
+    EXPECT_THROW(few.run_beside(d.args, many, other), Error);
+  }
+}
+
 TEST(BatchAttention, WorkspaceIsBoundedByTheWorkersNotTheBatch) {
   int64_t most = 0;
   for (const size_t batch_size : {1, 10, 200}) {

@@ -4,7 +4,8 @@
     python3 benchmarks/peers/gpu_attention.py --fulmen gpu-attention.json --out peers-attention.json
 
 PyTorch has no pages: its caches are contiguous, which favours it. `--fulmen` is what `fulmen_gpu_bench` wrote for the
-same rows on the same machine. Peers: FlashAttention-2 and cuDNN, as PyTorch ships them.
+same rows on the same machine. Peers: FlashAttention-2 and cuDNN, as PyTorch ships them; windows and requests of several
+lengths (P15, P16) go through varlen_attn, which is FlashAttention-2.
 """
 
 import argparse
@@ -34,6 +35,8 @@ class Case:
     num_kv_heads: int = 8
     head_dim: int = 128
     causal: bool = False
+    window_left: int = -1
+    last_len: int = 0  # of the last request, where it is another than the others'
 
 
 CASES = {
@@ -46,6 +49,8 @@ CASES = {
     "P11": Case(1, 8192, 8192, causal=True),
     "P12": Case(16, 8192, 8192, 32, 32, causal=True),
     "P13": Case(1, 2048, 32768, 64, 8, causal=True),
+    "P15": Case(4, 8192, 8192, 64, 8, 64, causal=True, window_left=127),
+    "P16": Case(32, 512, 512, causal=True, last_len=32768),
     "D1": Case(1, 1, 1024),
     "D2": Case(1, 1, 32768),
     "D3": Case(1, 1, 131072),
@@ -72,16 +77,36 @@ def caller(c: Case) -> Callable[[Any], Any]:
     return lambda t: scaled_dot_product_attention(*t, is_causal=c.causal, enable_gqa=grouped)
 
 
+def packed_tensors(c: Case) -> tuple[torch.Tensor, ...]:
+    total = (c.batch - 1) * c.kv_len + (c.last_len or c.kv_len)
+    return tuple(
+        torch.randn(total, heads, c.head_dim, dtype=torch.bfloat16, device="cuda")
+        for heads in (c.num_qo_heads, c.num_kv_heads, c.num_kv_heads)
+    )
+
+
+def packed_caller(c: Case) -> Callable[[Any], Any]:
+    from torch.nn.attention.varlen import varlen_attn  # PyTorch 2.10 and later
+
+    lens = [c.kv_len] * (c.batch - 1) + [c.last_len or c.kv_len]
+    starts = torch.tensor([0, *lens]).cumsum(0).to(torch.int32).cuda()
+    return lambda t: varlen_attn(*t, starts, starts, max(lens), max(lens), window_size=(c.window_left, 0))
+
+
 def measure(timer: gpu_timing.Timer, c: Case, row: dict[str, Any], deadline: float) -> None:
+    packed = c.window_left >= 0 or c.last_len > 0
     num_bytes = 2 * c.batch * c.head_dim * (2 * c.qo_len * c.num_qo_heads + 2 * c.kv_len * c.num_kv_heads)
-    sets = [tensors(c) for _ in range(1 if num_bytes > 2e8 else gpu_timing.num_sets(num_bytes))]
+    count = 1 if num_bytes > 2e8 else gpu_timing.num_sets(num_bytes)
+    sets = [packed_tensors(c) if packed else tensors(c) for _ in range(count)]
     for name, backend in PEERS.items():
+        if packed and backend != attention.SDPBackend.FLASH_ATTENTION:
+            continue
         if time.monotonic() > deadline:
             row["problems"][name] = "out of time"
             continue
         try:
             with attention.sdpa_kernel(backend), contextlib.redirect_stderr(None):
-                timing = timer.time(caller(c), sets)
+                timing = timer.time(packed_caller(c) if packed else caller(c), sets)
             row["peers"][name], row["low_us"][name] = round(timing.us, 3), round(timing.low_us, 3)
             row["methods"][name] = timing.method
         except RuntimeError as e:

@@ -8,8 +8,10 @@ wrappers may share a float_workspace_buffer, as engines do.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from ._arrays import Array, arg, is_torch, out_arg
@@ -77,6 +79,10 @@ class DevicePlan:
         self._is_stale = True
         self.tables: Any = None  # of a cascade's level: those of the first four that stand for the wrapper's own
         self.above: Any = None  # what its results take in: the levels' above, and how many of them there are
+        self._version = 0  # of the plan
+        self._beside: DevicePlan | None = None  # of a batch that this one's runs beside
+        self._waits = False  # runs are left to another plan's, which runs beside this one's
+        self._waiting: Any = None  # such a run
 
     def forget_lengths(self) -> None:
         """Tables have other contents, or are other tables."""
@@ -87,8 +93,19 @@ class DevicePlan:
         extras: tuple[Any, ...] | None = None,
     ) -> None:  # fmt: skip
         """Plans if need be, and runs. extras: a variant and what it gets; None where there is none."""
-        if self._is_stale or q.shape[0] != self._key[0]:
+        if self._is_stale or q.shape[0] != self._key[0] or self._is_beside_another():
             self._update(wrapper, q, k, v, out)
+        if self._waits or (self._beside is not None and self._beside._waiting is not None):
+            mine = [
+                self._plan, arg(q), arg(k), arg(v), out_arg(out), None if lse is None else out_arg(lse, "lse"), sinks,
+                self._workspace_for(wrapper, q), *scales, *([None] if extras is None else extras[0].native(extras[1])),
+            ]  # fmt: skip
+            if self._beside is None:
+                self._waiting = mine
+            else:
+                lib.attention_run_beside(*mine, *self._beside._waiting)
+                self._beside._waiting = None
+            return None
         if extras is not None:
             return extras[0].run(self._plan, q, k, v, out, lse, self._workspace_for(wrapper, q), extras[1])
         if self.above is not None:
@@ -102,6 +119,20 @@ class DevicePlan:
             self._workspace_for(wrapper, q), *scales,
         )  # fmt: skip
 
+    def _is_beside_another(self) -> bool:
+        return self._beside is not None and self._key[-1] != self._beside._version
+
+    @contextlib.contextmanager
+    def beside(self, other: DevicePlan) -> Iterator[None]:
+        """Inside, the other's run comes first, and is left to this one's: both run at once where that pays."""
+        self._beside, other._waits = other, True
+        try:
+            yield
+            if other._waiting is not None:
+                raise ValueError("run: the prefill's q lies on a GPU, the decodes' in host memory")
+        finally:
+            self._beside, other._waits, other._waiting = None, False, None
+
     def _update(self, wrapper: Any, q: Array, k: Array, v: Array, out: Array) -> None:
         wrapper._check_cache(k)
         tables = wrapper._device_tables(q.device)
@@ -110,7 +141,9 @@ class DevicePlan:
         places = [None if t is None else (t.data_ptr(), *t.shape) for t in tables]
         shapes = (q.shape[0], tuple(q.shape), k.shape[-1], v.shape[-1], k.dtype, out.dtype)
         options = (wrapper._state(), wrapper._fixed_split_len, wrapper._disable_split, wrapper._kv_layout)
-        key = (*shapes, *options, wrapper._entry, *places)
+        room = getattr(wrapper._float_workspace_buffer, "nbytes", None)
+        beside = None if self._beside is None else self._beside._version
+        key = (*shapes, *options, wrapper._entry, room, *places, beside)
         if key == self._key:
             lib.attention_forget_lengths(self._plan)
         else:
@@ -122,10 +155,14 @@ class DevicePlan:
         slopes = alibi_slopes_for(q, wrapper._pos_encoding_mode, wrapper._num_qo_heads)
         buffer = wrapper._float_workspace_buffer
         workspace = None if buffer is None or not on_device(buffer) else as_bytes(buffer)
-        self._plan = lib.attention_plan(
+        plan = lib.attention_plan
+        if self._beside is not None:
+            plan = functools.partial(lib.attention_plan_beside, self._beside._plan)
+        self._plan = plan(
             wrapper._entry, arg(q), arg(k), arg(v), *map(arg, tables[:6]), out_arg(out), None, *map(arg, tables[6:]),
             slopes, None, workspace, *wrapper._plan_options(),
         )  # fmt: skip
+        self._version += 1
         needed = int(lib.attention_plan_bytes(self._plan))
         if not self._memory or self._memory[-1].shape[0] < needed or self._memory[-1].device != q.device:
             import torch

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prefill and decode in one call (POD): FlashInfer fuses them for GPUs; here they run one after the other."""
+"""Prefill and decode in one call (POD), with tensors of their own: on a GPU beside each other where that pays."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+from . import _attention as core
 from ._arrays import Array
+from ._device_plan import OnDevice, as_bytes, on_device
 from ._explain import checked
+from ._ffi import is_recording
 from ._launch import asks_pdl
-from ._options import only
+from ._options import check_kv_layout, only
 from .decode import BatchDecodeWithPagedKVCacheWrapper
 from .jit import Variant, gen_customize_batch_decode_module, gen_customize_pod_module
 from .prefill import (
@@ -16,6 +20,7 @@ from .prefill import (
     single_prefill_with_kv_cache,
     single_prefill_with_kv_cache_with_jit_module,
 )
+from .quantization import packbits
 
 
 def _variants(jit_args: Any) -> tuple[Variant, Variant]:
@@ -28,6 +33,64 @@ def _variants(jit_args: Any) -> tuple[Variant, Variant]:
 
 def _halves(args: tuple[Any, ...], count: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     return (args[:count], args[count:]) if len(args) == 2 * count else (args, args)
+
+
+def _divided(buffer: Any) -> tuple[Any, Any]:
+    """The prefill's and the decodes' part of a workspace, in which both may have partial results at a time.
+
+    None, which a wrapper's own memory stands for, where half of the workspace is little.
+    """
+    if buffer is None or not on_device(buffer):
+        return buffer, buffer  # on the host one comes after the other
+    flat = as_bytes(buffer)
+    half = flat.shape[0] // 2 // 256 * 256
+    return (flat[half:], flat[:half]) if half >= _LEAST_HALF else (None, buffer)
+
+
+_LEAST_HALF = 16 << 20
+
+
+def _beside(decode: core.PlannedBatch, prefill: core.PlannedBatch) -> contextlib.AbstractContextManager[None]:
+    return decode._device_plan.beside(prefill._device_plan)
+
+
+class _Prefill(core.PlannedBatch):
+    """A GPU's prefill of one request over contiguous keys; options come with each run."""
+
+    _entry = "single_prefill"
+
+    def __init__(self, float_workspace_buffer: Any) -> None:
+        self._init_state(float_workspace_buffer, "NHD", False, "auto")
+        self._plan_info: Any = OnDevice()
+        self._total_q = 0
+        self._sizes: tuple[Any, ...] = ()
+
+    def _tables(self) -> tuple[Any, ...]:
+        return (None,) * 6
+
+    def _plans_on_device(self) -> bool:
+        return True
+
+    def _state(self) -> tuple[Any, ...]:
+        return (*super()._state(), *self._sizes)
+
+    def run(
+        self, q: Array, k: Array, v: Array, kv_layout: str, causal: bool, packed_mask: Array | None, options: Any,
+        extras: Any,
+    ) -> Array:  # fmt: skip
+        """options: after `causal` those of PlannedBatch._set_options. extras: what a variant gets; None without one."""
+        check_kv_layout(kv_layout)
+        self._set_options(causal, *options)
+        tokens, heads = (0, 1) if kv_layout == "NHD" else (1, 0)
+        dtypes = (core.dtype_of(q), core.dtype_of(k), None)
+        self._set_shapes(
+            q.shape[1], k.shape[heads], q.shape[2], v.shape[2], None, *dtypes, q.shape[0], k.shape[tokens]
+        )  # fmt: skip
+        self._kv_layout, self._custom_mask_buf = kv_layout, packed_mask
+        mask: Any = packed_mask
+        place = None if mask is None else mask.data_ptr()
+        self._sizes = (tuple(q.shape), tuple(k.shape), tuple(v.shape), *dtypes, kv_layout, place)
+        return self._scaled_run(q, k, v, None, None, False, None, None, None, None, None, extras)  # type: ignore
 
 
 class PODWithPagedKVCacheWrapper:
@@ -45,10 +108,12 @@ class PODWithPagedKVCacheWrapper:
         jit_args: Any = None,
     ) -> None:
         """jit_args: of fulmen.jit.gen_customize_pod_module, or gen_customize_batch_decode_module's: one for both."""
+        workspace_p, workspace_d = _divided(float_workspace_buffer)
         self._decode = BatchDecodeWithPagedKVCacheWrapper(
-            float_workspace_buffer, kv_layout, use_cuda_graph, True, paged_kv_indptr_buffer, paged_kv_indices_buffer,
+            workspace_d, kv_layout, use_cuda_graph, True, paged_kv_indptr_buffer, paged_kv_indices_buffer,
             paged_kv_last_page_len_buffer,
         )  # fmt: skip
+        self._prefill = _Prefill(workspace_p)
         self._variants: tuple[Variant, Variant] | None = None
         if jit_args is not None:
             self._variants = _variants(jit_args)
@@ -61,7 +126,9 @@ class PODWithPagedKVCacheWrapper:
 
     def reset_workspace_buffer(self, float_workspace_buffer: Array, int_workspace_buffer: Array) -> None:
         """Another workspace."""
-        self._decode.reset_workspace_buffer(float_workspace_buffer, int_workspace_buffer)
+        workspace_p, workspace_d = _divided(float_workspace_buffer)
+        self._decode.reset_workspace_buffer(workspace_d, int_workspace_buffer)
+        self._prefill.reset_workspace_buffer(workspace_p)
 
     @checked
     def plan(
@@ -134,24 +201,54 @@ class PODWithPagedKVCacheWrapper:
         """
         op = "PODWithPagedKVCacheWrapper.run"
         only(op, None, custom_mask_d=custom_mask_d, packed_custom_mask_d=packed_custom_mask_d)
+        extras_p: Any = None
+        extras_d: Any = ()
         if self._variants is not None:
             only(op, None, custom_mask_p=custom_mask_p, packed_custom_mask_p=packed_custom_mask_p)
             only(op, "NONE", pos_encoding_mode_p=pos_encoding_mode_p)
             extras_p, extras_d = _halves(args, self._variants[0].num_extras)
-            out_p = single_prefill_with_kv_cache_with_jit_module(
-                self._variants[0], q_p, k_p, v_p, *extras_p, kv_layout=kv_layout_p, mask_mode=int(causal_p),
-                window_left=window_left_p,
-            )  # fmt: skip
-            return out_p, self._decode.run(q_d, paged_kv_cache_d, *extras_d)  # type: ignore[return-value]
-        if args:
+        elif args:
             raise TypeError(f"{op}: {len(args)} extra arguments and no jit_args")
-        out_p = single_prefill_with_kv_cache(
-            q_p, k_p, v_p, custom_mask=custom_mask_p, packed_custom_mask=packed_custom_mask_p, causal=causal_p,
-            kv_layout=kv_layout_p, pos_encoding_mode=pos_encoding_mode_p, use_fp16_qk_reduction=use_fp16_qk_reduction,
-            sm_scale=sm_scale_p, window_left=window_left_p, rope_scale=rope_scale_p, rope_theta=rope_theta_p,
+        scales = {} if self._variants is not None else {"q_scale": q_scale, "k_scale": k_scale, "v_scale": v_scale}
+        of_p = (pos_encoding_mode_p, window_left_p, None, sm_scale_p, rope_scale_p, rope_theta_p)
+        masks = (custom_mask_p, packed_custom_mask_p)
+        prefill, is_beside = (q_p, k_p, v_p), self._runs_beside(q_p, k_p, v_p, q_d)
+        with _beside(self._decode, self._prefill) if is_beside else contextlib.nullcontext():
+            run = self._prefill_beside if is_beside else self._prefill_apart
+            out_p = run(prefill, masks, causal_p, kv_layout_p, of_p, use_fp16_qk_reduction, extras_p)
+            return out_p, self._decode.run(q_d, paged_kv_cache_d, *extras_d, **scales)  # type: ignore[return-value]
+
+    def _prefill_beside(
+        self, prefill: Any, masks: Any, causal: bool, kv_layout: str, options: Any, use_fp16: bool, extras: Any
+    ) -> Array:
+        custom_mask, packed_mask = masks
+        q, k, _ = prefill
+        if custom_mask is not None and packed_mask is None:
+            expected = (q.shape[0], k.shape[0 if kv_layout == "NHD" else 1])
+            if custom_mask.numel() != expected[0] * expected[1]:
+                raise ValueError(f"custom_mask has shape {tuple(custom_mask.shape)}, expected {expected}")
+            packed_mask = packbits(custom_mask.reshape(-1), "little")
+        self._prefill._jit_module = None if self._variants is None else self._variants[0]
+        return self._prefill.run(*prefill, kv_layout, causal, packed_mask, (*options, use_fp16), extras)
+
+    def _prefill_apart(
+        self, prefill: Any, masks: Any, causal: bool, kv_layout: str, options: Any, use_fp16: bool, extras: Any
+    ) -> Array:
+        pos_encoding_mode, window_left, _, sm_scale, rope_scale, rope_theta = options
+        if self._variants is not None:
+            return single_prefill_with_kv_cache_with_jit_module(  # type: ignore[return-value]
+                self._variants[0], *prefill, *extras, kv_layout=kv_layout, mask_mode=int(causal),
+                window_left=window_left,
+            )  # fmt: skip
+        return single_prefill_with_kv_cache(  # type: ignore[return-value]
+            *prefill, custom_mask=masks[0], packed_custom_mask=masks[1], causal=causal, kv_layout=kv_layout,
+            pos_encoding_mode=pos_encoding_mode, use_fp16_qk_reduction=use_fp16, sm_scale=sm_scale,
+            window_left=window_left, rope_scale=rope_scale, rope_theta=rope_theta,
         )  # fmt: skip
-        out_d = self._decode.run(q_d, paged_kv_cache_d, q_scale=q_scale, k_scale=k_scale, v_scale=v_scale)
-        return out_p, out_d  # type: ignore[return-value]
+
+    def _runs_beside(self, *tensors: Any) -> bool:
+        """Whether all lie on a GPU, and nobody records the call."""
+        return all(on_device(x) and len(x.shape) == 3 for x in tensors) and not is_recording()
 
     def end_forward(self) -> None:
         """Does nothing."""
@@ -162,8 +259,10 @@ class BatchPODWithPagedKVCacheWrapper:
 
     @checked
     def __init__(self, float_workspace_buffer: Array | None, kv_layout: str = "NHD") -> None:
-        self._prefill = BatchPrefillWithPagedKVCacheWrapper(float_workspace_buffer, kv_layout)
-        self._decode = BatchPrefillWithPagedKVCacheWrapper(float_workspace_buffer, kv_layout)
+        workspace_p, workspace_d = _divided(float_workspace_buffer)
+        self._prefill = BatchPrefillWithPagedKVCacheWrapper(workspace_p, kv_layout)
+        self._decode = BatchPrefillWithPagedKVCacheWrapper(workspace_d, kv_layout)
+        self._planned_causal: bool | None = None  # None: another mask
 
     @property
     def is_cuda_graph_enabled(self) -> bool:
@@ -203,6 +302,7 @@ class BatchPODWithPagedKVCacheWrapper:
             pos_encoding_mode=pos_encoding_mode, window_left=window_left, q_data_type=q_data_type,
             kv_data_type=kv_data_type, sm_scale=sm_scale, rope_scale=rope_scale, rope_theta=rope_theta,
         )  # fmt: skip
+        self._planned_causal = False
         self._arguments = (qo_indptr_p, kv_indptr_p, kv_indices_p, last_page_len_p, *shape), options
         self._prefill.plan(*self._arguments[0], **options)
         self._decode.plan(qo_indptr_d, kv_indptr_d, kv_indices_d, last_page_len_d, *shape, **options)
@@ -231,13 +331,18 @@ class BatchPODWithPagedKVCacheWrapper:
         if self._decode._plan_info is None:
             raise RuntimeError("run() before plan()")
         positional, options = self._arguments
-        mask = {"custom_mask": custom_mask_p, "packed_custom_mask": packed_custom_mask_p, "causal": causal_p}
-        if causal_p or custom_mask_p is not None or packed_custom_mask_p is not None:
+        has_mask = custom_mask_p is not None or packed_custom_mask_p is not None
+        if has_mask or bool(causal_p) != self._planned_causal:
+            mask = {"custom_mask": custom_mask_p, "packed_custom_mask": packed_custom_mask_p, "causal": causal_p}
             self._prefill.plan(*positional, **options, **mask)
-        scales = {"q_scale": q_scale, "k_scale": k_scale, "v_scale": v_scale, "return_lse": True}
-        out_p, lse_p = self._prefill.run(q_p, paged_kv_cache_p, **scales)
-        out_d, lse_d = self._decode.run(q_d, paged_kv_cache_d, **scales)
-        return ((out_p, out_d), (lse_p, lse_d)) if return_lse else (out_p, out_d)
+            self._planned_causal = None if has_mask else bool(causal_p)
+        scales = {"q_scale": q_scale, "k_scale": k_scale, "v_scale": v_scale, "return_lse": return_lse}
+        # Results that a scale on the GPU multiplies are looked at between the halves.
+        is_beside = not is_recording() and not any(map(on_device, scales.values()))
+        with _beside(self._decode, self._prefill) if is_beside else contextlib.nullcontext():
+            of_p = self._prefill.run(q_p, paged_kv_cache_p, **scales)
+            of_d = self._decode.run(q_d, paged_kv_cache_d, **scales)
+        return ((of_p[0], of_d[0]), (of_p[1], of_d[1])) if return_lse else (of_p, of_d)
 
     def end_forward(self) -> None:
         """Does nothing."""

@@ -29,7 +29,7 @@ constexpr int64_t kFewRows = 32;     // those of one warp
 constexpr size_t kFewRequests = 64;
 
 // The tile that a batch wants most; smaller devices and larger heads may get another.
-int32_t wanted_tile(const AttentionCall& call) {
+int32_t wanted_tile(const AttentionCall& call, const runtime::DeviceInfo& device) {
   if (call.args->options.fixed_split_len > 0) return 64;  // bits must not depend on the rest of the batch
   int64_t most = call.step == AttentionCall::kShape ? likely_rows(call) : 0;
   bool has_few = false;
@@ -38,6 +38,10 @@ int32_t wanted_tile(const AttentionCall& call) {
     const int64_t rows = int64_t(r.qo_len) * (call.dims.num_qo_heads / call.dims.num_kv_heads);
     most = std::max(most, rows), has_few |= rows > 0 && rows <= kFewRows;
   }
+  // A cascade's level above of few rows that may be empty costs less where it is run by the last level's kernel.
+  const int64_t least = call.step == AttentionCall::kShape && call.dims.total_q > 1 ? kTiles[0] : kFewRows;
+  if (call.dims.batch_size == 1 && most > least)
+    if (const int32_t tile = small_tile(most, call.dims.num_kv_heads, device.num_workers)) return tile;
   for (int32_t tile : kTiles)
     if (most <= tile && tile <= 128) return tile;
   return most < kLongRows || has_few ? 128 : 256;
@@ -59,7 +63,7 @@ int32_t ctas_per_sm(const Key& key, int32_t max_shared_bytes) {
 
 // The first tile from the wanted one down, then up, that a kernel exists for.
 std::optional<Key> choose_attention_key(const AttentionCall& call, const runtime::DeviceInfo& device) {
-  const int32_t wanted = wanted_tile(call);
+  const int32_t wanted = wanted_tile(call, device);
   std::vector<int32_t> order = {wanted};
   for (int32_t i = 4; i >= 0; --i)
     if (kTiles[i] < wanted && kTiles[i] >= 64) order.push_back(kTiles[i]);
@@ -82,7 +86,10 @@ void set_costs(const Key& key, PlanConfig& c) {
 namespace {
 
 void configure(const AttentionCall& call, const Device& device, const Context& context) {
-  if (may_overlap(device, context) && configure_mixed(call, device)) return;
+  if (may_overlap(device, context)) {
+    if (call.beside != nullptr && configure_beside(call, device)) return;
+    if (configure_mixed(call, device)) return;
+  }
   const Key key = *choose_attention_key(call, device.info());
   PlanConfig& c = *call.config;
   set_costs(key, c);
@@ -173,8 +180,15 @@ std::optional<Key> attention_key(int32_t tile, int64_t d_qk, int64_t d_vo, DType
     else if (key.tile_kv > least)
       key.tile_kv = key.tile_kv > 32 ? 32 : 16, key.block_kv = std::min(key.block_kv, key.tile_kv);
     else
-      return {};
+      break;
   }
+  if (key.warps_q != 4) return {};
+  for (int32_t stages : {3, 1})  // sums pass through shared memory some columns at a time
+    for (key.tile_kv = d > 128 ? 32 : 64; key.tile_kv >= least; key.tile_kv /= 2) {
+      key.stages = stages, key.block_kv = least;
+      if (SharedLayout(key).bytes <= max_shared_bytes) return key;
+    }
+  return {};
 }
 
 runtime::Refusal Attention::refuses(const Args& call, const runtime::DeviceInfo& device) {
@@ -188,6 +202,8 @@ runtime::Refusal Attention::refuses(const Args& call, const runtime::DeviceInfo&
                ? ""
                : "head_dim " + std::to_string(d) + " does not fit this device's shared memory";
   if (call.step != AttentionCall::kRun) return {};
+  if (call.beside != nullptr)
+    if (std::string why = refuses(*call.beside, device); !why.empty()) return why;
   for (std::string why : {refuses_alignment(a.q, "q", 2), refuses_alignment(a.k, "k", a.k.rank - 1),
                           refuses_alignment(a.v, "v", a.v.rank - 1)})
     if (!why.empty()) return why;
@@ -245,16 +261,6 @@ Common common_of(const AttentionCall& call, char* workspace) {
   }
   p.workspace = workspace;
   return p;
-}
-
-// plan: with all its lists.
-void upload(const attention::PlanView& plan, const LaunchList& list, driver::Stream stream) {
-  attention::Plan own;
-  if (plan.header.config.few_q > 0) own = list_of(plan, list.which);
-  const std::vector<char> image = plan_image(own.data.empty() ? plan : own.view(), list.layout);
-  check(
-      driver::api().memory_copy(driver::Pointer(list.place.plan), driver::Pointer(image.data()), image.size(), stream),
-      "cuMemcpyAsync of a plan");
 }
 
 Shape shape_of(const AttentionCall& call, const Key& key, const Turn& turn, const Device& device) {
@@ -320,48 +326,36 @@ void run_variant(const AttentionCall& call, const LaunchList& list, const Turn& 
   cuda::launch(Attention::kName, function, shape, params, context);
 }
 
-// Plans where the kernels read them. False: they lay there already.
-bool put_plan(const AttentionCall& call, const AttentionLists& lists, const Device& device, const Context& context) {
-  const PlanPlace& first = lists.first_place();
-  const bool on_device = call.plan->header.on_device != 0;
-  if (on_device ? !must_make(call.made, first.results != nullptr ? first.results : first.plan, device, context)
-                : call.resident)
-    return false;
-  lists.for_lists([&](const AttentionCall& part, const LaunchList& list) {
-    if (on_device)
-      launch_planner(part, list.key, list.place, list.rows, device, context);
-    else
-      upload(*call.plan, list, static_cast<driver::Stream>(context.stream));
-  });
-  return true;
-}
-
 }  // namespace
 
 void Attention::launch(const Args& call, const Device& device, const Context& context) {
   if (call.step == AttentionCall::kConfigure) return configure(call, device, context);
   if (call.step == AttentionCall::kShape) return shape_plan(call, device, context);
-  AttentionLists lists(call, device);
-  const bool is_apart = call.made != nullptr && call.made->memory.defined();
-  const int64_t plan_bytes = lists.plan_bytes() + kWorkspaceAlign;
-  const int64_t bytes = lists.bytes() + 2 * kWorkspaceAlign - (is_apart ? plan_bytes : 0);
   if (call.step == AttentionCall::kMeasure) {
-    call.workspace_bytes = bytes, call.plan_bytes = plan_bytes;
+    const AttentionLists lists(call, device);
+    call.workspace_bytes = lists.bytes(), call.plan_bytes = lists.plan_bytes();
     return;
   }
   const CurrentContext current(device.primary);
-  std::optional<StreamMemory> own;
-  if (call.workspace == nullptr) own.emplace(size_t(bytes), static_cast<driver::Stream>(context.stream));
-  lists.place(aligned(own ? own->data() : call.workspace), is_apart ? aligned(call.made->memory.data) : nullptr);
-  const bool is_new = put_plan(call, lists, device, context);
+  const PlacedCall mine(call, device, context);
   if (call.step != AttentionCall::kRun) return;
-  lists.for_launches([&](const AttentionCall& part, const LaunchList& list, Turn turn) {
-    turn.is_settled = !is_new && turn.queue_peers < 0;
-    if (call.variant != nullptr && call.above == nullptr) return run_variant(part, list, turn, device, context);
-    const Work<Key, Params> work = work_of(part, list.key, list.place.plan, turn, device);
-    if (call.above != nullptr) return run_level(part, work, device, context);
-    run(kName, work, device, context);
-  });
+  // Of a plan that was made before: it may be read before the predecessor's end, but for what CTAs take from queues.
+  const auto launch_with = [&](bool is_new) {
+    return [&device, &context, is_new](const AttentionCall& part, const LaunchList& list, Turn turn) {
+      turn.is_settled = !is_new && turn.queue_peers < 0;
+      if (part.variant != nullptr && part.above == nullptr) return run_variant(part, list, turn, device, context);
+      const Work<Key, Params> work = work_of(part, list.key, list.place.plan, turn, device);
+      if (part.above != nullptr) return run_level(part, work, device, context);
+      run(kName, work, device, context);
+    };
+  };
+  const auto launch_mine = launch_with(mine.is_new);
+  if (call.beside == nullptr) return mine.lists.for_launches(launch_mine);
+  const PlacedCall other(*call.beside, device, context);
+  if (may_overlap(device, context) && may_run_beside(call.beside->plan->header))
+    return mine.lists.for_launches_beside(other.lists, launch_mine);  // all from queues
+  other.lists.for_launches(launch_with(other.is_new));
+  mine.lists.for_launches(launch_mine);
 }
 
 void Attention::prepare(const Args& call, const Device& device) {
@@ -372,8 +366,8 @@ void Attention::prepare(const Args& call, const Device& device) {
   });
 }
 
+// For the three sizes of shared memory that devices of these architectures have.
 std::vector<Key> Attention::common_keys() {
-  constexpr int32_t kHopper = 232448;
   const auto dims = {std::pair{64, 64}, {96, 96}, {128, 128}, {192, 128}, {256, 256}};
   std::vector<Key> keys;
   for (DType q : {DType::kF16, DType::kBF16})
@@ -381,8 +375,9 @@ std::vector<Key> Attention::common_keys() {
       for (const auto& [d_qk, d_vo] : dims)
         for (int32_t tile : kTiles)
           for (bool alone : {false, true})
-            if (const std::optional<Key> key = attention_key(tile, d_qk, d_vo, q, kv, kHopper, alone))
-              keys.push_back(*key);
+            for (int32_t arch : {75, 89, 90})
+              if (const std::optional<Key> key = attention_key(tile, d_qk, d_vo, q, kv, shared_bytes_of(arch), alone))
+                if (arch >= 80 || q == DType::kF16) keys.push_back(*key);
   return keys;
 }
 

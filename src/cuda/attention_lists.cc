@@ -14,6 +14,35 @@ namespace {
 
 int64_t size_of_list(const LaunchList& list) { return list.layout.bytes - kWorkspaceAlign; }
 
+// Whether the call brings memory for the plan apart from its workspace.
+bool keeps_plan(const AttentionCall& call) { return call.made != nullptr && call.made->memory.defined(); }
+
+// plan: with all its lists.
+void upload(const attention::PlanView& plan, const LaunchList& list, driver::Stream stream) {
+  attention::Plan own;
+  if (plan.header.config.few_q > 0) own = list_of(plan, list.which);
+  const std::vector<char> image = plan_image(own.data.empty() ? plan : own.view(), list.layout);
+  check(
+      driver::api().memory_copy(driver::Pointer(list.place.plan), driver::Pointer(image.data()), image.size(), stream),
+      "cuMemcpyAsync of a plan");
+}
+
+// Plans where the kernels read them. False: they lay there already.
+bool put_plan(const AttentionCall& call, const AttentionLists& lists, const Device& device, const Context& context) {
+  const PlanPlace& first = lists.first_place();
+  const bool on_device = call.plan->header.on_device != 0;
+  if (on_device ? !must_make(call.made, first.results != nullptr ? first.results : first.plan, device, context)
+                : call.resident)
+    return false;
+  lists.for_lists([&](const AttentionCall& part, const LaunchList& list) {
+    if (on_device)
+      launch_planner(part, list.key, list.place, list.rows, device, context);
+    else
+      upload(*call.plan, list, static_cast<driver::Stream>(context.stream));
+  });
+  return true;
+}
+
 // The list for few rows takes as much as any for so many requests may, so that the other one lies where a captured
 // graph looks for it, whatever plan is uploaded later.
 AttentionWorkspace layout_of(const attention::PlanHeader& header, PlanList which, const batch_attention::Key& key,
@@ -34,7 +63,7 @@ AttentionWorkspace layout_of(const attention::PlanHeader& header, PlanList which
 
 AttentionLists::AttentionLists(const AttentionCall& call, const Device& device)
     : call_(call), num_sms_(device.num_sms) {
-  const int32_t few_q = call.plan->header.config.few_q;
+  const int32_t few_q = call.plan->header.config.few_q, first_ctas = call.plan->header.config.few_workers;
   const bool mixed = few_q > 0;
   for (PlanList which : {PlanList::kFew, PlanList::kMany}) {
     if (which == PlanList::kFew && !mixed) continue;
@@ -43,14 +72,22 @@ AttentionLists::AttentionLists(const AttentionCall& call, const Device& device)
     const RowLimits rows = !mixed                    ? RowLimits{}
                            : which == PlanList::kFew ? RowLimits{.most = few_q}
                                                      : RowLimits{.least = few_q + 1};
-    lists_[which == PlanList::kMany].emplace(
-        LaunchList{which, plan, key, layout_of(plan.header, which, key, device), rows, {}});
+    const bool many = which == PlanList::kMany && (mixed || first_ctas == 0);
+    lists_[many].emplace(LaunchList{
+        which, plan, key, layout_of(plan.header, which, key, device), rows, {}, std::min(first_ctas, device.num_sms)});
   }
 }
 
-int64_t AttentionLists::bytes() const { return size_of_list(*lists_[1]) + (lists_[0] ? size_of_list(*lists_[0]) : 0); }
 int64_t AttentionLists::plan_bytes() const {
-  return lists_[1]->layout.plan_bytes + (lists_[0] ? lists_[0]->layout.plan_bytes : 0);
+  int64_t sum = kWorkspaceAlign;
+  for (const std::optional<LaunchList>& list : lists_) sum += list ? list->layout.plan_bytes : 0;
+  return sum;
+}
+
+int64_t AttentionLists::bytes() const {
+  int64_t sum = 2 * kWorkspaceAlign;
+  for (const std::optional<LaunchList>& list : lists_) sum += list ? size_of_list(*list) : 0;
+  return keeps_plan(call_) ? sum - plan_bytes() : sum;
 }
 
 void AttentionLists::place(char* workspace, char* plan) {
@@ -64,6 +101,13 @@ void AttentionLists::place(char* workspace, char* plan) {
       plan += plan_bytes, workspace += results;
     }
   }
+}
+
+PlacedCall::PlacedCall(const AttentionCall& call, const Device& device, const Context& context) : lists(call, device) {
+  if (call.workspace == nullptr) own.emplace(size_t(lists.bytes()), static_cast<driver::Stream>(context.stream));
+  char* const plan = keeps_plan(call) ? aligned(call.made->memory.data) : nullptr;
+  lists.place(aligned(own ? own->data() : call.workspace), plan);
+  is_new = put_plan(call, lists, device, context);
 }
 
 }  // namespace fulmen::cuda

@@ -5,7 +5,8 @@
 //   many rows  on all others, and on those too once they are free          ┤ SMs that are free, and ends after it
 //   few rows   what the first has left, once many rows are done            ┘
 //
-// All take items from the queues of two lists, so that no SM idles whatever the lengths are.
+// All take items from the queues of two lists, so that no SM idles whatever the lengths are. The lists may be those of
+// two calls (POD), of which one was planned to run beside the other.
 #pragma once
 #include <fulmen/attention/call.h>
 
@@ -14,6 +15,7 @@
 
 #include "src/cuda/attention_plan.h"
 #include "src/cuda/attention_prepare.h"
+#include "src/cuda/stream_memory.h"
 
 namespace fulmen::cuda {
 
@@ -25,7 +27,9 @@ struct LaunchList {
   AttentionWorkspace layout;
   RowLimits rows;
   PlanPlace place;
+  int32_t first_ctas = 0;  // of few rows: that begin
 };
+// Of a launch.
 struct Turn {
   bool is_beside = false;
   int32_t num_ctas = 0;  // 0: as planned
@@ -36,8 +40,8 @@ struct Turn {
 class AttentionLists {
  public:
   AttentionLists(const attention::AttentionCall& call, const Device& device);
-  int64_t bytes() const;  // of aligned memory; of it, the plan's:
-  int64_t plan_bytes() const;
+  int64_t bytes() const;       // of a workspace, without the plan where that is kept apart
+  int64_t plan_bytes() const;  // of memory for the plan apart
   // plan: where the lists lie, apart from partial results; null: in the workspace.
   void place(char* workspace, char* plan);
   // f(call of this list, list) for each.
@@ -46,21 +50,32 @@ class AttentionLists {
     for (const std::optional<LaunchList>& list : lists_)
       if (list) f(call_of(*list), *list);
   }
-  // f(call of a list, list, turn) for each launch, in order.
+  // f(call of a list, list, turn) for each launch, in order. is_beside: the first one too.
   template <class F>
-  void for_launches(F&& f) const {
-    const LaunchList& many = *lists_[1];
-    if (!lists_[0]) return f(call_of(many), many, Turn{});
-    const LaunchList& few = *lists_[0];
-    const int32_t first = few.plan.header.config.num_workers, rest = num_sms_ - first;
-    f(call_of(few), few, Turn{false, first, rest});
-    f(call_of(many), many, Turn{true, 0, 0});
-    f(call_of(few), few, Turn{true, rest, first});
+  void for_launches(F&& f, bool is_beside = false) const {
+    if (lists_[0] && lists_[1]) return around(f, is_beside, [&] { f(call_of(*lists_[1]), *lists_[1], kBeside); });
+    if (lists_[0]) return f(call_of(*lists_[0]), *lists_[0], Turn{is_beside, num_sms_, 0});
+    f(call_of(*lists_[1]), *lists_[1], is_beside ? kBeside : Turn{});
+  }
+  // The same for a call that was planned to run beside another, and that one.
+  template <class F>
+  void for_launches_beside(const AttentionLists& other, F&& f) const {
+    around(f, false, [&] { other.for_launches(f, true); });
   }
   // That of the first launch.
   const PlanPlace& first_place() const { return (lists_[0] ? lists_[0] : lists_[1])->place; }
 
  private:
+  static constexpr Turn kBeside{true, 0, 0};
+  // The few rows' launches and, between them, what comes beside.
+  template <class F, class Between>
+  void around(F&& f, bool is_beside, Between&& between) const {
+    const LaunchList& few = *lists_[0];
+    const int32_t rest = num_sms_ - few.first_ctas;
+    f(call_of(few), few, Turn{is_beside, few.first_ctas, rest});
+    between();
+    f(call_of(few), few, Turn{true, rest, few.first_ctas});
+  }
   attention::AttentionCall call_of(const LaunchList& list) const {
     attention::AttentionCall call = call_;
     call.plan = &list.plan;
@@ -69,7 +84,17 @@ class AttentionLists {
 
   const attention::AttentionCall& call_;
   int32_t num_sms_;
-  std::array<std::optional<LaunchList>, 2> lists_;
+  std::array<std::optional<LaunchList>, 2> lists_;  // of few rows, of many: either or both
+};
+
+// The lists of a call that runs or is uploaded where they lie, with the plan; memory of the stream's own where the call
+// brings none.
+struct PlacedCall {
+  AttentionLists lists;
+  std::optional<StreamMemory> own;
+  bool is_new = false;  // the plan did not lie there already
+
+  PlacedCall(const attention::AttentionCall& call, const Device& device, const Context& context);
 };
 
 }  // namespace fulmen::cuda

@@ -70,14 +70,17 @@ void set_items(const AttentionKey& key, int64_t tiles, int64_t room, PlanHeader&
 }  // namespace
 
 void shape_plan(const AttentionCall& call, const Device& device, const Context& context) {
-  const AttentionKey key = *choose_attention_key(call, device.info());
   PlanHeader& h = *call.header;
   PlanConfig& c = h.config;
-  set_costs(key, c);
   h.on_device = 1;
   h.batch_size = int32_t(call.dims.batch_size), h.total_q = int32_t(call.dims.total_q);
   const TensorView& workspace = call.args->workspace;
   int64_t room = workspace.defined() ? std::min(workspace.num_elements(), kDeviceWorkspace) : kDeviceWorkspace;
+  if (call.beside != nullptr && may_overlap(device, context) && shape_beside(call, device, c))
+    return set_items(planned_attention_key(call, c, device), most_tiles(call, c.tile_q), room, h);
+  const AttentionKey key = *choose_attention_key(call, device.info());
+  set_costs(key, c);
+  h.total_cost = likely_us(call, c);  // for who is planned beside it
   if (may_overlap(device, context) && shape_mixed(call, device, c)) {
     h.few_on_device = 1;
     PlanHeader few = list_of(h, attention::PlanList::kFew);
@@ -124,7 +127,8 @@ void set_ahead(const AttentionCall& call, const PlanConfig& c, const Device& dev
   batch_attention::Common caches{};
   set_caches(a, call.dims, caches);
   attention_prepare::Ahead& to = p.ahead;
-  to.num_tiles = int32_t(std::min<int64_t>(num_tiles, c.num_workers)), to.heads = Divisor(c.num_kv_heads);
+  const int64_t first = c.few_workers > 0 ? c.few_workers : c.num_workers;
+  to.num_tiles = int32_t(std::min<int64_t>(num_tiles, first)), to.heads = Divisor(c.num_kv_heads);
   to.k = caches.k, to.v = caches.v;
   to.k_page = caches.k_page, to.k_token = caches.k_token, to.k_head = caches.k_head;
   to.v_page = caches.v_page, to.v_token = caches.v_token, to.v_head = caches.v_head;
@@ -196,6 +200,8 @@ void launch_planner(const AttentionCall& call, const AttentionKey& key, const Pl
                     const Device& device, const Context& context) {
   Work<attention_prepare::Key, Params> work = work_of(call, key, place, device);
   work.params.least_rows = rows.least, work.params.most_rows = rows.most;
+  if (rows.most != RowLimits{}.most)
+    work.params.many_cost = float(many_cost(size_of(call.args->k.dtype))), work.params.num_sms = device.num_sms;
   run(AttentionPrepare::kName, work, device, context);
 }
 

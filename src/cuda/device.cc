@@ -27,20 +27,6 @@ int32_t attribute(int32_t which, driver::DeviceId handle) {
   return value;
 }
 
-// Shared memory that a CTA may opt in to, by compute capability.
-int32_t shared_bytes_of(int32_t arch) {
-  switch (arch) {
-    case 75: return 64 << 10;
-    case 80:
-    case 87: return 163 << 10;
-    case 86:
-    case 89:
-    case 120:
-    case 121: return 99 << 10;
-    default: return 227 << 10;
-  }
-}
-
 // For tests of the older paths: every kernel is compiled for this target, as PTX ("compute_80") that the driver
 // finishes, and chosen as that architecture's device would choose it.
 void pretend(Device& d, const std::string& target) {
@@ -82,6 +68,19 @@ int32_t count() {
 }
 
 }  // namespace
+
+int32_t shared_bytes_of(int32_t arch) {
+  switch (arch) {
+    case 75: return 64 << 10;
+    case 80:
+    case 87: return 163 << 10;
+    case 86:
+    case 89:
+    case 120:
+    case 121: return 99 << 10;
+    default: return 227 << 10;
+  }
+}
 
 std::string target_of(int32_t arch) {
   const Target* best = nullptr;

@@ -28,6 +28,8 @@ struct Device {
 int32_t num_devices();             // 0 without a driver
 const Device& device(int32_t id);  // throws Error
 
+// Shared memory that a CTA may opt in to, by compute capability.
+int32_t shared_bytes_of(int32_t arch);
 // "sm_90a" for 90: the target whose kernels may use all of an architecture's instructions. An unknown minor version
 // maps to the nearest known one below; an unknown major one to PTX, which the driver compiles.
 std::string target_of(int32_t arch);

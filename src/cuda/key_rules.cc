@@ -100,7 +100,7 @@ void check_key(const batch_attention::Key& k, const KeyRules& rules) {
   rules.one_of("warps_q", k.warps_q, {1, 4, 8});
   rules.one_of("tile_kv", k.tile_kv, {16, 32, 64, 192});
   rules.one_of("block_kv", k.block_kv, {16, 32});
-  rules.one_of("stages", k.stages, {2, 3});
+  rules.one_of("stages", k.stages, {1, 2, 3});
   constexpr int32_t kHopper = 232448;
   std::string likely;
   for (int32_t tile : {16, 32, 64, 128, 256})

@@ -2,15 +2,30 @@
 // Attention takes more arguments than a typed signature reads well with: one list, by position, serves every entry
 // point (kArguments), with None for tensors that are not given. A plan is an object that holds the tables it was made
 // from.
-#include <fulmen/attention/flashinfer_code.h>
+#include "src/ffi/attention.h"
 
 #include <algorithm>
-#include <memory>
-#include <sstream>
-
-#include "src/ffi/convert.h"
 
 namespace fulmen::ffi {
+
+void expect(const tvm::ffi::PackedArgs& args, int32_t n, const char* function) {
+  if (args.size() != n)
+    TVM_FFI_THROW(TypeError) << function << ": got " << args.size() << " arguments, expected " << n
+                             << "; docs/ffi.md lists them";
+}
+
+// K and V as one array [num_pages, 2, …], given for both: its halves. Splitting it in Python takes longer than the
+// call.
+void split_cache(AttentionArgs* a) {
+  if (a->k.rank != 5 || a->v.rank != 5 || a->k.data != a->v.data || a->k.shape[1] != 2) return;
+  if (a->k.num_elements() > 0) a->v.data = a->v.as<char>() + a->v.strides[1] * size_of(a->v.dtype);
+  for (TensorView* t : {&a->k, &a->v}) {
+    std::copy(t->shape + 2, t->shape + 5, t->shape + 1);
+    std::copy(t->strides + 2, t->strides + 5, t->strides + 1);
+    t->rank = 4;
+  }
+}
+
 namespace {
 
 using tvm::ffi::AnyView;
@@ -24,15 +39,6 @@ using tvm::ffi::PackedArgs;
   "v_scale, "                                                                                                     \
   "rope_theta, rope_scale, lse_base, fixed_split_len, disable_split"
 constexpr int32_t kNumArguments = 29;
-
-void expect(const PackedArgs& args, int32_t n, const char* function) {
-  if (args.size() != n)
-    TVM_FFI_THROW(TypeError) << function << ": got " << args.size() << " arguments, expected " << n
-                             << "; docs/ffi.md lists them";
-}
-
-TensorView tensor(AnyView arg) { return view(arg.cast<MaybeTensor>()); }
-float number(AnyView arg) { return float(arg.cast<double>()); }
 
 KvLayout parse_layout(AnyView arg) {
   const std::string text = arg.cast<std::string>();
@@ -56,18 +62,6 @@ AttentionEntry parse_entry(AnyView arg) {
   for (const auto& [name, entry] : kEntries)
     if (text == name) return entry;
   fail("attention", "entry", "is \"" + text + "\", which is no attention op");
-}
-
-// K and V as one array [num_pages, 2, …], given for both: its halves. Splitting it in Python takes longer than the
-// call.
-void split_cache(AttentionArgs* a) {
-  if (a->k.rank != 5 || a->v.rank != 5 || a->k.data != a->v.data || a->k.shape[1] != 2) return;
-  if (a->k.num_elements() > 0) a->v.data = a->v.as<char>() + a->v.strides[1] * size_of(a->v.dtype);
-  for (TensorView* t : {&a->k, &a->v}) {
-    std::copy(t->shape + 2, t->shape + 5, t->shape + 1);
-    std::copy(t->strides + 2, t->strides + 5, t->strides + 1);
-    t->rank = 4;
-  }
 }
 
 // args[first ...] as kArguments names them. Braces evaluate from left to right.
@@ -118,71 +112,6 @@ void run_entry(AttentionEntry entry, const AttentionArgs& a, const Context& cont
   }
 }
 
-// A planned batch: the plan, and the arguments that run() does not repeat, with the tensors behind them kept alive.
-class PlanObject : public tvm::ffi::Object {
- public:
-  explicit PlanObject(const Context& context) : batch(context) {}
-  mutable attention::BatchAttention batch;  // where its plan lies changes from run to run
-  AttentionArgs args;
-  std::vector<tvm::ffi::Tensor> kept;
-  TVM_FFI_DECLARE_OBJECT_INFO_FINAL("fulmen.AttentionPlan", PlanObject, tvm::ffi::Object);
-};
-class Plan : public tvm::ffi::ObjectRef {
- public:
-  explicit Plan(tvm::ffi::ObjectPtr<PlanObject> p) : tvm::ffi::ObjectRef(p) {}
-  TVM_FFI_DEFINE_OBJECT_REF_METHODS_NOTNULLABLE(Plan, tvm::ffi::ObjectRef, PlanObject);
-};
-
-class VariantObject : public tvm::ffi::Object {
- public:
-  attention::FlashInferVariant variant;
-  attention::VariantCode code;
-  TVM_FFI_DECLARE_OBJECT_INFO_FINAL("fulmen.FlashInferVariant", VariantObject, tvm::ffi::Object);
-};
-class Variant : public tvm::ffi::ObjectRef {
- public:
-  explicit Variant(tvm::ffi::ObjectPtr<VariantObject> p) : tvm::ffi::ObjectRef(p) {}
-  TVM_FFI_DEFINE_OBJECT_REF_METHODS_NOTNULLABLE(Variant, tvm::ffi::ObjectRef, VariantObject);
-};
-
-// "sink float, mask uint8_t"
-std::vector<attention::FlashInferVariant::Extra> extras(const String& list) {
-  std::vector<attention::FlashInferVariant::Extra> all;
-  std::istringstream words{std::string(list.data(), list.size())};
-  for (std::string name, type; words >> name >> type;) {
-    if (type.back() == ',') type.pop_back();
-    all.push_back({name, type});
-  }
-  return all;
-}
-
-struct ElementType {
-  const char* name;
-  DType dtype, or_dtype;
-};
-constexpr ElementType kElementTypes[] = {
-    {"float", DType::kF32, DType::kF32},         {"double", DType::kF64, DType::kF64},
-    {"half", DType::kF16, DType::kF16},          {"__half", DType::kF16, DType::kF16},
-    {"nv_bfloat16", DType::kBF16, DType::kBF16}, {"__nv_bfloat16", DType::kBF16, DType::kBF16},
-    {"int", DType::kI32, DType::kU32},           {"int32_t", DType::kI32, DType::kU32},
-    {"uint32_t", DType::kU32, DType::kI32},      {"int64_t", DType::kI64, DType::kU64},
-    {"uint64_t", DType::kU64, DType::kI64},      {"int8_t", DType::kI8, DType::kI8},
-    {"uint8_t", DType::kU8, DType::kBool},       {"bool", DType::kBool, DType::kU8}};
-
-// A text reads an extra tensor as an array of what it was declared to hold.
-void check_extra(const attention::FlashInferVariant::Extra& extra, const TensorView& x, const TensorView& q) {
-  if (!x.defined()) return;
-  for (const ElementType& t : kElementTypes)
-    if (extra.type == t.name && x.dtype != t.dtype && x.dtype != t.or_dtype)
-      fail("attention", extra.name,
-           "has dtype " + std::string(name_of(x.dtype)) + ", its type in the variant is " + t.name);
-  if (x.device_type != q.device_type || x.device_id != q.device_id)
-    fail("attention", extra.name, "is on another device than q");
-  int64_t stride = 1;
-  for (int32_t i = x.rank - 1; i >= 0; stride *= x.shape[i--])
-    if (x.shape[i] > 1 && x.strides[i] != stride) fail("attention", extra.name, "is not contiguous");
-}
-
 }  // namespace
 
 // entry, then kArguments.
@@ -199,22 +128,38 @@ bool lengths_on_device(const AttentionArgs& a) {
   return true;
 }
 
-// entry, then kArguments; returns the plan. Only index tensors are read, those on a device by run(); q, k, v and out
+namespace {
+
+// From args[first] on: entry, then kArguments. Only index tensors are read, those on a device by run(); q, k, v and out
 // lend shapes and dtypes.
-void attention_plan_(PackedArgs args, tvm::ffi::Any* result) {
-  expect(args, 1 + kNumArguments, "attention_plan");
-  const AttentionArgs a = read(args, 1);
+Plan planned(const PackedArgs& args, int32_t first, const attention::BatchAttention* beside) {
+  const AttentionArgs a = read(args, first + 1);
+  const AttentionEntry entry = parse_entry(args[first]);
   auto plan = tvm::ffi::make_object<PlanObject>(context_of(a.q));
   plan->args = a;
   // Tables, masks and slopes are read again by every run; q, k, v, out, lse and workspace are that run's own.
-  for (int32_t i : {4, 5, 6, 7, 8, 9, 12, 13, 14, 15})
-    if (auto held = args[i].as<tvm::ffi::Tensor>()) plan->kept.push_back(*held);
+  for (int32_t i : {3, 4, 5, 6, 7, 8, 11, 12, 13, 14})
+    if (auto held = args[first + 1 + i].as<tvm::ffi::Tensor>()) plan->kept.push_back(*held);
   if (lengths_on_device(a))
-    plan->batch.plan_on_device(a, parse_entry(args[0]));
+    plan->batch.plan_on_device(a, entry, beside);
   else
-    plan->batch.plan(a, parse_entry(args[0]));
-  *result = Plan(plan);
+    plan->batch.plan(a, entry, beside);
+  return Plan(plan);
 }
+
+}  // namespace
+
+void attention_plan_(PackedArgs args, tvm::ffi::Any* result) {
+  expect(args, 1 + kNumArguments, "attention_plan");
+  *result = planned(args, 0, nullptr);
+}
+
+// other, then as attention_plan.
+void attention_plan_beside_(PackedArgs args, tvm::ffi::Any* result) {
+  expect(args, 2 + kNumArguments, "attention_plan_beside");
+  *result = planned(args, 1, &args[0].cast<Plan>()->batch);
+}
+bool attention_runs_beside_(Plan plan) { return plan->batch.runs_beside(); }
 
 // memory: keeps the lists of a plan that is made on a device, so that plans may share a workspace.
 void attention_keep_plan_(Plan plan, Tensor memory) { plan->batch.keep_plan_in(view(memory)); }
@@ -254,48 +199,6 @@ void attention_run_level_(PackedArgs args, tvm::ffi::Any*) {
   plan->batch.run_level(a, above);
 }
 
-Variant flashinfer_variant_(String name, String text, String tensors, String scalars) {
-  auto v = tvm::ffi::make_object<VariantObject>();
-  v->variant = {std::string(name), std::string(text), extras(tensors), extras(scalars)};
-  v->code = attention::code_of(v->variant);
-  return Variant(v);
-}
-
-// plan, variant, q, k, v, out, lse, workspace, then the variant's tensors and scalars.
-void attention_run_variant_(PackedArgs args, tvm::ffi::Any*) {
-  constexpr int32_t kFirst = 8;
-  const Plan plan = args[0].cast<Plan>();
-  const Variant variant = args[1].cast<Variant>();
-  const attention::FlashInferVariant& v = variant->variant;
-  expect(args, kFirst + int32_t(v.tensors.size() + v.scalars.size()), "attention_run_variant");
-  AttentionArgs a = plan->args;
-  a.q = tensor(args[2]), a.k = tensor(args[3]), a.v = tensor(args[4]), a.out = tensor(args[5]);
-  a.lse = tensor(args[6]), a.workspace = tensor(args[7]);
-  split_cache(&a);
-  std::vector<const void*> tensors;
-  std::vector<double> scalars;
-  for (size_t i = 0; i < v.tensors.size(); ++i) {
-    const TensorView extra = tensor(args[kFirst + int32_t(i)]);
-    check_extra(v.tensors[i], extra, a.q);
-    tensors.push_back(extra.data);
-  }
-  for (size_t i = 0; i < v.scalars.size(); ++i)
-    scalars.push_back(args[kFirst + int32_t(v.tensors.size() + i)].cast<double>());
-  const attention::PlanConfig& c = plan->batch.plan().header.config;
-  const std::vector<char> fields =
-      attention::fields_of(v, {c.num_qo_heads, c.num_kv_heads, a.options.window_left, c.causal != 0}, tensors, scalars);
-  attention::VariantCode code = variant->code;
-  code.fields = fields.data(), code.num_bytes = int64_t(fields.size());
-  plan->batch.use(context_of(a.q));
-  std::unique_ptr<uint8_t[]> own;
-  if (a.q.device_type == DeviceType::kCpu && !a.workspace.defined()) {
-    const int64_t num_bytes = plan->batch.workspace_bytes();
-    own.reset(new uint8_t[size_t(num_bytes)]);
-    a.workspace = view_of(own.get(), {num_bytes});
-  }
-  plan->batch.run(a, &code);
-}
-
 int64_t attention_workspace_bytes_(Plan plan) { return plan->batch.workspace_bytes(); }
 int64_t attention_plan_bytes_(Plan plan) { return plan->batch.plan_bytes(); }
 String attention_plan_text_(Plan plan) { return attention::to_string(plan->batch.plan().view()); }
@@ -309,6 +212,9 @@ FULMEN_FFI_EXPORT_PACKED(
     "[num_pages, 2, ...] may stand for k and for v, here and in the functions of plans");
 FULMEN_FFI_EXPORT_PACKED(attention_plan, "entry, " FULMEN_FFI_ATTENTION_ARGUMENTS, 30,
                          "returns a plan for batches of these lengths; q, k, v and out lend only shapes and dtypes");
+FULMEN_FFI_EXPORT_PACKED(attention_plan_beside, "other, entry, " FULMEN_FFI_ATTENTION_ARGUMENTS, 31,
+                         "attention_plan for attention_run_beside with the plan `other`");
+FULMEN_FFI_EXPORT(attention_runs_beside, "plan", "whether attention_run_beside runs the plan at once with another");
 FULMEN_FFI_EXPORT(attention_run, "plan, q, k, v, out, lse, sinks, workspace, q_scale, k_scale, v_scale",
                   "runs a plan; the rest of the arguments is as planned");
 FULMEN_FFI_EXPORT_PACKED(
@@ -325,10 +231,3 @@ FULMEN_FFI_EXPORT(attention_forget_lengths, "plan", "lengths on a device have ch
 FULMEN_FFI_EXPORT(attention_plan_bytes, "plan", "bytes of memory that a plan made on a device needs for its lists");
 FULMEN_FFI_EXPORT(attention_workspace_bytes, "plan", "bytes of workspace that running the plan needs");
 FULMEN_FFI_EXPORT(attention_plan_text, "plan", "the plan in words: totals, then one line per work item and merge");
-FULMEN_FFI_EXPORT(
-    flashinfer_variant, "name, text, tensors, scalars",
-    "a variant in FlashInfer's form, compiled at its first run; tensors and scalars: what it gets besides, "
-    "as 'name type, ...' with C++ types");
-FULMEN_FFI_EXPORT_PACKED(attention_run_variant, "plan, variant, q, k, v, out, lse, workspace, extras", 9,
-                         "runs a plan with a variant; extras: its tensors, None for one that is not given, then its "
-                         "scalars, each an argument; workspace None: of the stream's memory, or the call's own");

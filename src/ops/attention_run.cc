@@ -63,14 +63,19 @@ int64_t measure(AttentionCall& call, const Context& context) {
   return call.workspace_bytes;
 }
 
-// Uploads to or runs in the caller's workspace, which must be large enough.
-void use_workspace(AttentionCall& call, AttentionCall::Step step, const TensorView& workspace, const Context& context) {
+// The caller's workspace, which must be large enough for what was measured.
+void give_workspace(AttentionCall& call, const TensorView& workspace) {
   if (call.workspace_bytes > workspace.num_elements())
     fail("batch_attention", "workspace",
          "has " + std::to_string(workspace.num_elements()) + " bytes, expected " +
              std::to_string(call.workspace_bytes) + " or more");
   call.workspace = workspace.data;
   call.workspace_bytes = workspace.num_elements();
+}
+
+// Uploads to or runs in it.
+void use_workspace(AttentionCall& call, AttentionCall::Step step, const TensorView& workspace, const Context& context) {
+  give_workspace(call, workspace);
   call.step = step;
   runtime::launch(op(), call.args->out, &call, context);
 }
@@ -87,6 +92,12 @@ void run_with(AttentionCall& call, const Context& context) {
   }
   const std::unique_ptr<uint8_t[]> own(new uint8_t[size_t(bytes)]);  // a kernel reads nothing that it did not write
   use_workspace(call, AttentionCall::kRun, view_of(own.get(), {bytes}), context);
+}
+
+// Whether the device's row planned the call to run beside another, as it was asked to.
+bool is_beside(const AttentionCall& call) {
+  const PlanConfig& c = call.plan->header.config;
+  return call.beside != nullptr && c.few_q == 0 && c.few_workers > 0;
 }
 
 void same(int64_t got, int64_t planned, std::string_view name) {
@@ -132,18 +143,48 @@ void check_name(const VariantCode* variant) {
 
 }  // namespace
 
-void BatchAttention::plan(const AttentionArgs& args, AttentionEntry entry) { adopt(args, entry, nullptr); }
+namespace {
+
+// A call under a plan, both checked against each other.
+struct PlannedCall {
+  AttentionArgs args;
+  AttentionCall call;
+  PlannedCall(const PlanView& plan, const AttentionArgs& given, AttentionEntry entry, const PlannedRun& how)
+      : args(given) {
+    check_name(how.variant);
+    call.dims = checked(args, entry);
+    call.args = &args;
+    call.variant = how.variant;
+    call.made = how.made;
+    call.above = how.above;
+    call.plan = &plan;
+    call.resident = how.resident;
+    check_config(plan, args, call.dims);
+    if (args.q.device_type == DeviceType::kCpu) check_lengths(plan, requests_of(args, call.dims, entry));
+  }
+  PlannedCall(const PlannedCall&) = delete;
+  PlannedCall& operator=(const PlannedCall&) = delete;
+};
+
+}  // namespace
+
+void BatchAttention::plan(const AttentionArgs& args, AttentionEntry entry, const BatchAttention* beside) {
+  adopt(args, entry, nullptr, beside);
+}
 
 void BatchAttention::set_plan(const Plan& plan, const AttentionArgs& args, AttentionEntry entry) {
   verify(plan.view());
-  adopt(args, entry, &plan);
+  adopt(args, entry, &plan, nullptr);
 }
 
-void BatchAttention::plan_on_device(const AttentionArgs& args, AttentionEntry entry) {
+void BatchAttention::plan_on_device(const AttentionArgs& args, AttentionEntry entry, const BatchAttention* beside) {
   AttentionArgs a = args;
-  AttentionCall call;
+  AttentionCall call, other;
+  PlanView planned;
+  if (beside != nullptr) planned = beside->plan_.view(), other.plan = &planned, other.dims = beside->dims_;
   call.dims = checked(a, entry);
   call.args = &a;
+  if (beside != nullptr) call.beside = &other;
   const PlanView view = shape_of(call, context_);
   call.plan = &view;
   workspace_bytes_ = max_workspace_bytes_ = measure(call, context_);
@@ -151,7 +192,8 @@ void BatchAttention::plan_on_device(const AttentionArgs& args, AttentionEntry en
   uploaded_to_ = nullptr;
   made_ = {};
   plan_ = {view.header, {}};
-  entry_ = entry;
+  dims_ = call.dims, entry_ = entry;
+  runs_beside_ = is_beside(call);
 }
 
 void BatchAttention::keep_plan_in(const TensorView& memory) {
@@ -161,12 +203,16 @@ void BatchAttention::keep_plan_in(const TensorView& memory) {
   made_ = {.memory = memory};
 }
 
-void BatchAttention::adopt(const AttentionArgs& args, AttentionEntry entry, const Plan* saved) {
+void BatchAttention::adopt(const AttentionArgs& args, AttentionEntry entry, const Plan* saved,
+                           const BatchAttention* beside) {
   AttentionArgs a = args;
   std::vector<PlanRequest> requests;
-  AttentionCall call;
+  AttentionCall call, other;
+  PlanView planned;
+  if (beside != nullptr) planned = beside->plan_.view(), other.plan = &planned, other.dims = beside->dims_;
   call.dims = prepare(a, entry, requests, context_);
   call.args = &a;
+  if (beside != nullptr) call.beside = &other;
   Plan made = saved != nullptr ? *saved : plan_call(call, requests, context_);
   PlanView view = made.view();
   check_config(view, a, call.dims);
@@ -183,36 +229,57 @@ void BatchAttention::adopt(const AttentionArgs& args, AttentionEntry entry, cons
   view.header.num_slots = max_slots(config.num_workers) + view.header.few_slots;
   max_workspace_bytes_ = measure(call, context_);
   plan_ = std::move(made);
-  entry_ = entry;
+  dims_ = call.dims, entry_ = entry;
+  runs_beside_ = is_beside(call);
+}
+
+PlannedRun BatchAttention::as_planned(const AttentionArgs& args, const VariantCode* variant) const {
+  const bool resident = uploaded_to_ != nullptr && args.workspace.data == uploaded_to_;
+  return {resident, &made_, variant, nullptr};
 }
 
 void BatchAttention::run(const AttentionArgs& args, const VariantCode* variant) const {
-  const bool resident = uploaded_to_ != nullptr && args.workspace.data == uploaded_to_;
-  run_planned(plan_.view(), args, entry_, context_, {resident, &made_, variant, nullptr});
+  run_planned(plan_.view(), args, entry_, context_, as_planned(args, variant));
 }
 
 void BatchAttention::run_level(const AttentionArgs& args, const LevelsAbove& above) const {
-  const bool resident = uploaded_to_ != nullptr && args.workspace.data == uploaded_to_;
-  run_planned(plan_.view(), args, entry_, context_, {resident, &made_, nullptr, &above});
+  PlannedRun how = as_planned(args, nullptr);
+  how.above = &above;
+  run_planned(plan_.view(), args, entry_, context_, how);
+}
+
+void BatchAttention::run_beside(const AttentionArgs& args, const BatchAttention& other, const AttentionArgs& other_args,
+                                const VariantCode* variant, const VariantCode* other_variant) const {
+  const PlanView plan = plan_.view(), other_plan = other.plan_.view();
+  const auto has_none = [](const PlanView& p, const AttentionArgs& a) {
+    return p.header.num_items == 0 || p.header.batch_size == 0 || a.q.num_elements() == 0;
+  };
+  const bool here = args.out.device_type == other_args.out.device_type &&
+                    args.out.device_id == other_args.out.device_id && context_.stream == other.context_.stream;
+  if (!runs_beside_ || !here || has_none(plan, args) || has_none(other_plan, other_args)) {
+    other.run(other_args, other_variant);
+    return run(args, variant);
+  }
+  PlannedCall mine(plan, args, entry_, as_planned(args, variant));
+  PlannedCall theirs(other_plan, other_args, other.entry_, other.as_planned(other_args, other_variant));
+  measure(theirs.call, context_);
+  if (theirs.args.workspace.defined())
+    give_workspace(theirs.call, theirs.args.workspace);
+  else
+    theirs.call.made = nullptr;
+  theirs.call.step = AttentionCall::kRun;
+  mine.call.beside = &theirs.call;
+  run_with(mine.call, context_);
 }
 
 void run_planned(const PlanView& plan, const AttentionArgs& args, AttentionEntry entry, const Context& context,
                  const PlannedRun& how) {
-  AttentionArgs a = args;
-  AttentionCall call;
-  check_name(how.variant);
-  call.dims = checked(a, entry);
-  call.args = &a;
-  call.variant = how.variant;
-  call.made = how.made;
+  PlannedCall planned(plan, args, entry, how);
+  AttentionCall& call = planned.call;
+  const AttentionArgs& a = planned.args;
   if (how.above != nullptr && !chooses_cascades(a.q.device_type, a.q.device_id))
     throw Error(Code::kUnsupported, "batch_attention: levels that this device merges in a launch of its own");
-  call.above = how.above;
-  check_config(plan, a, call.dims);
-  if (a.q.device_type == DeviceType::kCpu) check_lengths(plan, requests_of(a, call.dims, entry));
   if (plan.header.num_items == 0) return;
-  call.plan = &plan;
-  call.resident = how.resident;
   if (a.workspace.defined() || a.q.device_type != DeviceType::kCpu) return run_with(call, context);
   measure(call, context);
   use_workspace(call, AttentionCall::kRun, a.workspace, context);

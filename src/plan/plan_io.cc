@@ -31,10 +31,11 @@ void verify_header(const PlanHeader& h) {
   if (!heads || !counts || c.tile_q < 1 || c.tile_q > 1 << 16 || c.num_workers < 1 || c.num_workers > 1 << 20)
     fail("plan", "header", "holds numbers that no planner writes");
   if (h.on_device != 0) fail("plan", "header", "is of a plan that is made on a device, which holds no lists");
-  const bool lists = c.few_q > 0 ? c.few_q <= c.tile_q && c.few_workers >= 1 && c.few_workers <= 1 << 20
-                                 : c.few_q == 0 && h.few_items == 0 && h.few_merges == 0 && h.few_slots == 0;
+  const bool workers = c.few_workers >= (c.few_q > 0) && c.few_workers <= 1 << 20;
+  const bool lists =
+      c.few_q > 0 ? c.few_q <= c.tile_q : c.few_q == 0 && h.few_items == 0 && h.few_merges == 0 && h.few_slots == 0;
   const auto within = [](int32_t part, int32_t all) { return part >= 0 && part <= all; };
-  if (!lists || !within(h.few_items, h.num_items) || !within(h.few_merges, h.num_merges) ||
+  if (!workers || !lists || !within(h.few_items, h.num_items) || !within(h.few_merges, h.num_merges) ||
       !within(h.few_slots, h.num_slots))
     fail("plan", "header", "holds lists that no planner writes");
   const int32_t few_slots = h.config.few_q > 0 ? max_slots(c.few_workers) : 0;

@@ -49,6 +49,19 @@ def test_a_copy_runs_on_its_own(make, again):
         assert other._handle != wrapper._handle and other._cached_module._wrapper is other
 
 
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda w: pickle.loads(pickle.dumps(w))])
+def test_copies_of_two_batches(again):
+    pod, batches = fulmen.PODWithPagedKVCacheWrapper(None), fulmen.BatchPODWithPagedKVCacheWrapper(None)
+    rows = np.arange(4, dtype=np.int32)
+    pod.plan(*TABLES, 4, 2, 64, 4, q_data_type="float32")
+    batches.plan(rows, *TABLES, rows, *TABLES, 4, 2, 64, 4, q_data_type="float32")
+    for wrapper, args in ((pod, (Q, Q[:, :2], Q[:, 2:], Q, CACHE)), (batches, (Q, CACHE, Q[::-1].copy(), CACHE))):
+        expected = wrapper.run(*args, causal_p=True)
+        other = again(wrapper)
+        for w in (other, wrapper):
+            assert all(np.array_equal(x, y) for x, y in zip(w.run(*args, causal_p=True), expected))
+
+
 def test_what_was_not_planned_is_not_planned_as_a_copy():
     other = copy.deepcopy(fulmen.BatchDecodeWithPagedKVCacheWrapper(None))
     with pytest.raises(RuntimeError, match="before plan"):

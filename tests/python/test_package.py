@@ -33,9 +33,11 @@ def python(code: str, **env: str) -> str:
 
 
 def test_import_takes_less_than_100_ms_beyond_numpy():
-    # CPU time, so that a busy machine changes little; the first run also writes the bytecode
-    code = "import numpy, time; t = time.process_time(); import fulmen; print(time.process_time() - t)"
-    assert min(float(python(code)) for _ in range(5)) < 0.1
+    # CPU time, so that a busy machine changes little, and NumPy's own where that takes longer, on a slow machine; the
+    # first run also writes the bytecode.
+    code = "from time import process_time as t; a = t(); import numpy; b = t(); import fulmen; print(b - a, t() - b)"
+    numpy_seconds, seconds = (min(times) for times in zip(*(map(float, python(code).split()) for _ in range(5))))
+    assert seconds < max(0.1, numpy_seconds)
 
 
 def test_import_loads_neither_torch_nor_the_library():

@@ -388,7 +388,7 @@ void install(const std::string& root, const std::string& cache) {
   }
   static const driver::Api api = make_api();
   driver::install(api);
-  setenv("FULMEN_CUDA_TARGET", "emulated", 1);
+  setenv("FULMEN_CUDA_TARGET", "emulated", 0);  // compute_75, say: with the shared memory of such a device
   jit::configure_default_jit({.cache_folder = cache,
                               .pack_folders = {},
                               .compiler = {"host c++ " + stand_ins.hex() + sanitizers(), &compile}});

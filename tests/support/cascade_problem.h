@@ -32,6 +32,7 @@ inline std::vector<CascadeCase> cascade_cases() {
   all.push_back({.shared = {{{2, 0}, {1, 48}}}, .own = {{1, 0}, {0, 7}, {3, 70}}, .out_dtype = DType::kF32});
   all.push_back({.shared = {{{3, 64}}}, .own = {{7, 7}, {1, 40}, {20, 31}}, .causal = true});
   all.push_back({.shared = {{{2, 200}}, {{1, 4}, {1, 8}}}, .own = {{2, 2}, {2, 60}}, .dim = 128, .causal = true});
+  all.push_back({.shared = {{{3, 64}}}, .own = {{7, 7}, {1, 40}, {60, 31}}, .num_kv_heads = 1, .dim = 256});
   for (int64_t batch : {40, 130}) {  // tiles of many rows above, of few below
     CascadeCase c{.shared = {{{batch, 300}}}, .own = {}, .num_kv_heads = 1, .group = 1};
     for (int64_t b = 0; b < batch; ++b) c.own.push_back({1, b % 7 == 0 ? 0 : 1 + b % 30});

@@ -54,7 +54,8 @@ void run(Planned& p, const Context& context) {
                          {.resident = true, .made = &p.made});
 }
 
-std::shared_ptr<Planned> planned(const Batch& b) {
+// beside: of tensors of its own, that this one is to run beside.
+std::shared_ptr<Planned> planned(const Batch& b, const attention::BatchAttention* beside = nullptr) {
   auto p = std::make_shared<Planned>();
   AttentionArgs& a = p->args;
   const std::vector<int32_t> qo = offsets(b, true), kv = offsets(b, false);
@@ -73,7 +74,12 @@ std::shared_ptr<Planned> planned(const Batch& b) {
     a.kv_indices = p->pool.ids(pages), a.last_page_len = p->pool.ids(last);
   }
   a.options.causal = b.causal, a.options.window_left = b.window_left;
-  const auto plan = [&] { plans_on_device() ? p->batch.plan_on_device(a) : p->batch.plan(a); };
+  const auto plan = [&] {
+    if (plans_on_device())
+      p->batch.plan_on_device(a, AttentionEntry::kBatchAttention, beside);
+    else
+      p->batch.plan(a, AttentionEntry::kBatchAttention, beside);
+  };
   plan();
   a.workspace = p->pool.tensor(DType::kU8, {p->batch.workspace_bytes()});
   plan();
@@ -89,6 +95,29 @@ Problem problem(const Batch& b) {
           .bytes = c.bytes,
           .flops = c.flops,
           .launch = [sets](int32_t set, const Context& context) { run(*sets[size_t(set)], context); }};
+}
+
+// Two batches of tensors of their own: at once, or one after the other. Each graph makes plans of the device.
+struct Pair {
+  std::shared_ptr<Planned> prefill, decode;
+  void launch(bool beside, const Context& context) {
+    prefill->batch.use(context), decode->batch.use(context);
+    if (beside) return decode->batch.run_beside(decode->args, prefill->batch, prefill->args);
+    prefill->batch.run(prefill->args);
+    decode->batch.run(decode->args);
+  }
+};
+
+Problem pair_problem(const Batch& prefill, const Batch& decode, bool beside) {
+  auto pair = std::make_shared<Pair>();
+  pair->prefill = planned(prefill);
+  pair->decode = planned(decode, beside ? &pair->prefill->batch : nullptr);
+  Cost c = cost(pair->prefill->args);
+  const Cost more = cost(pair->decode->args);
+  return {.num_sets = 1,
+          .bytes = c.bytes + more.bytes,
+          .flops = c.flops + more.flops,
+          .launch = [=](int32_t, const Context& context) { pair->launch(beside, context); }};
 }
 
 // Of the standard table: one long request and many short ones.
@@ -115,6 +144,23 @@ Row row(const char* id, const char* shape, const Batch& b) {
   return {id, shape, [b] { return problem(b); }};
 }
 
+// Gemma's heads, two or four queries each.
+std::vector<Row> large_head_rows() {
+  const Batch heads{.num_qo_heads = 16, .num_kv_heads = 8, .head_dim = 256};
+  const auto batch = [&](std::vector<std::pair<int32_t, int32_t>> lens, bool causal, DType kv = DType::kBF16) {
+    Batch b = heads;
+    b.lens = std::move(lens), b.causal = causal, b.kv = kv;
+    return b;
+  };
+  return {
+      row("G1", "prefill 16/8 D256 causal B1 S8k page 16", batch(many(1, 8192, 8192), true)),
+      row("G2", "prefill 16/8 D256 causal B8 S1k page 16", batch(many(8, 1024, 1024), true)),
+      row("G3", "decode 16/8 D256 B32 kv4k page 16", batch(many(32, 1, 4096), false)),
+      row("G4", "decode 16/8 D256 B1 kv8k page 16", batch(many(1, 1, 8192), false)),
+      row("G5", "decode e4m3 kv 16/8 D256 B32 kv4k page 16", batch(many(32, 1, 4096), false, DType::kE4M3)),
+  };
+}
+
 std::vector<Row> mixed_rows() {
   return {
       row("C2", "mixed prefill 1x8k + decode 128x4k 32/8 D128", long_and_short({8192, 8192}, 128, 1, 4096)),
@@ -126,6 +172,37 @@ std::vector<Row> mixed_rows() {
       row("M6", "mixed prefill 1x512 + decode 16x1k 32/8 D128", mix(1, {512, 512}, 16, 1, 1024)),
       row("M7", "mixed prefill 2x200 + decode 8x500 32/8 D128", mix(2, {200, 200}, 8, 1, 500)),
   };
+}
+
+// The mixed rows' shapes with tensors of their own for prefills, whose keys are contiguous, and decodes.
+std::vector<Row> pod_rows() {
+  struct Shape {
+    const char *id, *text;
+    Batch prefill, decode;
+  };
+  const auto prefill = [](int32_t count, int32_t qo_len, int32_t kv_len) {
+    return Batch{.lens = many(count, qo_len, kv_len), .page_size = 0, .causal = true};
+  };
+  const auto decode = [](int32_t count, int32_t qo_len, int32_t kv_len) {
+    return Batch{.lens = many(count, qo_len, kv_len), .causal = qo_len > 1};
+  };
+  const std::vector<Shape> shapes = {
+      {"C2", "prefill 1x8k, decode 128x4k", prefill(1, 8192, 8192), decode(128, 1, 4096)},
+      {"M1", "append q2048 on kv8k, decode 128x4k", prefill(1, 2048, 8192), decode(128, 1, 4096)},
+      {"M2", "prefill 4x1k, decode 32x2k", prefill(4, 1024, 1024), decode(32, 1, 2048)},
+      {"M3", "append q512 on kv4k, decode 64x8k", prefill(1, 512, 4096), decode(64, 1, 8192)},
+      {"M4", "prefill 1x8k, decode 8x4k", prefill(1, 8192, 8192), decode(8, 1, 4096)},
+      {"M5", "prefill 8x2k, verify q4 32x4k", prefill(8, 2048, 2048), decode(32, 4, 4096)},
+      {"M6", "prefill 1x512, decode 16x1k", prefill(1, 512, 512), decode(16, 1, 1024)},
+      {"M8", "prefill 1x2k, decode 16x4k", prefill(1, 2048, 2048), decode(16, 1, 4096)},
+  };
+  std::vector<Row> rows;
+  for (const Shape& s : shapes)
+    for (bool beside : {true, false})
+      rows.push_back({std::string("O") + s.id + (beside ? "" : "s"),
+                      std::string(s.text) + (beside ? ", POD" : ", one after the other"),
+                      [s, beside] { return pair_problem(s.prefill, s.decode, beside); }});
+  return rows;
 }
 
 }  // namespace
@@ -184,7 +261,9 @@ std::vector<Row> attention_suite() {
           {.lens = many(4, 8192, 8192), .num_qo_heads = 64, .head_dim = 64, .causal = true, .window_left = 127}),
       row("P16", "prefill skew 1x32k + 31x512 32/8 D128 causal", long_and_short({32768, 32768}, 31, 512, 512)),
   };
+  for (Row& r : large_head_rows()) all.push_back(std::move(r));
   for (Row& r : mixed_rows()) all.push_back(std::move(r));
+  for (Row& r : pod_rows()) all.push_back(std::move(r));
   return all;
 }
 

@@ -89,11 +89,14 @@ struct AttentionCall {
   const PlanView* plan = nullptr;         // kMeasure, kUpload, kRun
   MadePlan* made = nullptr;               // kRun: the row makes the plan where this does not say that it did
   const VariantCode* variant = nullptr;   // kRun, and prepare; null: what the options ask for
-  const LevelsAbove* above = nullptr;     // kRun; null: no cascade
-  bool resident = false;                  // kRun: kUpload has put this plan into this workspace
-  mutable int64_t workspace_bytes = 0;    // kMeasure: set by the row; kUpload, kRun: the size of workspace
-  mutable int64_t plan_bytes = 0;         // kMeasure: what of it the lists of a plan made on the device take
-  void* workspace = nullptr;              // kUpload, kRun; any alignment, any contents; null: a device's row allocates
+  // kConfigure, kShape: a planned call, of which dims and plan are set, that this one may be planned to run beside: the
+  // row then sets few_workers. kRun, of such a plan: that call, in its step kRun; the row runs both.
+  const AttentionCall* beside = nullptr;
+  const LevelsAbove* above = nullptr;   // kRun; null: no cascade
+  bool resident = false;                // kRun: kUpload has put this plan into this workspace
+  mutable int64_t workspace_bytes = 0;  // kMeasure: set by the row; kUpload, kRun: the size of workspace
+  mutable int64_t plan_bytes = 0;       // kMeasure: what of it the lists of a plan made on the device take
+  void* workspace = nullptr;            // kUpload, kRun; any alignment, any contents; null: a device's row allocates
 };
 
 // The plan's share of the call: what the options and the head counts say. The backend's row completes it.
@@ -135,14 +138,17 @@ void run_variant(const AttentionArgs& args, const VariantCode& variant, const Co
 class BatchAttention {
  public:
   explicit BatchAttention(const Context& context = {}) : context_(context) {}
-  void plan(const AttentionArgs& args, AttentionEntry entry = AttentionEntry::kBatchAttention);
+  // beside: a planned batch of other tensors that run_beside() will be given.
+  void plan(const AttentionArgs& args, AttentionEntry entry = AttentionEntry::kBatchAttention,
+            const BatchAttention* beside = nullptr);
   // Lengths in a device's memory: nothing is read, copied or waited for. The first run() after this launches the kernel
   // that plans, and so does the first one that each stream capture records, once for all layers: a captured graph may
   // be replayed with any lengths and page tables, and fewer rows or requests (of length 0), that lie in the same
   // tensors. The workspace, of workspace_bytes(), belongs to the plan, unless memory of plan_bytes() is given that
   // does: then plans whose runs do not overlap may share one. Lengths that the tensors have no room for are cut. Throws
   // kUnsupported where the device's backend plans on the host only. Not to be run by several threads at once.
-  void plan_on_device(const AttentionArgs& args, AttentionEntry entry = AttentionEntry::kBatchAttention);
+  void plan_on_device(const AttentionArgs& args, AttentionEntry entry = AttentionEntry::kBatchAttention,
+                      const BatchAttention* beside = nullptr);
   void keep_plan_in(const TensorView& memory);          // after plan_on_device()
   void forget_lengths() { made_.workspace = nullptr; }  // the next run() plans again
   int64_t plan_bytes() const { return plan_bytes_; }
@@ -157,13 +163,23 @@ class BatchAttention {
   // variant: as in run_variant.
   void run(const AttentionArgs& args, const VariantCode* variant = nullptr) const;
   void run_level(const AttentionArgs& args, const LevelsAbove& above) const;
+  // Runs two batches, each with tensors, options and a workspace of its own, in any order. Where this one has few rows
+  // per request (decode), the other many (prefill), this was planned beside such a batch and that pays on the device,
+  // they run at once, if both are on one device and stream; else the other comes first. Results are those of the two
+  // runs.
+  void run_beside(const AttentionArgs& args, const BatchAttention& other, const AttentionArgs& other_args,
+                  const VariantCode* variant = nullptr, const VariantCode* other_variant = nullptr) const;
+  bool runs_beside() const { return runs_beside_; }  // whether the plan is for that
 
  private:
-  void adopt(const AttentionArgs& args, AttentionEntry entry, const Plan* saved);
+  void adopt(const AttentionArgs& args, AttentionEntry entry, const Plan* saved, const BatchAttention* beside);
+  PlannedRun as_planned(const AttentionArgs& args, const VariantCode* variant) const;
 
   Context context_;
   AttentionEntry entry_ = AttentionEntry::kBatchAttention;
   Plan plan_;
+  AttentionDims dims_{};  // of the call that was planned
+  bool runs_beside_ = false;
   const void* uploaded_to_ = nullptr;  // the workspace that holds this plan
   int64_t workspace_bytes_ = 0, max_workspace_bytes_ = 0, plan_bytes_ = 0;
   mutable MadePlan made_;

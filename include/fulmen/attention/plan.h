@@ -36,7 +36,8 @@ struct PlanConfig {
   int32_t disable_split = 0;
   int32_t fixed_split_len = 0;  // > 0: splits at multiples of it (of a power of two times it where that gives > 64)
   int32_t few_q = 0;            // > 0: requests of so few packed rows get tiles of it, in a list of their own ...
-  int32_t few_workers = 0;      // ... for so many workers, which run beside the others
+  int32_t few_workers = 0;      // ... for so many workers, which run beside the others, or ...
+                                // ... without few_q: so many of num_workers begin beside another plan's
   int32_t group_size() const { return num_qo_heads / num_kv_heads; }
 };
 

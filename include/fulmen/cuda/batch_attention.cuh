@@ -124,9 +124,11 @@ __device__ __forceinline__ void start_next_queries(const ParamsOf<Variant>& p) {
   if (next.index >= 0) start_queries<K>(p, next);
 }
 
-// All keys of the loader's range: the warps' sums of them, in shared memory; or true: the results are written.
-template <Key K, class Variant>
-__device__ __forceinline__ bool attend(const ParamsOf<Variant>& p, const Item& item, Loader<K, Variant>& loader) {
+// All keys of the loader's range: the warps' sums of them, in shared memory; or true: the results are written. Where
+// there is no room for all columns, leave(begin) takes those from `begin` on, and the last ones stay.
+template <Key K, class Variant, class F>
+__device__ __forceinline__ bool attend(const ParamsOf<Variant>& p, const Item& item, Loader<K, Variant>& loader,
+                                       F leave) {
   constexpr SharedLayout kShared(K);
   const uint32_t q = shared_address(dynamic_shared() + kShared.q);
   const Queries<K> queries(q + uint32_t(first_row<K>(fresh_thread()) * K.d_qk * 2), fresh_thread() % 32);
@@ -167,8 +169,16 @@ __device__ __forceinline__ bool attend(const ParamsOf<Variant>& p, const Item& i
       return true;
     }
   }
+  constexpr int32_t kLast = kLastColumns<K>;
+#pragma unroll 1
+  for (int32_t begin = 0; begin < kLast; begin += shared_columns(K)) {
+    sync_cta();
+    share_sums<K>(states, out, begin);
+    sync_cta();
+    leave(begin);
+  }
   sync_cta();  // before outputs take the stages' place
-  share_sums<K>(states, out);
+  share_sums<K>(states, out, kLast);
   sync_cta();
   return false;
 }
@@ -215,16 +225,22 @@ __device__ __forceinline__ void run_item(const ParamsOf<Variant>& p, PlanOnDevic
       sync_cta();
       arrange_queries<K>(p, item);
     }
-    const bool done = attend<K>(p, item, loader);
+    const bool done = attend<K>(p, item, loader, [&](int32_t column) {
+      const int32_t from = control.begin;
+      if (item.plan.split_len > 0)
+        fold<K>(p, plan, item, column, from == item.plan.kv_begin, range_end(item.plan, from) == item.plan.kv_end);
+      else
+        finish<K>(p, plan, control, item, column, above);
+    });
     begin = control.begin;
     const bool first = begin == item.plan.kv_begin;
     begin = range_end(item.plan, begin);
     more = begin < item.plan.kv_end;
     if (K.warps_q > 1 && fresh_thread() == 0) control.has_queries = done && control.next.index >= 0;
     if (item.plan.split_len > 0)
-      fold<K>(p, plan, item, first, !more);
+      fold<K>(p, plan, item, kLastColumns<K>, first, !more);
     else if (!done)
-      finish<K>(p, plan, control, item, above);
+      finish<K>(p, plan, control, item, kLastColumns<K>, above);
     sync_cta();  // all of shared memory is about to be written again
   } while (more);
 }

@@ -46,6 +46,14 @@ FULMEN_FN constexpr int32_t min_ctas(const Key& k) {
 FULMEN_FN constexpr int32_t tile_q(const Key& k) { return 16 * k.m_tiles * k.warps_q; }
 // Warps that share a tile of keys form a group.
 FULMEN_FN constexpr int32_t num_groups(const Key& k) { return num_warps(k) / k.warps_q; }
+// Columns of a tile's sums that are in shared memory at a time. Kernels of two stages, or of decode, have room for all;
+// those of three and of one, for large heads where shared memory is small, let some follow the others.
+FULMEN_FN constexpr int32_t shared_columns(const Key& k) {
+  return k.warps_q == 4 && k.stages != 2 && k.d_vo > 64 ? 64 : k.d_vo;
+}
+// Where the last of them begin.
+template <Key K>
+inline constexpr int32_t kLastColumns = (K.d_vo - 1) / shared_columns(K) * shared_columns(K);
 // The queries, which eight warps keep in registers, lie in the last stage until its first keys are asked for.
 FULMEN_FN constexpr bool lends_stage(const Key& k) { return k.warps_q > 4; }
 
@@ -109,7 +117,7 @@ struct SharedLayout {
         stages(q + (lends_stage(k) ? 0 : tile_q(k) * k.d_qk * 2)),
         bytes(0),
         stage_bytes(k.tile_kv * (k.d_qk + k.d_vo) * size_of(k.kv)),
-        output_pitch(k.d_vo + 8) {
+        output_pitch(shared_columns(k) + 8) {
     const int32_t ring = num_groups(k) * k.stages * stage_bytes;
     const int32_t output = num_groups(k) * tile_q(k) * output_pitch * 4;
     bytes = stages + (ring > output ? ring : output);

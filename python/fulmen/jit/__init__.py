@@ -58,13 +58,19 @@ class Variant:
         self, plan: Any, q: Array, k: Array, v: Array, out: Array, lse: Array | None, workspace: Any, extras: Any
     ) -> None:
         """Runs a plan of the library's with this variant."""
+        native, *filled = self.native(extras)
+        lib.attention_run_variant(
+            plan, native, arg(q), arg(k), arg(v), out_arg(out), None if lse is None else out_arg(lse, "lse"),
+            workspace, *filled,
+        )  # fmt: skip
+
+    def native(self, extras: Sequence[Any]) -> list[Any]:
+        """The library's variant, and what it gets besides q, k and v."""
+        filled = self._native_args(extras)
         if self._native is None:
             lists = [", ".join(f"{n} {t}" for n, t in items) for items in (self._tensors, self._scalars)]
             self._native = lib.flashinfer_variant(self.name, self.text, *lists)
-        lib.attention_run_variant(
-            plan, self._native, arg(q), arg(k), arg(v), out_arg(out), None if lse is None else out_arg(lse, "lse"),
-            workspace, *self._native_args(extras),
-        )  # fmt: skip
+        return [self._native, *filled]
 
     def run_single(
         self, entry: str, q: Array, k: Array, v: Array, shape: tuple[int, ...], extras: Any, kv_layout: str,

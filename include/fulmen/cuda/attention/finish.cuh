@@ -148,16 +148,16 @@ struct Slot {
   }
 };
 
-// The running total of an item that folds; the last of its splits is written. States are kept per piece, as only the
-// thread that wrote one reads it.
+// The running total of an item that folds, its columns from `begin` on; the last of its splits is written. States are
+// kept per piece, as only the thread that wrote one reads it.
 template <Key K, class Variant>
-__device__ __forceinline__ void fold(const ParamsOf<Variant>& p, const PlanOnDevice& plan, const Item& item, bool first,
-                                     bool last) {
+__device__ __forceinline__ void fold(const ParamsOf<Variant>& p, const PlanOnDevice& plan, const Item& item,
+                                     int32_t begin, bool first, bool last) {
   constexpr int32_t kPieces = K.d_vo / 4;
   const Slot<K> total(p.workspace, plan.totals, 0, int64_t(blockIdx.x) * tile_q(K));
   RowState* states =
       reinterpret_cast<RowState*>(p.workspace + plan.total_states) + int64_t(blockIdx.x) * tile_q(K) * kPieces;
-  for_pieces<K>(item.plan.num_rows, [&](int32_t row, int32_t column) {
+  for_pieces<K>(item.plan.num_rows, begin, [&](int32_t row, int32_t column) {
     RowState& state = states[row * kPieces + column / 4];
     float* o = total.piece(row, column);
     Piece sum;
@@ -265,28 +265,31 @@ __device__ __forceinline__ void merge_slots(const ParamsOf<Variant>& p, const Pl
   }
 }
 
-// f(row, column, sum) for every piece of the item's rows; in a cluster for this CTA's share of them.
+// f(row, column, sum) for every piece of the item's rows, from column `begin` on; in a cluster for this CTA's share.
 template <Key K, class Variant, class F>
-__device__ __forceinline__ void for_sums(int32_t num_rows, F f) {
+__device__ __forceinline__ void for_sums(int32_t num_rows, int32_t begin, F f) {
   if (ctas_per_worker<K>() > 1) return for_rank_sums<K, Variant>(num_rows, f);
-  for_pieces<K>(num_rows, [&](int32_t row, int32_t column) {
+  for_pieces<K>(num_rows, begin, [&](int32_t row, int32_t column) {
     Piece sum = shared_sum<K, Variant>(row, column);
     f(row, column, sum);
   });
 }
 
+// Of an item that does not fold, the columns from `begin` on; after the last of a slot the merge of its tile, if all
+// the other slots are full.
 template <Key K, class Variant>
 __device__ __forceinline__ void finish(const ParamsOf<Variant>& p, const PlanOnDevice& plan, const Control& control,
-                                       const Item& item, const FirstAbove<K, Variant>& above) {
+                                       const Item& item, int32_t begin, const FirstAbove<K, Variant>& above) {
   if (item.plan.slot < 0)
-    return for_sums<K, Variant>(item.plan.num_rows, [&](int32_t row, int32_t column, Piece& sum) {
+    return for_sums<K, Variant>(item.plan.num_rows, begin, [&](int32_t row, int32_t column, Piece& sum) {
       const bool is_known = FirstAbove<K, Variant>::kAsks && row * (K.d_vo / 4) + column / 4 == above.index;
       write_piece(p, item, row, column, sum, above.piece, is_known);
     });
   const int32_t kv_head = item.plan.kv_head;
   const Slot<K> mine(p.workspace, plan, kv_head, item.plan.slot);
-  for_sums<K, Variant>(item.plan.num_rows,
+  for_sums<K, Variant>(item.plan.num_rows, begin,
                        [&](int32_t row, int32_t column, const Piece& sum) { mine.put(row, column, sum); });
+  if (begin < kLastColumns<K>) return;
   const attention::PlanMerge merge = control.merge;
   uint32_t* arrivals = reinterpret_cast<uint32_t*>(p.workspace + plan.arrivals);
   const int32_t expected = merge.num_slots * int32_t(ctas_per_worker<K>());

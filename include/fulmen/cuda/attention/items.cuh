@@ -141,7 +141,9 @@ __device__ __forceinline__ void start(const ParamsOf<Variant>& p, PlanOnDevice& 
     if (p.queue_peers < 0) {  // not one condition with the other's: the record would wait for the number of items
       load_item<K>(p, index, control.item);
     } else {
-      index = int32_t(fetch_add(&plan.next, 1));
+      // Of few rows, only so many CTAs begin as the plan says; the SMs of the others are for many rows.
+      const bool idles = !p.is_beside && int32_t(blockIdx.x) >= plan.num_workers;
+      index = idles ? num_items : int32_t(fetch_add(&plan.next, 1));
       if (index < num_items) load_item<K>(p, index, control.item);
     }
     control.num_items = num_items, control.has_queries = 0;

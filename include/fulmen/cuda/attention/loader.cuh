@@ -90,13 +90,18 @@ class Loader {
     }
     page_ = kAlone ? pages.ids[Pages::kNum - 1] : fetch(K.stages);
   }
-  // Waits for a tile, for all warps of the group, and starts the one that takes its predecessor's stage.
+  // Waits for a tile, for all warps of the group, and starts the one that takes its predecessor's stage: with one stage
+  // itself, before it waits.
   __device__ __forceinline__ void advance(int32_t tile) {
-    wait_copies<(K.stages - 2) * kGroups + kGroups - 1>();
+    if constexpr (K.stages > 1) wait_copies<(K.stages - 2) * kGroups + kGroups - 1>();
     Group<K>::sync();
     issue<true>(tile + K.stages - 1);
     place(tile + K.stages);
     page_ = fetch(tile + K.stages + 1);
+    if constexpr (K.stages == 1) {
+      wait_copies<0>();
+      Group<K>::sync();
+    }
   }
   // After advance(), of whose tile only the keys are sure to be there.
   __device__ __forceinline__ static void await_values() {

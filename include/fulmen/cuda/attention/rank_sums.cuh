@@ -54,7 +54,7 @@ __device__ __forceinline__ void for_rank_sums(int32_t num_rows, F f) {
     const int32_t rows = first < end ? (end - 1) / kPieces - first / kPieces + 1 : 0;
     expect_receipt(Sums::counter(), first < end ? uint32_t(size * ((end - first) * 16 + rows * 8)) : 0);
   }
-  for_pieces<K>(num_rows, [&](int32_t row, int32_t column) {
+  for_pieces<K>(num_rows, 0, [&](int32_t row, int32_t column) {
     const int32_t i = row * kPieces + column / 4, rank = int32_t(uint32_t(i) / uint32_t(share)), begin = rank * share;
     const Piece sum = shared_sum<K, Variant>(row, column);
     send_remote_4(Sums::piece(own * share + i - begin), uint32_t(rank), bits_of(sum.o).word, Sums::counter());

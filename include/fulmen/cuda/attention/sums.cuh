@@ -70,9 +70,10 @@ __device__ __forceinline__ uint32_t ctas_per_worker() {
   return cluster_size();
 }
 
-// A warp's sums to shared memory. All warps are done with the stages.
+// A warp's sums to shared memory, their columns from `begin` on. All warps are done with what lay there.
 template <Key K>
-__device__ __forceinline__ void share_sums(const States<K>& states, const Outputs<K>& out) {
+__device__ __forceinline__ void share_sums(const States<K>& states, const Outputs<K>& out, int32_t begin) {
+  constexpr int32_t kColumns = shared_columns(K);
   constexpr SharedLayout kShared(K);
   const int32_t thread = fresh_thread(), lane = thread % 32, g = lane / 4, t = lane % 4;
   const int32_t num_rows = reinterpret_cast<const Control*>(dynamic_shared())->item.plan.num_rows;
@@ -91,22 +92,26 @@ __device__ __forceinline__ void share_sums(const States<K>& states, const Output
       if (t == 0) to_states[row] = {states.m[m][half], d};
       float* o = to + row * kShared.output_pitch;
 #pragma unroll
-      for (int32_t n = 0; n < Outputs<K>::kTiles; n += 2)
+      for (int32_t n = 0; n < Outputs<K>::kTiles; n += 2) {
+        const int32_t first_there = n * 8 / kColumns * kColumns;
+        if (first_there != begin) continue;
 #pragma unroll
         for (int32_t i = 0; i < 4; ++i) {  // element 2t + i % 2 of tile n + i / 2
           const int32_t column = kNarrow<K> ? n * 8 + 4 * t + i % 2 * 2 + i / 2 : (n + i / 2) * 8 + 2 * t + i % 2;
-          o[column] = out.o[m][n + i / 2][half * 2 + i % 2];
+          o[column - first_there] = out.o[m][n + i / 2][half * 2 + i % 2];
         }
+      }
     }
 }
 
-// Of a row, over the warps that have sums of it, in the order of their keys' tiles.
+// Of a row, over the warps that have sums of it, in the order of their keys' tiles. column: one that is there.
 template <Key K, class Variant>
 __device__ __forceinline__ Piece shared_sum(int32_t row, int32_t column) {
   constexpr SharedLayout kShared(K);
   constexpr int32_t kRows = K.m_tiles * 16;
   const RowState* states = reinterpret_cast<const RowState*>(dynamic_shared() + kShared.states);
   const uint32_t from = shared_address(dynamic_shared() + kShared.stages);
+  if (shared_columns(K) < K.d_vo) column %= shared_columns(K);
   const auto of_warp = [&](int32_t warp) {
     const int32_t at = warp * kRows + row;
     return piece_of(states[at], load_shared<16>(from + uint32_t((at * kShared.output_pitch + column) * 4)));
@@ -124,12 +129,16 @@ __device__ __forceinline__ Piece shared_sum(int32_t row, int32_t column) {
   return sum;
 }
 
-// f(row, column) for every piece of the item's rows; a thread always gets the same ones.
+// f(row, column) for every piece of the item's rows in the columns that are there from `begin` on; a thread always gets
+// the same ones.
 template <Key K, class F>
-__device__ __forceinline__ void for_pieces(int32_t num_rows, F f) {
-  constexpr int32_t kPieces = K.d_vo / 4;
+__device__ __forceinline__ void for_pieces(int32_t num_rows, int32_t begin, F f) {
+  constexpr int32_t kPieces = shared_columns(K) / 4;
 #pragma unroll 1
-  for (int32_t i = fresh_thread(); i < num_rows * kPieces; i += num_threads(K)) f(i / kPieces, i % kPieces * 4);
+  for (int32_t i = fresh_thread(); i < num_rows * kPieces; i += num_threads(K)) {
+    const int32_t column = begin + i % kPieces * 4;
+    if (K.d_vo % shared_columns(K) == 0 || column < K.d_vo) f(i / kPieces, column);
+  }
 }
 
 }  // namespace fulmen::cuda::batch_attention
