@@ -265,8 +265,7 @@ __device__ __forceinline__ void run(const ParamsOf<Variant>& p) {
     run_item<K>(p, plan, control);
     if (fresh_thread() == 0) {
       control.item = control.next;
-      if (Loader<K, Variant>::kAlone && control.item.index >= 0)
-        complete_item<K>(p, control.item.index, control.item);
+      if (Loader<K, Variant>::kAlone && control.item.index >= 0) complete_item<K>(p, control.item.index, control.item);
     }
     sync_cta();
   }
