@@ -298,9 +298,15 @@ driver::Result load(driver::Module* module, const void* image, uint32_t, int32_t
 // --- The rest of the driver: host memory, one stream that is always done.
 // ----------------------------------------------
 
+// Few, so that persistent kernels walk; FULMEN_SIMT_SMS: as many as a real device, whose plans are others.
+int32_t num_sms() {
+  const char* given = std::getenv("FULMEN_SIMT_SMS");
+  return given == nullptr ? 3 : std::max(1, std::atoi(given));
+}
+
 driver::Result attribute(int32_t* value, int32_t which, driver::DeviceId) {
   switch (which) {
-    case driver::kMultiprocessors: *value = 3; break;  // few, so that persistent kernels walk
+    case driver::kMultiprocessors: *value = num_sms(); break;
     case driver::kMajor: *value = 9; break;
     case driver::kMinor: *value = 0; break;
     case driver::kMaxSharedOptin: *value = 232448; break;
