@@ -30,6 +30,7 @@ table says otherwise. A program refuses to time a wrong result.
 build/release/fulmen_gpu_bench out.json attention D1,D5            # or some of it
 python3 benchmarks/peers/gpu_memory.py --out peers.json            # GPU, beside PyTorch and FlashInfer
 python3 benchmarks/peers/gpu_flashinfer.py --out paged.json        # GPU, paged decode with both libraries
+python3 benchmarks/peers/gpu_pod.py --out pod.json                 # GPU, a prefill beside decodes with both libraries
 python3 benchmarks/peers/gpu_sampling.py --out sampling.json       # GPU, sampling with both libraries
 python3 benchmarks/host_cost.py --out host.json                    # what a call costs on the host
 ```

@@ -64,13 +64,16 @@ TEST(AttentionKey, SumsPassThroughSharedMemoryInPartsOnlyWhereItIsSmall) {
   EXPECT_EQ(small(75, 144), "32 2 144");
   EXPECT_EQ(small(75, 160), "16 3 64");
   EXPECT_EQ(small(75, 192), "16 3 64");
-  EXPECT_EQ(small(75, 208), "16 1 64");
+  EXPECT_EQ(small(75, 208), "32 1 64");
   EXPECT_EQ(small(75, 256), "16 1 64");
   EXPECT_EQ(small(75, 256, DType::kE4M3), "32 1 64");
   EXPECT_EQ(small(89, 240), "32 2 240");
   EXPECT_EQ(small(89, 256), "16 3 64");
   EXPECT_EQ(small(120, 256, DType::kE5M2), "32 3 64");
   EXPECT_EQ(small(80, 256), "32 2 256");
+  const auto tall = attention_key(128, 128, 128, DType::kF16, DType::kF16, shared_bytes_of(89), false);
+  ASSERT_TRUE(tall);
+  EXPECT_EQ(shared_columns(*tall), 64);
   for (int32_t arch : {80, 87, 90, 100, 103, 110})
     for (const auto& [q, kv] : dtypes(arch))
       for (int32_t d_qk = 16; d_qk <= 256; d_qk += 16)

@@ -29,7 +29,7 @@ constexpr int64_t kFewRows = 32;     // those of one warp
 constexpr size_t kFewRequests = 64;
 
 // The tile that a batch wants most; smaller devices and larger heads may get another.
-int32_t wanted_tile(const AttentionCall& call) {
+int32_t wanted_tile(const AttentionCall& call, const runtime::DeviceInfo& device) {
   if (call.args->options.fixed_split_len > 0) return 64;  // bits must not depend on the rest of the batch
   int64_t most = call.step == AttentionCall::kShape ? likely_rows(call) : 0;
   bool has_few = false;
@@ -38,6 +38,10 @@ int32_t wanted_tile(const AttentionCall& call) {
     const int64_t rows = int64_t(r.qo_len) * (call.dims.num_qo_heads / call.dims.num_kv_heads);
     most = std::max(most, rows), has_few |= rows > 0 && rows <= kFewRows;
   }
+  // A cascade's level above of few rows that may be empty costs less where it is run by the last level's kernel.
+  const int64_t least = call.step == AttentionCall::kShape && call.dims.total_q > 1 ? kTiles[0] : kFewRows;
+  if (call.dims.batch_size == 1 && most > least)
+    if (const int32_t tile = small_tile(most, call.dims.num_kv_heads, device.num_workers)) return tile;
   for (int32_t tile : kTiles)
     if (most <= tile && tile <= 128) return tile;
   return most < kLongRows || has_few ? 128 : 256;
@@ -59,7 +63,7 @@ int32_t ctas_per_sm(const Key& key, int32_t max_shared_bytes) {
 
 // The first tile from the wanted one down, then up, that a kernel exists for.
 std::optional<Key> choose_attention_key(const AttentionCall& call, const runtime::DeviceInfo& device) {
-  const int32_t wanted = wanted_tile(call);
+  const int32_t wanted = wanted_tile(call, device);
   std::vector<int32_t> order = {wanted};
   for (int32_t i = 4; i >= 0; --i)
     if (kTiles[i] < wanted && kTiles[i] >= 64) order.push_back(kTiles[i]);
@@ -178,11 +182,12 @@ std::optional<Key> attention_key(int32_t tile, int64_t d_qk, int64_t d_vo, DType
     else
       break;
   }
-  if (tile != 64) return {};
-  for (int32_t stages : {3, 1}) {  // sums pass through shared memory some columns at a time
-    key.stages = stages;
-    if (SharedLayout(key).bytes <= max_shared_bytes) return key;
-  }
+  if (key.warps_q != 4) return {};
+  for (int32_t stages : {3, 1})  // sums pass through shared memory some columns at a time
+    for (key.tile_kv = d > 128 ? 32 : 64; key.tile_kv >= least; key.tile_kv /= 2) {
+      key.stages = stages, key.block_kv = least;
+      if (SharedLayout(key).bytes <= max_shared_bytes) return key;
+    }
   return {};
 }
 
@@ -267,7 +272,9 @@ Shape shape_of(const AttentionCall& call, const Key& key, const Turn& turn, cons
           .cluster = uint32_t(cluster)};
 }
 
-void set_turn(const Turn& turn, Common& p) { p.is_beside = turn.is_beside, p.queue_peers = turn.queue_peers; }
+void set_turn(const Turn& turn, Common& p) {
+  p.is_beside = turn.is_beside, p.queue_peers = turn.queue_peers, p.is_settled = turn.is_settled;
+}
 
 Work<Key, Params> work_of(const AttentionCall& call, const Key& key, char* workspace, const Turn& turn,
                           const Device& device) {
@@ -332,18 +339,23 @@ void Attention::launch(const Args& call, const Device& device, const Context& co
   const CurrentContext current(device.primary);
   const PlacedCall mine(call, device, context);
   if (call.step != AttentionCall::kRun) return;
-  const auto launch_one = [&](const AttentionCall& part, const LaunchList& list, const Turn& turn) {
-    if (part.variant != nullptr && part.above == nullptr) return run_variant(part, list, turn, device, context);
-    const Work<Key, Params> work = work_of(part, list.key, list.place.plan, turn, device);
-    if (part.above != nullptr) return run_level(part, work, !mine.is_new && turn.queue_peers < 0, device, context);
-    run(kName, work, device, context);
+  // Of a plan that was made before: it may be read before the predecessor's end, but for what CTAs take from queues.
+  const auto launch_with = [&](bool is_new) {
+    return [&device, &context, is_new](const AttentionCall& part, const LaunchList& list, Turn turn) {
+      turn.is_settled = !is_new && turn.queue_peers < 0;
+      if (part.variant != nullptr && part.above == nullptr) return run_variant(part, list, turn, device, context);
+      const Work<Key, Params> work = work_of(part, list.key, list.place.plan, turn, device);
+      if (part.above != nullptr) return run_level(part, work, device, context);
+      run(kName, work, device, context);
+    };
   };
-  if (call.beside == nullptr) return mine.lists.for_launches(launch_one);
+  const auto launch_mine = launch_with(mine.is_new);
+  if (call.beside == nullptr) return mine.lists.for_launches(launch_mine);
   const PlacedCall other(*call.beside, device, context);
   if (may_overlap(device, context) && may_run_beside(call.beside->plan->header))
-    return mine.lists.for_launches_beside(other.lists, launch_one);
-  other.lists.for_launches(launch_one);
-  mine.lists.for_launches(launch_one);
+    return mine.lists.for_launches_beside(other.lists, launch_mine);  // all from queues
+  other.lists.for_launches(launch_with(other.is_new));
+  mine.lists.for_launches(launch_mine);
 }
 
 void Attention::prepare(const Args& call, const Device& device) {

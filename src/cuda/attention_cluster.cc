@@ -37,6 +37,12 @@ PlanConfig with_clusters(PlanConfig c, int32_t size, const Device& device) {
 
 }  // namespace
 
+int32_t small_tile(int64_t rows, int64_t num_heads, int32_t num_sms) {
+  for (int32_t tile : {16, 32})  // as long as half of the SMs take all, which read as fast
+    if (2 * math::ceil_div(rows, int64_t(tile)) * num_heads <= num_sms) return tile;
+  return 0;
+}
+
 int32_t cluster_size(const PlanConfig& c, const Device& device) {
   if (c.min_split_len != kWholeTiles || device.arch < 90) return 1;
   const int32_t sms = device.num_sms / c.num_workers;  // none or many in a plan of another device's

@@ -8,6 +8,9 @@
 
 namespace fulmen::cuda {
 
+// Rows of the tiles that one request of more rows than that is cut into where there are few of them; 0: larger ones.
+// Their keys are read again for each, from L2, but a large tile's splits make a merge that takes longer.
+int32_t small_tile(int64_t rows, int64_t num_heads, int32_t num_sms);
 // CTAs per worker of the plan.
 int32_t cluster_size(const attention::PlanConfig& config, const Device& device);
 // For a decode tile and lengths: makes clusters the plan's workers, where they are done no later than those it has.

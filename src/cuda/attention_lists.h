@@ -34,6 +34,7 @@ struct Turn {
   bool is_beside = false;
   int32_t num_ctas = 0;  // 0: as planned
   int32_t queue_peers = -1;
+  bool is_settled = false;  // the plan was made before the launch before this one
 };
 
 class AttentionLists {

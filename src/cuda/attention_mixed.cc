@@ -80,6 +80,8 @@ int32_t usual_few_workers(const Device& device) { return std::max(1, device.num_
 
 }  // namespace
 
+double many_cost(int64_t kv_bytes) { return 2 / kFlopsPerUs * kBytesPerUs / double(kv_bytes); }
+
 bool configure_mixed(const AttentionCall& call, const Device& device) {
   if (call.args->options.fixed_split_len > 0) return false;  // bits must not depend on the rest of the batch
   const int64_t rows = most_rows(call, kFewRows);
@@ -109,7 +111,7 @@ bool shape_mixed(const AttentionCall& call, const Device& device, PlanConfig& co
   if (batch * call.dims.num_kv_heads < 2 * device.num_sms || more < kLeastRows) return false;
   const int32_t few_q = few_tile(call, call.dims.num_qo_heads / call.dims.num_kv_heads, device);
   if (few_q == 0) return false;
-  config.few_q = few_q, config.few_workers = usual_few_workers(device);
+  config.few_q = few_q, config.few_workers = most_few_workers(device);
   return true;
 }
 
@@ -119,45 +121,97 @@ namespace {
 bool fit_beside(const AttentionCall& call, int64_t rows, const Device& device) {
   const PlanConfig& other = call.beside->plan->header.config;
   if (call.args->options.fixed_split_len > 0 || other.fixed_split_len > 0) return false;
-  return rows > 0 && few_tile(call, rows, device) > 0 && may_run_beside(call.beside->plan->header);
+  if (rows <= 0 || few_tile(call, rows, device) == 0 || call.beside->dims.total_q < kLeastRows) return false;
+  return may_run_beside(call.beside->plan->header);
+}
+
+// Keys that a batch's tables have room for.
+int64_t most_keys(const AttentionCall& call) {
+  const AttentionArgs& a = *call.args;
+  if (!call.dims.paged()) return a.k.shape[0];
+  if (a.block_tables.defined()) return a.block_tables.shape[0] * a.block_tables.shape[1] * call.dims.page_size;
+  return a.kv_indices.defined() ? a.kv_indices.shape[0] * call.dims.page_size : 0;
+}
+
+PlanRequest average_request(const AttentionCall& call) {
+  const int64_t batch = std::max<int64_t>(1, call.dims.batch_size);
+  const int64_t keys = std::min<int64_t>(most_keys(call) / batch, 1 << 30);
+  return {0, int32_t(math::ceil_div(call.dims.total_q, batch)), int32_t(keys)};
+}
+
+int64_t num_items(const attention::PlanHeader& h) {
+  return h.on_device == 0 ? h.num_items : int64_t(h.num_items - h.num_slots) * h.config.num_kv_heads;
+}
+
+// Of the others' items one takes an SM for long: as many SMs are left to them as do all in rounds of whole items.
+int32_t whole_rounds(int32_t few_workers, int64_t items, const Device& device) {
+  constexpr int64_t kFewRounds = 6;
+  const int64_t rounds = items / (device.num_sms - few_workers);
+  if (rounds < 1 || rounds > kFewRounds) return few_workers;
+  const int64_t fewer = device.num_sms - math::ceil_div(items, rounds);
+  return fewer < few_workers && 5 * fewer >= 3 * few_workers ? int32_t(fewer) : few_workers;
+}
+
+// How many SMs few rows begin with, 0: one after the other is better. is_known: the work of many rows is.
+int32_t beside_workers(const AttentionCall& call, const KindWork& work, bool is_known, const Device& device) {
+  const int64_t items = num_items(call.beside->plan->header);
+  if (items == 0) return 0;
+  // Few keys are read in less time than beginning later costs the others.
+  const double read_us = 2 * work.few / device.num_sms;  // half of the SMs read as fast as the memory delivers
+  if (read_us < (call.beside->dims.total_q < 1024 ? 40 : 20)) return 0;
+  int32_t few_workers = usual_few_workers(device);
+  // Where more are wanted memory alone is waited for, and the others are done meanwhile.
+  if (is_known) few_workers = std::min(few_workers, few_workers_for(work, device));
+  few_workers = whole_rounds(few_workers, items, device);
+  // Items that would each have had an SM, and now share some by twos.
+  const int64_t sms = device.num_sms, left = sms - few_workers;
+  if (items > 2 * left) return few_workers;
+  const double lost = double(math::ceil_div(items, left) - math::ceil_div(items, sms)) * work.many / double(items);
+  return 2 * read_us < 3 * lost ? 0 : few_workers;
 }
 
 // Items for all SMs, since those that run beside the others take what is left once the others are done.
-void set_beside(const AttentionCall& call, int64_t rows, int32_t few_workers, const Device& device, PlanConfig& c) {
+bool set_beside(const AttentionCall& call, int64_t rows, const KindWork& work, bool is_known, const Device& device,
+                PlanConfig& c) {
+  const int32_t few_workers = beside_workers(call, work, is_known, device);
+  if (few_workers == 0) return false;
   c.tile_q = few_tile(call, rows, device);
   c.num_workers = device.num_sms, c.few_workers = few_workers;
   set_costs(planned_attention_key(call, c, device), c);
+  return true;
 }
 
 }  // namespace
 
 bool may_run_beside(const attention::PlanHeader& plan) { return plan.config.tile_q >= 64; }
 
+int64_t likely_us(const AttentionCall& call, const PlanConfig& config) {
+  return std::llround(many_us(average_request(call), config, call.dims) * double(call.dims.batch_size));
+}
+
 bool configure_beside(const AttentionCall& call, const Device& device) {
   const int64_t rows = most_rows(call, kFewRows);
   if (rows < most_rows(call, int64_t(1) << 40) || !fit_beside(call, rows, device)) return false;
   const attention::PlanView& other = *call.beside->plan;
-  KindWork work = kinds_of(call, kFewRows);
-  for (const PlanRequest& r : other.header.on_device != 0 ? std::span<const PlanRequest>() : other.requests())
-    work.many += many_us(r, other.header.config, call.beside->dims);
   const bool is_known = other.header.on_device == 0;
-  if (work.few == 0 || (is_known && (work.many == 0 || work.few + work.many < kLeastUs * device.num_sms))) return false;
-  // Where more than half of the SMs are wanted, memory alone is waited for, and the others are done meanwhile.
-  int32_t few_workers = is_known ? few_workers_for(work, device) : usual_few_workers(device);
-  if (few_workers > most_few_workers(device)) few_workers = usual_few_workers(device);
-  set_beside(call, rows, few_workers, device, *call.config);
-  return true;
+  KindWork work = kinds_of(call, kFewRows);
+  if (!is_known) work.many = double(other.header.total_cost);
+  for (const PlanRequest& r : is_known ? other.requests() : std::span<const PlanRequest>())
+    work.many += many_us(r, other.header.config, call.beside->dims);
+  return set_beside(call, rows, work, is_known, device, *call.config);
 }
 
 bool shape_beside(const AttentionCall& call, const Device& device, PlanConfig& config) {
+  const AttentionDims& other = call.beside->dims;
   const int64_t batch = call.dims.batch_size, group = call.dims.num_qo_heads / call.dims.num_kv_heads;
   if (batch == 0 || call.dims.total_q == 0) return false;
-  const int64_t rows = math::ceil_div(call.dims.total_q, batch) * group;
-  if (!fit_beside(call, rows, device)) return false;
-  if (batch * call.dims.num_kv_heads < 2 * device.num_sms) return false;  // as in shape_mixed
-  if (call.beside->dims.total_q < kLeastRows) return false;
-  set_beside(call, rows, usual_few_workers(device), device, config);
-  return true;
+  const PlanRequest r = average_request(call);
+  if (!fit_beside(call, r.qo_len * group, device)) return false;
+  // Tables say how many keys there are at most; one request over contiguous keys, how many there are.
+  const KindWork work{.few = few_us(r, config, call.dims, size_of(call.args->k.dtype)) * double(batch),
+                      .many = double(call.beside->plan->header.total_cost)};
+  const bool is_known = call.beside->plan->header.on_device != 0 && other.batch_size == 1 && !other.paged();
+  return set_beside(call, r.qo_len * group, work, is_known, device, config);
 }
 
 bool expects_one_long(const AttentionCall& call) {

@@ -13,10 +13,15 @@ namespace fulmen::cuda {
 // Completes call.config for a batch whose lengths are known. False: one list is better, nothing was set.
 bool configure_mixed(const attention::AttentionCall& call, const Device& device);
 
+// Of a row of many and a key, in keys that a request of few rows reads.
+double many_cost(int64_t kv_bytes);
+
 // The same for a call of few rows, call.beside being one of many: few_workers is set, or it is better run by itself.
 bool configure_beside(const attention::AttentionCall& call, const Device& device);
 bool shape_beside(const attention::AttentionCall& call, const Device& device, attention::PlanConfig& config);
 
+// Microseconds of one SM that a call of many rows takes where its tables are full, about.
+int64_t likely_us(const attention::AttentionCall& call, const attention::PlanConfig& config);
 // Whether a call of this plan is one of many rows, which others may run beside.
 bool may_run_beside(const attention::PlanHeader& plan);
 

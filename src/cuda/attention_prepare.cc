@@ -80,6 +80,7 @@ void shape_plan(const AttentionCall& call, const Device& device, const Context& 
     return set_items(planned_attention_key(call, c, device), most_tiles(call, c.tile_q), room, h);
   const AttentionKey key = *choose_attention_key(call, device.info());
   set_costs(key, c);
+  h.total_cost = likely_us(call, c);  // for who is planned beside it
   if (may_overlap(device, context) && shape_mixed(call, device, c)) {
     h.few_on_device = 1;
     PlanHeader few = list_of(h, attention::PlanList::kFew);
@@ -199,6 +200,8 @@ void launch_planner(const AttentionCall& call, const AttentionKey& key, const Pl
                     const Device& device, const Context& context) {
   Work<attention_prepare::Key, Params> work = work_of(call, key, place, device);
   work.params.least_rows = rows.least, work.params.most_rows = rows.most;
+  if (rows.most != RowLimits{}.most)
+    work.params.many_cost = float(many_cost(size_of(call.args->k.dtype))), work.params.num_sms = device.num_sms;
   run(AttentionPrepare::kName, work, device, context);
 }
 

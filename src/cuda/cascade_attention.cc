@@ -9,13 +9,12 @@ using attention::AttentionCall, attention::LevelsAbove;
 using cascade_attention::Above, cascade_attention::Key, cascade_attention::Params;
 
 void run_level(const AttentionCall& call, const Work<batch_attention::Key, batch_attention::Params>& work,
-               bool is_settled, const Device& device, const Context& context) {
+               const Device& device, const Context& context) {
   Work<Key, Params> level{.key = work.key, .params = {}, .shape = work.shape, .persistent = work.persistent};
   static_cast<batch_attention::Common&>(level.params) = work.params;
   static_cast<attention::Standard&>(level.params.variant) = work.params.variant;
   const LevelsAbove& from = *call.above;
   Above& above = level.params.variant.above;
-  above.settled = is_settled ? reinterpret_cast<const int32_t*>(work.params.workspace) : nullptr;
   above.num_heads = call.dims.num_qo_heads;
   above.most = from.count, above.num_levels = from.num;
   above.to_log2 = 1 / work.params.lse_scale;

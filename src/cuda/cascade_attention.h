@@ -15,9 +15,8 @@ struct CascadeAttention {
   static std::vector<Key> common_keys();
 };
 
-// Launches what attention would for this call, as a level below call.above. is_settled: the plan was made before the
-// launch before this one.
+// Launches what attention would for this call, as a level below call.above.
 void run_level(const attention::AttentionCall& call, const Work<batch_attention::Key, batch_attention::Params>& work,
-               bool is_settled, const Device& device, const Context& context);
+               const Device& device, const Context& context);
 
 }  // namespace fulmen::cuda

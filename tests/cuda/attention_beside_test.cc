@@ -33,7 +33,18 @@ class CudaAttentionBeside : public OnGpu {
     BatchAttention batch;
     std::unique_ptr<GpuMemory> workspace;
 
-    Half(const AttentionCase& c, bool on_host) : problem(c), device(problem), host(on_host) {}
+    // has_room: the table of page ids could hold so many keys that running beside others pays.
+    Half(const AttentionCase& c, bool on_host, bool has_room = true)
+        : problem(c), device(has_room ? widened(problem) : problem), host(on_host) {}
+    static AttentionProblem& widened(AttentionProblem& p) {
+      if (p.c.table == Table::kRagged) return p;
+      const Tensor own = p.kv_indices;
+      const int64_t num_own = own.view().num_elements();
+      p.kv_indices = Tensor(own.view().dtype, {200000}).fill([](int64_t) { return -7; });
+      for (int64_t i = 0; i < num_own; ++i) p.kv_indices.set(i, reference::element(own, i));
+      p.args.kv_indices = p.kv_indices;
+      return p;
+    }
     void plan(const BatchAttention* beside = nullptr, DependentLaunch how = DependentLaunch::kAsSet) {
       batch.use({.dependent_launch = how});
       if (host)
@@ -78,13 +89,17 @@ class CudaAttentionBeside : public OnGpu {
 // Each with the options of its own half; any of the plans made by the host.
 TEST_F(CudaAttentionBeside, HalvesAreThoseOfTheirOwnRuns) {
   std::vector<std::pair<AttentionCase, AttentionCase>> all;
-  for (int32_t i = 0; i < 6; ++i) {
+  for (int32_t i = 0; i < 7; ++i) {
     AttentionCase d = decode_of(uint64_t(i) + 1), p = prefill_of(uint64_t(i) + 30);
     if (i == 1) d.options.window_left = 40, d.options.sm_scale = 0.3f, d.layout = KvLayout::kHND;
     if (i == 2) d.kv_dtype = DType::kE4M3, p.mask = true, p.options.causal = false;
     if (i == 3) d.sinks = true, d.group = 4, p.options.rope_theta = 1e4f, p.options.window_left = 100;
     if (i == 4) p.table = Table::kCsr, p.lens = {{100, 120}, {0, 5}, {70, 70}, {130, 400}}, p.alibi = true;
-    if (i == 5) d.lens[0].first = d.lens[2].first = 0, d.table = Table::kBlockTables, p.options.logits_soft_cap = 5;
+    if (i == 5) d.lens[0].first = d.lens[2].first = 0, d.table = Table::kCsrSeqLens, p.options.logits_soft_cap = 5;
+    if (i == 6) {  // a mixed batch itself, if the device plans it
+      p.lens.assign(size_t(2 * cuda::device(0).num_sms), {1, 60}), p.lens[1] = {300, 350}, p.lens[3] = {60, 60};
+      p.table = Table::kCsr;
+    }
     all.emplace_back(d, p);
   }
   for (size_t i = 0; i < all.size(); ++i)
@@ -94,7 +109,9 @@ TEST_F(CudaAttentionBeside, HalvesAreThoseOfTheirOwnRuns) {
       Half decode(all[i].first, host == 1), prefill(all[i].second, host == 2);
       prefill.plan();
       decode.plan(&prefill.batch);
-      EXPECT_EQ(decode.batch.runs_beside(), overlaps());
+      EXPECT_EQ(prefill.batch.plan().header.config.few_q > 0, i == 6 && host != 2 && overlaps());
+      // A host knows how few keys there are, and a window says how many.
+      EXPECT_EQ(decode.batch.runs_beside(), overlaps() && host != 1 && all[i].first.options.window_left < 0);
       for (int32_t round = 0; round < 2; ++round)  // the second time plans lie there
         decode.batch.run_beside(decode.device.args, prefill.batch, prefill.device.args);
       EXPECT_TRUE(decode.is_right());
@@ -109,8 +126,8 @@ TEST_F(CudaAttentionBeside, HalvesAreThoseOfTheirOwnRuns) {
 
 TEST_F(CudaAttentionBeside, OthersComeOneAfterTheOther) {
   const auto runs_beside = [](const AttentionCase& d, const AttentionCase& p,
-                              DependentLaunch how = DependentLaunch::kOn) {
-    Half decode(d, false), prefill(p, false);
+                              DependentLaunch how = DependentLaunch::kOn, bool has_room = true) {
+    Half decode(d, false, has_room), prefill(p, false);
     prefill.plan(nullptr, how);
     decode.plan(&prefill.batch, how);
     decode.batch.run_beside(decode.device.args, prefill.batch, prefill.device.args);
@@ -119,13 +136,13 @@ TEST_F(CudaAttentionBeside, OthersComeOneAfterTheOther) {
     return decode.batch.runs_beside();
   };
   const AttentionCase d = decode_of(1), p = prefill_of(2);
-  AttentionCase small = d, short_p = p, fixed = d, fixed_p = p, empty = p, none = d, long_rows = d;
-  small.lens.resize(1), short_p.lens = {{20, 200}}, empty.lens = {{0, 50}}, none.lens.clear();
+  AttentionCase short_p = p, fixed = d, fixed_p = p, empty = p, none = d, long_rows = d;
+  short_p.lens = {{20, 200}}, empty.lens = {{0, 50}}, none.lens.clear();
   fixed.options.fixed_split_len = fixed_p.options.fixed_split_len = 64;
   for (auto& [qo_len, kv_len] : long_rows.lens) qo_len = emulated() ? 18 : 40;
   EXPECT_EQ(runs_beside(d, p), overlaps());
   EXPECT_FALSE(runs_beside(d, p, DependentLaunch::kOff));
-  EXPECT_FALSE(runs_beside(small, p));
+  EXPECT_FALSE(runs_beside(d, p, DependentLaunch::kOn, false));
   EXPECT_FALSE(runs_beside(d, short_p));
   EXPECT_FALSE(runs_beside(fixed, p));
   EXPECT_FALSE(runs_beside(d, fixed_p));
@@ -133,6 +150,24 @@ TEST_F(CudaAttentionBeside, OthersComeOneAfterTheOther) {
   EXPECT_FALSE(runs_beside(none, p));
   EXPECT_FALSE(runs_beside(long_rows, p));
   EXPECT_FALSE(runs_beside(p, p));
+}
+
+// Both plans made by the host, which knows what pays.
+TEST_F(CudaAttentionBeside, HostsKnowWhatPays) {
+  if (emulated()) GTEST_SKIP() << "takes the emulator too long";
+  AttentionCase d = decode_of(1), p = prefill_of(2);
+  d.lens.assign(80, {1, 3000}), d.page_size = 16, p.lens = {{1100, 1100}};
+  for (int64_t keys : {3000, 200}) {
+    d.lens[7].second = 0;
+    for (size_t i = 8; i < d.lens.size(); ++i) d.lens[i].second = keys;
+    Half decode(d, true), prefill(p, true);
+    prefill.plan();
+    decode.plan(&prefill.batch);
+    EXPECT_EQ(decode.batch.runs_beside(), overlaps() && keys == 3000);
+    decode.batch.run_beside(decode.device.args, prefill.batch, prefill.device.args);
+    EXPECT_TRUE(decode.is_right());
+    EXPECT_TRUE(prefill.is_right());
+  }
 }
 
 // A plan of one that others run beside may be given another; and one without dependent launches.

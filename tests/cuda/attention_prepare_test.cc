@@ -11,6 +11,7 @@
 #include <random>
 
 #include "src/cuda/attention.h"
+#include "src/cuda/attention_mixed.h"
 #include "src/cuda/attention_plan.h"
 #include "tests/support/gpu_case.h"
 
@@ -68,7 +69,8 @@ class Made {
   std::vector<PlanRequest> requests;
   PlanHeader shape;  // what the plan may hold
   int64_t workspace_bytes = 0;
-  Plan plan;  // with an item per kv head
+  Plan plan;                // with an item per kv head
+  int32_t num_workers = 0;  // that begin
 
   double finish() const {  // of the last worker, longest item first, over the ideal
     std::priority_queue<int64_t, std::vector<int64_t>, std::greater<>> free_at;
@@ -85,6 +87,25 @@ class Made {
   }
 
  private:
+  // As docs/decisions/mixed_batches.md says.
+  double beginning_workers() const {
+    const PlanConfig& c = shape.config;
+    if (few_q == 0) return c.num_workers;
+    double few = 0, many = 0;
+    for (const PlanRequest& r : all) {
+      const double rows = double(r.qo_len) * double(lengths.group),
+                   window = c.window_left < 0 ? 1e30 : c.window_left + 1;
+      const double keys = c.causal ? std::max(1.0, r.kv_len - r.qo_len / 2.0) : r.kv_len;
+      if (rows > few_q) many += rows * std::min(keys, window) * cuda::many_cost(2);
+      if (rows > 0 && rows <= few_q) few += std::min(keys, window + r.qo_len);
+    }
+    if (many == 0) return c.num_workers;
+    return std::clamp(std::ceil(1.25 * lengths.num_sms * few / (few + many)), 1.0, double(c.num_workers));
+  }
+
+  std::vector<PlanRequest> all;  // of both lists
+  int32_t few_q = 0;             // > 0: the list is that of few rows
+
   TensorView put(Tensor& t) { return *memory_.emplace_back(std::make_unique<GpuTensor>(t)); }
 
   void make() {
@@ -105,6 +126,8 @@ class Made {
     cuda::shape_plan(call, device, {.dependent_launch = lengths.list ? DependentLaunch::kOn : DependentLaunch::kOff});
     cuda::RowLimits rows;
     if (const PlanConfig whole = shape.config; whole.few_q > 0) {
+      all = requests;
+      if (*lengths.list == PlanList::kFew) few_q = whole.few_q;
       *lengths.list == PlanList::kFew ? rows.most = whole.few_q : rows.least = whole.few_q + 1;
       shape = list_of(shape, *lengths.list), requests = requests_of(whole, requests, *lengths.list);
     }
@@ -132,7 +155,8 @@ class Made {
   void read(const char* image, const cuda::AttentionWorkspace& layout) {
     PlanOnDevice head;
     std::memcpy(&head, image, sizeof head);
-    EXPECT_EQ(head.num_workers, shape.config.num_workers);
+    EXPECT_NEAR(head.num_workers, beginning_workers(), few_q > 0 ? 1 : 0);  // sums of floats
+    num_workers = head.num_workers;
     EXPECT_EQ(head.next, 0u);
     const int32_t heads = int32_t(lengths.num_kv_heads), num_records = head.num_items / heads;
     ASSERT_LE(num_records, shape.num_items);
@@ -282,6 +306,20 @@ TEST_F(CudaAttentionPrepare, BalancesUsualBatchesLikeTheHost) {
     std::printf("%-12s finish over the host plan's %.3f\n", name, ratio);
     EXPECT_LE(ratio, 1.15);
   }
+}
+
+// More prefill, fewer workers begin with decode; without it all that there are.
+TEST_F(CudaAttentionPrepare, ChoosesHowManyWorkersBeginWithFewRows) {
+  Lengths l{.lens = std::vector<std::pair<int32_t, int32_t>>(64, {1, 4000}), .num_kv_heads = 8};
+  l.options.causal = true, l.list = PlanList::kFew;
+  for (int32_t i = 0; i < 4; ++i) l.lens.push_back({300, 400});
+  const int32_t some = Made(l).num_workers;
+  for (int32_t i = 64; i < 68; ++i) l.lens[size_t(i)] = {4000, 4000};
+  const int32_t few = Made(l).num_workers;
+  EXPECT_GT(few, 1);
+  EXPECT_LT(few, some);
+  l.options.window_left = 100;  // decode reads little of its keys
+  EXPECT_LT(Made(l).num_workers, some);
 }
 
 // More than one CTA plans alone: of few long requests, of many short ones in shared memory and in the workspace.

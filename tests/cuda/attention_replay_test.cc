@@ -64,6 +64,13 @@ class Moving {
     for (size_t i = 3; i < 7; ++i) memory_[i]->upload();
   }
 
+  // Other pages, the same lengths.
+  void move_pages() {
+    for (int64_t i = 0; i < ids_.view().shape[0]; ++i)
+      ids_.set(i, double(std::uniform_int_distribution<int64_t>(0, s.batch * s.max_pages - 1)(rng_)));
+    memory_[5]->upload();
+  }
+
   // Whether what `args` has computed has the bits of a call of its own.
   bool agrees(const Context& context = {}) {
     const std::vector<char> got = fetch(7), got_lse = fetch(8);
@@ -145,6 +152,25 @@ TEST_F(CudaAttentionReplay, DecodeOfManyRequests) {
   const int64_t batch = cuda::device(0).num_sms * 2;
   Moving m({.batch = batch, .rows = batch, .max_pages = 12, .uniform = true}, 3);
   expect_to_follow(m, emulated() ? 1 : rounds(20));
+}
+
+// All but the first run find a plan that was there before their predecessor began; pages may change between them. A
+// request whose tiles clusters share, tiles that go round once and twice, more workers than tiles.
+TEST_F(CudaAttentionReplay, LayersReadTheirPlanEarly) {
+  const int64_t sms = cuda::device(0).num_sms;
+  for (const int64_t batch : {int64_t(1), int64_t(5), sms, 2 * sms}) {
+    Moving m({.batch = batch, .rows = batch, .max_pages = batch < 5 ? 300 : 12, .uniform = true}, uint64_t(batch));
+    attention::BatchAttention planned;
+    planned.plan_on_device(m.args);
+    const GpuMemory workspace(size_t(planned.workspace_bytes()));
+    m.args.workspace = bytes_of(workspace);
+    for (int32_t layer = 0; layer < (emulated() ? 2 : 20); ++layer) {
+      m.poison();
+      planned.run(m.args);
+      EXPECT_TRUE(m.agrees()) << batch << " requests, layer " << layer;
+      m.move_pages();
+    }
+  }
 }
 
 TEST_F(CudaAttentionReplay, PlansShareAWorkspace) {

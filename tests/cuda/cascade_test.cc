@@ -274,25 +274,28 @@ void expect_first_rows_right(CascadeProblem& p, const CascadeProblem& now, OnDev
 }
 
 // Tables that are better run flat and tables that are not, in turns, by one graph of several layers.
-TEST_F(CudaCascade, AGraphGoesFromFlatToLevelsAndBack) {
+class CudaCascadeReplay : public CudaCascade, public ::testing::WithParamInterface<std::pair<int64_t, int64_t>> {};
+INSTANTIATE_TEST_SUITE_P(, CudaCascadeReplay, ::testing::Values(std::pair{256, 640}, std::pair{128, 2560}));
+TEST_P(CudaCascadeReplay, AGraphGoesFromFlatToLevelsAndBack) {
   if (emulated() || lists_keys()) GTEST_SKIP() << "the emulator captures nothing";
   const cuda::CurrentContext current(cuda::device(0).primary);
-  CascadeCase c{.shared = {{{256, 640}}}, .own = {}, .page_size = 8, .num_kv_heads = 8, .group = 1, .dim = 128};
-  for (int64_t b = 0; b < 256; ++b) c.own.push_back({1, b % 7 == 0 ? 0 : 1 + b % 8});
+  const int64_t batch = GetParam().first, most = GetParam().second;
+  CascadeCase c{.shared = {{{batch, most}}}, .own = {}, .page_size = 8, .num_kv_heads = 8, .group = 1, .dim = 128};
+  for (int64_t b = 0; b < batch; ++b) c.own.push_back({1, b % 7 == 0 ? 0 : 1 + b % 8});
   CascadeProblem p(served(c));
   OnDevice d(p);
   Capture capture;
   attention::BatchCascade cascade({.stream = capture.stream});
   cascade.plan_on_device(d.levels);
   const GpuMemory workspace(size_t(cascade.workspace_bytes()));
-  Tensor first(c.out_dtype, {256, 8, 128});  // the first layer's, which is not looked at
+  Tensor first(c.out_dtype, {batch, 8, 128});  // the first layer's, which is not looked at
   const GpuTensor first_out(first);
   capture.record([&] {
     for (int32_t layer = 0; layer < 3; ++layer)
       cascade.run(d.levels, layer == 0 ? TensorView(first_out) : d.levels[0].out, d.levels[0].lse, bytes_of(workspace));
   });
   int32_t num_flat = 0;
-  for (const int64_t prefix : {640, 32, 640, 0, 48}) {
+  for (const int64_t prefix : {most, int64_t(32), most, int64_t(0), int64_t(48)}) {
     c.shared[0][0].second = prefix;
     const CascadeProblem other(served(c));
     num_flat += predicts_flat(other) ? 1 : 0;

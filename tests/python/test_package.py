@@ -33,8 +33,8 @@ def python(code: str, **env: str) -> str:
 
 
 def test_import_takes_less_than_100_ms_beyond_numpy():
-    # CPU time, so that a busy machine changes little, and NumPy's own where that takes longer, as on a slow machine;
-    # the first run also writes the bytecode.
+    # CPU time, so that a busy machine changes little, and NumPy's own where that takes longer, on a slow machine; the
+    # first run also writes the bytecode.
     code = "from time import process_time as t; a = t(); import numpy; b = t(); import fulmen; print(b - a, t() - b)"
     numpy_seconds, seconds = (min(times) for times in zip(*(map(float, python(code).split()) for _ in range(5))))
     assert seconds < max(0.1, numpy_seconds)

@@ -28,7 +28,7 @@ run() {
 }
 own='CudaAttention*:CudaFlashInferVariant*'
 run "" "$own"
-for target in ${FULMEN_TARGETS-compute_75 compute_80 compute_89}; do run "$target" 'CudaAttention.*'; done
+for target in ${FULMEN_TARGETS-compute_75 compute_80 compute_89}; do run "$target" 'CudaAttention.*:CudaAttentionLargeHeads.*'; done
 if command -v compute-sanitizer >/dev/null; then
   FULMEN_CACHE_DIR="$cache/own" timeout "$limit" compute-sanitizer --tool memcheck "$staged/bin/cuda_ops_test" \
     --gtest_filter='CudaAttentionPrepare.Bal*:CudaAttentionReplay.Len*:CudaAttentionReplay.Plans*:CudaAttention.NoVis*:CudaAttention.Groups*' \

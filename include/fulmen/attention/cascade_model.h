@@ -42,7 +42,7 @@ template <class T>
 struct CascadeModel {
   using Sums = LevelSums<T>;
   static constexpr T kLaunch = T(7.5), kTile = 18, kSlot = T(4.4), kBytesPerUs = T(2.7e6), kAgainPerUs = T(8.4e6),
-                     kFlopsPerUs = T(350e6), kWorkers = 264, kMinSplit = 128, kMargin = T(1.1);
+                     kFlopsPerUs = T(350e6), kWorkers = 264, kSms = 132, kMinSplit = 128, kMargin = T(1.1);
   const CascadeShape& shape;
 
   FULMEN_FN T heads() const { return T(shape.num_kv_heads); }
@@ -57,15 +57,25 @@ struct CascadeModel {
            Sums::larger(bytes / kBytesPerUs + again / kAgainPerUs, flops / kFlopsPerUs);
   }
 
+  // One request of so few rows that it gets tiles of 16 or 32, which read its keys again each.
+  FULMEN_FN T level_us(const Sums& l) const {
+    T tiles = l.tiles, tile = l.largest_tile, again = 0;
+    const T packed = l.rows * T(shape.num_qo_heads) / heads();
+    for (T small = 32; l.requests == 1 && small >= 16; small /= 2) {
+      const T n = Sums::ceil_of(packed / small);
+      if (2 * n * heads() <= kSms) tiles = n, tile = small, again = (n - 1) * l.keys;
+    }
+    const T bytes = row() * T(shape.kv_bytes);
+    return launch_us(l.keys * bytes, again * bytes, l.padded_keys * row() * 2, tiles, tile, l.most_keys);
+  }
+
   // kMost: of num_levels, known to the compiler where arrays are to be in registers. own: the last level.
   template <int32_t kMost>
   FULMEN_FN T levels_us(const Sums* levels, int32_t num_levels, const Sums& own) const {
     T us = 0;
     for (int32_t i = 0; i < kMost; ++i) {
       if (i >= num_levels) break;
-      const Sums& l = levels[i];
-      us += launch_us(l.keys * row() * T(shape.kv_bytes), 0, l.padded_keys * row() * 2, l.tiles, l.largest_tile,
-                      l.most_keys);
+      us += level_us(levels[i]);
     }
     if (num_levels == 1) return us;
     const T rows = own.rows * T(shape.num_qo_heads * shape.head_dim);  // f32, written by one launch and read by another

@@ -8,29 +8,24 @@
 #pragma once
 #include <fulmen/cuda/attention/prepare_ahead.cuh>
 #include <fulmen/cuda/attention/prepare_few.cuh>
+#include <fulmen/cuda/attention/prepare_kinds.cuh>
 #include <fulmen/cuda/attention/prepare_many.cuh>
 #include <fulmen/cuda/ptx/dependent_launch.cuh>
+#include <fulmen/cuda/ptx/touch.cuh>
 
 namespace fulmen::cuda::attention_prepare {
 
+template <Key K>
 __device__ __forceinline__ void write_head(const Params& p) {
-  if (cta_rank() != 0 || threadIdx.x != 0) return;
+  if (cta_rank() != 0) return;
+  const int32_t num_workers = beginning_workers<K>(p);
+  if (threadIdx.x != 0) return;
   batch_attention::PlanOnDevice head = p.head;
   head.num_items = int32_t(math::min(shared().num_records, uint32_t(p.max_records))) * p.num_kv_heads;
-  head.num_workers = p.num_workers;
+  head.num_workers = num_workers;
   head.next = head.finished = 0;
   head.slot_rows = shared().slot_rows, head.slots_per_head = shared().max_slots;
   *reinterpret_cast<batch_attention::PlanOnDevice*>(p.workspace) = head;
-}
-
-// Brings the parameters to the constants' cache: later each line of them would be waited for by itself.
-__device__ __forceinline__ void touch(const Params& p) {
-  constexpr int32_t kLineWords = 16;
-  const int32_t* words = reinterpret_cast<const int32_t*>(&p);
-  int32_t bits = 0;
-#pragma unroll
-  for (int32_t i = 0; i < int32_t(sizeof p) / 4; i += kLineWords) bits |= words[i];
-  forget(bits);
 }
 
 template <Key K>
@@ -46,7 +41,7 @@ __device__ __forceinline__ void run(const Params& p) {
     plan_many<K>(p);
     allow_successor();
   }
-  write_head(p);
+  write_head<K>(p);
 }
 
 }  // namespace fulmen::cuda::attention_prepare

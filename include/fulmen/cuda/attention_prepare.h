@@ -63,7 +63,8 @@ struct Shared {
   alignas(16) uint32_t pieces[kPieceBuckets];
   alignas(16) uint32_t piece_base[kMostLists][kPieceBuckets];
   uint32_t split_tiles[kTilesPerThread];
-  uint32_t words[kBuckets / 32];  // a bit for each bucket that is not empty
+  uint32_t words[kBuckets / 32];      // a bit for each bucket that is not empty
+  float kinds[kManyThreads / 32][2];  // of each warp's requests: work in few rows, in many
 };
 
 static_assert(sizeof(Shared) <= 64 * 1024, "what the smallest device has");
@@ -95,8 +96,10 @@ struct Params {
   bool is_table;
   int32_t batch_size, total_q;
   int32_t least_rows, most_rows;  // packed, of a request; another list has those of more or fewer
-  int32_t rows_per_request;       // where there is no qo_indptr
-  Divisor tiles_per_request;      // the same
+  float many_cost;                // > 0: this is the list of fewer; a row and key of the other's, in keys of this one's
+  int32_t num_sms;
+  int32_t rows_per_request;   // where there is no qo_indptr
+  Divisor tiles_per_request;  // the same
   Divisor group;
   Divisor tile_kv, min_split;
   int32_t tile_q, tile_shift, row_cost, key_cost, window_left, fixed_split_len;

@@ -7,9 +7,9 @@
 // The scores' layout in registers is that of the next product's left operand, so weights never leave them. One loop
 // body; masks and changed logits are a branch of it that tiles without any skip. Launched by src/cuda/attention.cc.
 #pragma once
+#include <fulmen/cuda/attention/items.cuh>
 #include <fulmen/cuda/attention/queries.cuh>
 #include <fulmen/cuda/attention/write_rows.cuh>
-#include <fulmen/cuda/ptx/dependent_launch.cuh>
 
 namespace fulmen::cuda::batch_attention {
 
@@ -183,69 +183,6 @@ __device__ __forceinline__ bool attend(const ParamsOf<Variant>& p, const Item& i
   return false;
 }
 
-// Of the keys that the CTAs of a cluster share.
-template <Key K>
-__device__ __forceinline__ void take_share(attention::PlanItem& item) {
-  constexpr uint32_t kStep = K.tile_kv * num_groups(K);
-  const uint32_t size = ctas_per_worker<K>(), num_keys = uint32_t(item.kv_end - item.kv_begin);
-  if (size == 1) return;
-  const uint32_t share = ((num_keys + kStep * size - 1) >> (last_bit(size) + last_bit(kStep))) * kStep;
-  const int64_t begin = item.kv_begin + int64_t(cluster_rank()) * share, end = begin + share;
-  item.kv_begin = begin < item.kv_end ? int32_t(begin) : item.kv_end;
-  item.kv_end = end < item.kv_end ? int32_t(end) : item.kv_end;
-}
-
-// Past L1, as are all numbers that may be read before the predecessor has ended.
-__device__ __forceinline__ Record settled_record(const Record* from) {
-  struct Parts {
-    Bits<16> part[sizeof(Record) / 16];
-  } parts;
-#pragma unroll
-  for (int32_t i = 0; i < int32_t(sizeof(Record) / 16); ++i)
-    parts.part[i] = load_coherent_16(reinterpret_cast<const char*>(from) + 16 * i);
-  return bit_cast<Record>(parts);
-}
-
-__device__ __forceinline__ int64_t settled_number(const IdVector& v, int64_t i) {
-  const int32_t* p = static_cast<const int32_t*>(v.data) + (i << int32_t(v.wide));
-  const int32_t low = load_coherent_4(p), high = v.wide ? load_coherent_4(p + 1) : low >> 31;
-  return int64_t(uint64_t(int64_t(high)) << 32 | uint32_t(low));
-}
-
-template <Key K, class Variant>
-__device__ __forceinline__ void load_item(const ParamsOf<Variant>& p, int32_t index, Item& item) {
-  const int32_t record = p.record_heads.quotient(index);
-  const Record* from = reinterpret_cast<const Record*>(p.workspace + kRecords) + record;
-  if constexpr (kOfCascade<Variant>)
-    static_cast<Record&>(item) = settled_record(from);
-  else
-    static_cast<Record&>(item) = *from;
-  item.plan.kv_head += index - record * p.record_heads.divisor;
-  take_share<K>(item.plan);
-}
-
-// While the first keys are on their way: what comes after this item, and the merge that it belongs to.
-template <Key K, class Variant>
-__device__ __forceinline__ void look_ahead(const ParamsOf<Variant>& p, PlanOnDevice& plan, Control& control,
-                                           const Item& item, Item& next, uint32_t merge_index) {
-  if (fresh_thread() == 0) {
-    const int32_t workers = int32_t(gridDim.x / ctas_per_worker<K>());
-    int32_t index = control.num_items;
-    if (ctas_per_worker<K>() > 1)
-      index = item.index + workers;
-    else if (p.queue_peers >= 0)
-      index = int32_t(fetch_add(&plan.next, 1));
-    else if (control.num_items > workers)
-      index = int32_t(fetch_add(&plan.next, 1)) + workers;
-    next.index = index < control.num_items ? index : -1;
-    if (next.index >= 0) load_item<K>(p, index, next);
-  }
-  if (fresh_thread() == 32 && item.plan.slot >= 0) {
-    if constexpr (K.warps_q == 1) control.merge_index = merge_index;
-    control.merge = reinterpret_cast<const attention::PlanMerge*>(p.workspace + plan.merges)[control.merge_index];
-  }
-}
-
 // Of the range of keys that starts at `begin`.
 __device__ __forceinline__ int32_t range_end(const attention::PlanItem& item, int32_t begin) {
   const int64_t stop = item.split_len > 0 ? (begin / item.split_len + int64_t(1)) * item.split_len : item.kv_end;
@@ -271,11 +208,16 @@ __device__ __forceinline__ void run_item(const ParamsOf<Variant>& p, PlanOnDevic
     if (fresh_thread() == 0) control.begin = begin, control.end = end;
     Loader<K, Variant> loader(p, item.plan, begin, end, fresh_thread());
     if constexpr (!kAlone) sync_cta();
+    const bool copies_ahead = kAlone && begin == item.plan.kv_begin;
+    const int32_t next = copies_ahead && fresh_thread() == 0 ? take_next<K>(p, plan, control) : 0;
     const auto pages = loader.ask();
-    if (kAlone && begin == item.plan.kv_begin) start_queries<K>(p, item);  // while page ids are on their way
+    if (copies_ahead) {  // while page ids are on their way
+      copy_ahead(p, plan, control, next, merge_index);
+      start_queries<K>(p, item);
+    }
     loader.start(pages);
     if (begin == item.plan.kv_begin) {
-      look_ahead<K>(p, plan, control, item, control.next, merge_index);
+      if constexpr (!kAlone) look_ahead<K>(p, plan, control, merge_index);
       load_rows<K>(p, item, control);
       above.ask(p, item, control.num_above);
       if (ctas_per_worker<K>() > 1) await_rank_sums();
@@ -303,75 +245,28 @@ __device__ __forceinline__ void run_item(const ParamsOf<Variant>& p, PlanOnDevic
   } while (more);
 }
 
-// A cascade's plan may be settled: written before the predecessor began. It is read without waiting then, and a CTA
-// that finds nothing to do leaves at once; one of the grid waits, so that nobody passes the predecessor.
-template <class Variant>
-__device__ __forceinline__ const int32_t* settled_items(const ParamsOf<Variant>& p) {
-  if constexpr (kOfCascade<Variant>) return p.variant.above.settled;
-  return nullptr;
-}
-template <Key K>
-__device__ __forceinline__ bool leaves_early(const int32_t* num_items) {
-  if (int32_t(blockIdx.x / ctas_per_worker<K>()) < load_coherent_4(num_items)) return false;
-  allow_successor();
-  if (blockIdx.x == 0) wait_for_predecessor();
-  return true;
-}
-template <Key K>
-__device__ __forceinline__ void follow_predecessor(const Common& p) {
-  if (p.is_beside)
-    fence_device();  // what the predecessor waited for is in memory: past L1, which may hold an older copy
-  else
-    wait_for_predecessor();
-  if (ctas_per_worker<K>() == 1) allow_successor();
-}
-
-template <class Above>
-__device__ __forceinline__ int32_t num_above(const Above& a) {
-  return a.num_levels == nullptr ? a.most : load_coherent_4(a.num_levels);
-}
-
-// By thread: the first item and what is to be known of all; where requests' keys begin.
-template <Key K, class Variant>
-__device__ __forceinline__ void start(const ParamsOf<Variant>& p, PlanOnDevice& plan, Control& control) {
-  if (fresh_thread() == 0) {
-    const bool queued = p.queue_peers >= 0;
-    const int32_t num_items = kOfCascade<Variant> ? load_coherent_4(&plan.num_items) : plan.num_items;
-    const int32_t index = queued ? int32_t(fetch_add(&plan.next, 1)) : int32_t(blockIdx.x / ctas_per_worker<K>());
-    if (!queued || index < num_items) load_item<K>(p, index, control.item);
-    control.num_items = num_items, control.has_queries = 0;
-    control.item.index = index < num_items ? index : -1;
-  }
-  const int32_t thread = fresh_thread();
-  if (thread >= 32 && thread - 32 < p.num_bases) {
-    if constexpr (kOfCascade<Variant>)
-      control.bases[thread - 32] = settled_number(p.kv_begin, thread - 32);
-    else
-      control.bases[thread - 32] = p.kv_begin[thread - 32];
-  }
-  if constexpr (kOfCascade<Variant>)
-    if (thread == 31) control.num_above = num_above(p.variant.above);
-}
-
 inline constexpr int32_t kShortShare = 640;  // keys of a CTA of a cluster, read in less time than a launch takes
 
 template <Key K, class Variant>
 __device__ __forceinline__ void run(const ParamsOf<Variant>& p) {
   PlanOnDevice& plan = *reinterpret_cast<PlanOnDevice*>(p.workspace);
   Control& control = *reinterpret_cast<Control*>(dynamic_shared());
-  const int32_t* settled = settled_items(p);
-  if (settled != nullptr && leaves_early<K>(settled)) return;
+  const bool settled = is_settled<K>(p);
+  if (settled && leaves_early<K>(plan)) return;
   if (ctas_per_worker<K>() > 1) start_rank_sums<K>();
-  if (settled == nullptr) follow_predecessor<K>(p);
+  if (!settled) follow_predecessor<K>(p);
   start<K>(p, plan, control);
-  if (settled != nullptr) follow_predecessor<K>(p);
+  if (settled) follow_predecessor<K>(p);
   sync_cta();
   // Clusters of a successor that come while ours are there find places in few GPCs, whose bandwidth they then share.
   if (ctas_per_worker<K>() > 1 && control.item.plan.kv_end - control.item.plan.kv_begin <= kShortShare)
     allow_successor();
   while (control.item.index >= 0) {
     run_item<K>(p, plan, control);
-    if (fresh_thread() == 0) control.item = control.next;
+    if (fresh_thread() == 0) {
+      control.item = control.next;
+      if (Loader<K, Variant>::kAlone && control.item.index >= 0) complete_item<K>(p, control.item.index, control.item);
+    }
     sync_cta();
   }
   // One CTA for all, so that the others make room: the grid ends after its predecessor.

@@ -51,6 +51,9 @@ FULMEN_FN constexpr int32_t num_groups(const Key& k) { return num_warps(k) / k.w
 FULMEN_FN constexpr int32_t shared_columns(const Key& k) {
   return k.warps_q == 4 && k.stages != 2 && k.d_vo > 64 ? 64 : k.d_vo;
 }
+// Where the last of them begin.
+template <Key K>
+inline constexpr int32_t kLastColumns = (K.d_vo - 1) / shared_columns(K) * shared_columns(K);
 // The queries, which eight warps keep in registers, lie in the last stage until its first keys are asked for.
 FULMEN_FN constexpr bool lends_stage(const Key& k) { return k.warps_q > 4; }
 
@@ -77,9 +80,10 @@ struct From {
 };
 // What a CTA's threads tell each other: this item and the next one, and whether the CTA is the last at a merge.
 struct Control {
-  Item item, next;
-  int32_t begin, end;  // of the keys being walked
-  int32_t spread;      // 1, or all warps: they hold the same rows, and each walks some blocks of a tile
+  Item item;
+  alignas(16) Item next;  // its record comes by copies of 16 bytes
+  int32_t begin, end;     // of the keys being walked
+  int32_t spread;         // 1, or all warps: they hold the same rows, and each walks some blocks of a tile
   Ranges ranges[kMaxWarps];
   From from;
   uint32_t is_last;
@@ -161,6 +165,7 @@ struct Common {
   bool is_beside;       // the predecessor is one of them and has waited for what all read; it is waited for at the end
   int32_t queue_peers;  // CTAs of other launches that take items from this queue, from which all come; -1: a CTA's
                         // first item is its own
+  bool is_settled;      // the plan and its tables were written before the predecessor began
   int32_t rope_pairs;   // 0: no rotation
   uint64_t rope_turns[kMaxHeadDim / 2];  // of pair i per position, in turns of 2^-64
   char* workspace;                       // starts with PlanOnDevice

@@ -9,12 +9,10 @@ namespace fulmen::cuda::cascade_attention {
 using batch_attention::Key;
 
 struct Above {
-  const int32_t* settled;        // the plan's num_items, where it, its tables and num_levels were written before the
-                                 // predecessor began; or null. What a CTA without work reads
   const float *out, *lse;        // [num_levels][rows][num_heads][d_vo], and without the last axis
   int64_t out_level, lse_level;  // from one level to the next
   int64_t num_heads;
-  const int32_t* num_levels;  // that were run; null: `most`
+  const int32_t* num_levels;  // that were run; null: `most`. Settled with the plan
   int32_t most;
   float to_log2;  // of an lse
 };

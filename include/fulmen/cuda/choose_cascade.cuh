@@ -8,6 +8,7 @@
 #include <fulmen/cuda/choose_cascade.h>
 #include <fulmen/cuda/ptx/dependent_launch.cuh>
 #include <fulmen/cuda/ptx/shared.cuh>
+#include <fulmen/cuda/ptx/touch.cuh>
 #include <fulmen/cuda/tile/reduce.cuh>
 #include <fulmen/cuda/tile/scan.cuh>
 
@@ -21,22 +22,43 @@ __device__ __forceinline__ int32_t clamp(int64_t x, int64_t low, int64_t high) {
   return int32_t(x < low ? low : x < high ? x : high);
 }
 
-// Queries of a request, as attention_prepare reads them.
-struct Rows {
-  int32_t begin, end;
+// A number as it was loaded: what is made of it at once would wait for it before the next is asked for.
+struct Halves {
+  int32_t low = 0, high = 0;
 };
-__device__ __forceinline__ Rows rows_of(const Params& p, const Level& level, int32_t i) {
-  const int32_t begin = clamp(level.qo_indptr[i], 0, p.total_q);
-  return {begin, clamp(level.qo_indptr[i + 1], begin, p.total_q)};
+__device__ __forceinline__ Halves load_halves(const IdVector& v, int32_t i) {
+  const int32_t* from = static_cast<const int32_t*>(v.data) + (int64_t(i) << int32_t(v.wide));
+  return {from[0], v.wide ? from[1] : 0};
 }
-__device__ __forceinline__ Pages pages_of(const Level& level, int32_t i) {
-  const int64_t begin = level.kv_indptr[i], end = level.kv_indptr[i + 1];
-  if (begin < 0 || end < begin || begin > level.num_ids) return {0, 0};
-  return {int32_t(begin), int32_t((end < level.num_ids ? end : level.num_ids) - begin)};
+__device__ __forceinline__ int64_t number(const IdVector& v, const Halves& x) {
+  return int64_t(uint64_t(int64_t(v.wide ? x.high : x.low >> 31)) << 32 | uint32_t(x.low));
 }
-__device__ __forceinline__ int64_t kv_len_of(const Params& p, const Level& level, int32_t i, const Pages& pages) {
-  if (pages.count == 0) return 0;
-  return int64_t(pages.count - 1) * p.page_size + clamp(level.last_page_len[i], 1, p.page_size);
+
+// What the tables say of a request, and what that is, as attention_prepare reads it.
+struct Numbers {
+  Halves qo_begin, qo_end, kv_begin, kv_end, last;
+};
+__device__ __forceinline__ Numbers numbers_of(const Level& level, int32_t i) {
+  return {load_halves(level.qo_indptr, i), load_halves(level.qo_indptr, i + 1), load_halves(level.kv_indptr, i),
+          load_halves(level.kv_indptr, i + 1), load_halves(level.last_page_len, i)};
+}
+struct Request {
+  int32_t begin, end;  // queries
+  Pages pages;
+  int64_t kv_len;
+};
+__device__ __forceinline__ Request request_of(const Params& p, const Level& level, const Numbers& n) {
+  Request r{clamp(number(level.qo_indptr, n.qo_begin), 0, p.total_q), 0, {0, 0}, 0};
+  r.end = clamp(number(level.qo_indptr, n.qo_end), r.begin, p.total_q);
+  const int64_t begin = number(level.kv_indptr, n.kv_begin), end = number(level.kv_indptr, n.kv_end);
+  if (begin < 0 || end <= begin || begin > level.num_ids) return r;
+  r.pages = {int32_t(begin), int32_t((end < level.num_ids ? end : level.num_ids) - begin)};
+  if (r.pages.count > 0)
+    r.kv_len = int64_t(r.pages.count - 1) * p.page_size + clamp(number(level.last_page_len, n.last), 1, p.page_size);
+  return r;
+}
+__device__ __forceinline__ Request request_of(const Params& p, const Level& level, int32_t i) {
+  return request_of(p, level, numbers_of(level, i));
 }
 
 // The last request that begins at or before a row.
@@ -49,78 +71,113 @@ __device__ __forceinline__ int32_t owner_of(const Level& level, int32_t row) {
   return low;
 }
 
-// The list of a request: pages of each level, those of its owners first; from level `first` on.
+// The list of a request of the last level: pages of each level, those of its owners first; from level `first` on.
 struct Joined {
   Pages pages[kLevels];
   int64_t count = 0;
   bool is_same = true;  // flat attention over it is what the levels compute
 };
-__device__ __forceinline__ Joined join(const Params& p, int32_t i, const Rows& rows, int32_t first) {
+__device__ __forceinline__ Joined join(const Params& p, const Request& own, int32_t first) {
   Joined j;
 #pragma unroll
   for (int32_t l = 0; l < kLevels; ++l) {
     j.pages[l] = {0, 0};
-    if (l < first || l >= p.num_levels || rows.begin >= rows.end) continue;
+    if (l < first || l >= p.num_levels || own.begin >= own.end) continue;
     const Level& level = p.levels[l];
     if (l + 1 == p.num_levels) {
-      j.pages[l] = pages_of(level, i);
-      if (p.causal && kv_len_of(p, level, i, j.pages[l]) < rows.end - rows.begin) j.is_same = false;
+      j.pages[l] = own.pages;
+      if (p.causal && own.kv_len < own.end - own.begin) j.is_same = false;
     } else if (level.num_requests == 0) {
       j.is_same = false;
     } else {
-      const int32_t owner = owner_of(level, rows.begin);
-      const Rows above = rows_of(p, level, owner);
-      j.is_same &= above.begin <= rows.begin && rows.end <= above.end;
-      j.pages[l] = pages_of(level, owner);  // other keys follow: its last page must be full
-      j.is_same &= kv_len_of(p, level, owner, j.pages[l]) == int64_t(j.pages[l].count) * p.page_size;
+      const Request above = request_of(p, level, owner_of(level, own.begin));
+      j.is_same &= above.begin <= own.begin && own.end <= above.end;
+      j.pages[l] = above.pages;  // other keys follow: its last page must be full
+      j.is_same &= above.kv_len == int64_t(above.pages.count) * p.page_size;
     }
     j.count += j.pages[l].count;
   }
   return j;
 }
 
-// Over the CTA, in a fixed order.
-__device__ __forceinline__ void add_up(Sums& s, float& pages, float& differ) {
-  Shared& shared_sums = shared();
-  float* all[] = {&s.requests, &s.rows, &s.keys, &s.row_keys,     &s.padded_keys,
-                  &s.tiles,    &pages,  &differ, &s.largest_tile, &s.most_keys};
-#pragma unroll
-  for (int32_t i = 0; i < 10; ++i) {
-    const float x = i < 8 ? reduce_warp<Sum>(*all[i]) : reduce_warp<Max>(*all[i]);
-    if (warp_lane() == 0) shared_sums.sums[i][warp_index()] = x;
-  }
-  sync_cta();
-#pragma unroll
-  for (int32_t i = 0; i < 10; ++i) {
-    const float x = warp_lane() < kThreads / 32 ? shared_sums.sums[i][warp_lane()] : 0;
-    *all[i] = i < 8 ? reduce_warp<Sum>(x) : reduce_warp<Max>(x);
-  }
-  sync_cta();
-}
-
-__device__ __forceinline__ bool is_flat(const Params& p) {
-  Sums levels[kLevels], own;
-  float pages = 0, differ = 0;
+// Over all requests of each level.
+struct Totals {
+  Sums levels[kLevels];
+  float pages = 0, differ = 0;  // of the flat batch; requests whose list is not the same
+};
+// f(place, number, whether the largest counts) for all of them.
+template <class F>
+__device__ __forceinline__ void for_sums(const Params& p, Totals& t, F&& f) {
 #pragma unroll
   for (int32_t l = 0; l < kLevels; ++l) {
     if (l >= p.num_levels) continue;
-    const Level& level = p.levels[l];
-#pragma unroll 1
-    for (int32_t i = int32_t(threadIdx.x); i < level.num_requests; i += kThreads) {
-      const Rows rows = rows_of(p, level, i);
-      if (rows.begin >= rows.end) continue;
-      levels[l].add(p.shape, float(rows.end - rows.begin), float(kv_len_of(p, level, i, pages_of(level, i))));
-      if (l + 1 < p.num_levels) continue;
-      const Joined joined = join(p, i, rows, 0);
-      pages += float(joined.count), differ += joined.is_same ? 0 : 1;
-    }
-    float before_pages = l + 1 < p.num_levels ? 0 : pages, before_differ = l + 1 < p.num_levels ? 0 : differ;
-    add_up(levels[l], before_pages, before_differ);
-    if (l + 1 == p.num_levels) pages = before_pages, differ = before_differ, own = levels[l];
+    Sums& s = t.levels[l];
+    float* all[kSums] = {&s.requests,    &s.rows,  &s.keys,         &s.row_keys,
+                         &s.padded_keys, &s.tiles, &s.largest_tile, &s.most_keys};
+#pragma unroll
+    for (int32_t i = 0; i < kSums; ++i) f(l * kSums + i, *all[i], i >= kSums - 2);
   }
-  if (differ > 0 || pages > float(p.max_ids)) return false;
+  f(kLevels * kSums, t.pages, false), f(kLevels * kSums + 1, t.differ, false);
+}
+
+// Over the CTA, of which so many warps have requests, in a fixed order.
+__device__ __forceinline__ void add_up(const Params& p, Totals& t, int32_t num_warps) {
+  Shared& s = shared();
+  if (warp_index() < num_warps)
+    for_sums(p, t, [&](int32_t place, float x, bool largest) {
+      x = largest ? reduce_warp<Max>(x) : reduce_warp<Sum>(x);
+      if (warp_lane() == 0) s.sums[place][warp_index()] = x;
+    });
+  sync_cta();
+#pragma unroll 1
+  for (int32_t place = warp_index(); place < kLevels * kSums + 2; place += kThreads / 32) {
+    if (place >= p.num_levels * kSums && place < kLevels * kSums) continue;
+    const bool largest = place < kLevels * kSums && place % kSums >= kSums - 2;
+    float x = warp_lane() < num_warps ? s.sums[place][warp_lane()] : 0;
+    x = largest ? reduce_warp<Max>(x) : reduce_warp<Sum>(x);
+    if (warp_lane() == 0) s.totals[place] = x;
+  }
+  sync_cta();
+  for_sums(p, t, [&](int32_t place, float& x, bool) { x = s.totals[place]; });
+}
+
+// Tables are asked for at once, whatever the level.
+__device__ __forceinline__ Totals totals_of(const Params& p) {
+  Totals t;
+  int32_t most = 0;
+#pragma unroll
+  for (int32_t l = 0; l < kLevels; ++l)
+    if (l < p.num_levels) most = math::max(most, p.levels[l].num_requests);
+#pragma unroll 1
+  for (int32_t i = int32_t(threadIdx.x); i < most; i += kThreads) {
+    Numbers numbers[kLevels];
+#pragma unroll
+    for (int32_t l = 0; l < kLevels; ++l)
+      if (l < p.num_levels && i < p.levels[l].num_requests) numbers[l] = numbers_of(p.levels[l], i);
+#pragma unroll
+    for (int32_t l = 0; l < kLevels; ++l) {
+      if (l >= p.num_levels || i >= p.levels[l].num_requests) continue;
+      const Request r = request_of(p, p.levels[l], numbers[l]);
+      if (r.begin >= r.end) continue;
+      t.levels[l].add(p.shape, float(r.end - r.begin), float(r.kv_len));
+      if (l + 1 < p.num_levels) continue;
+      const Joined joined = join(p, r, 0);
+      t.pages += float(joined.count), t.differ += joined.is_same ? 0 : 1;
+    }
+  }
+  add_up(p, t, math::min(kThreads / 32, (most + 31) / 32));
+  return t;
+}
+
+__device__ __forceinline__ bool is_flat(const Params& p) {
+  const Totals t = totals_of(p);
+  if (t.differ > 0 || t.pages > float(p.max_ids)) return false;
+  Sums own;
+#pragma unroll
+  for (int32_t l = 0; l < kLevels; ++l)
+    if (l + 1 == p.num_levels) own = t.levels[l];
   const attention::CascadeModel<float> model{p.shape};
-  return model.flat_us<kLevels>(levels, p.num_levels, own) < model.levels_us<kLevels>(levels, p.num_levels, own);
+  return model.flat_us<kLevels>(t.levels, p.num_levels, own) < model.levels_us<kLevels>(t.levels, p.num_levels, own);
 }
 
 // Of the levels above the last.
@@ -169,7 +226,7 @@ __device__ __forceinline__ void write_tables(const Params& p, int32_t first_leve
     const int32_t i = first + thread;
     Joined joined;
     if (i < own.num_requests)
-      joined = join(p, i, rows_of(p, own, i), first_level);
+      joined = join(p, request_of(p, own, i), first_level);
     else
       for (Pages& pages : joined.pages) pages = {0, 0};
     uint32_t total = 0;
@@ -197,6 +254,7 @@ __device__ __forceinline__ void write_tables(const Params& p, int32_t first_leve
 template <Key K>
 __device__ __forceinline__ void run(const Params& p) {
   static_assert(K.threads == kThreads);
+  touch(p);
   wait_for_predecessor();
   allow_successor();
   const bool flat = is_flat(p);

@@ -8,6 +8,7 @@ namespace fulmen::cuda::choose_cascade {
 
 inline constexpr int32_t kLevels = attention::kMostCascadeLevels;
 inline constexpr int32_t kThreads = 512;
+inline constexpr int32_t kSums = 8;  // over a level's requests
 
 struct Key {
   int32_t threads = kThreads;
@@ -43,7 +44,7 @@ struct Pages {
   int32_t begin, count;
 };
 struct Shared {
-  float sums[10][kThreads / 32];
+  float sums[kLevels * kSums + 2][kThreads / 32], totals[kLevels * kSums + 2];
   int32_t begins[kThreads];  // of requests in the flat list
   Pages pages[kLevels][kThreads];
   uint32_t warp_sums[kThreads / 32];

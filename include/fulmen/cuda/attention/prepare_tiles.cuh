@@ -91,13 +91,18 @@ __device__ __forceinline__ bool has_mask_bytes(const Params& p, int32_t i, int32
   return begin >= 0 && (int64_t(qo_len) * kv_len + 7) / 8 <= p.mask_bytes - begin;
 }
 
-__device__ __forceinline__ Request request_of(const Params& p, int32_t i, const Numbers& n) {
+__device__ __forceinline__ Request any_request_of(const Params& p, int32_t i, const Numbers& n) {
   const int64_t kv_len = p.is_narrow ? narrow_kv_len_of(p, n) : clamp(kv_len_of(p, n), 0, 0x7fffffff);
   int64_t begin = int64_t(i) * p.rows_per_request, end = begin + p.rows_per_request;
   if (p.qo_indptr.data != nullptr) begin = number(p.qo_indptr, n.qo_begin), end = number(p.qo_indptr, n.qo_end);
   Request r{int32_t(clamp(begin, 0, p.total_q)), 0, 0, 0};
   r.qo_len = int32_t(clamp(end, r.qo_begin, p.total_q)) - r.qo_begin;
   r.kv_len = has_mask_bytes(p, i, r.qo_len, kv_len) ? int32_t(kv_len) : 0;
+  return r;
+}
+// Without rows where another list has it.
+__device__ __forceinline__ Request request_of(const Params& p, int32_t i, const Numbers& n) {
+  Request r = any_request_of(p, i, n);
   const int32_t rows = r.qo_len * p.group.divisor;
   if (rows < p.least_rows || rows > p.most_rows) r.qo_len = 0;
   return r;

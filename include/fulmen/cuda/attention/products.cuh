@@ -217,9 +217,10 @@ __device__ __forceinline__ void multiply_values(Outputs<K>& out, const Weights<K
   for (int32_t at = 0; at < kValueSteps<K>; ++at) multiply_values_step<K>(out, weights, values, at);
 }
 
-// Whether registers hold the scores of the next block while this one's weights are used. Below sm_90 they would spill.
+// Whether registers hold the scores of the next block while this one's weights are used. Below sm_90, and where sums
+// are kept while some of their columns are written, they would spill.
 template <Key K>
-inline constexpr bool kByTurns = K.block_kv < K.tile_kv&& K.d_vo <= (kArch >= 90 ? 128 : 64);
+inline constexpr bool kByTurns = K.block_kv < K.tile_kv&& K.d_vo <= (kArch >= 90 && kLastColumns<K> == 0 ? 128 : 64);
 
 // A block's values and the next one's keys by turns: no product waits for the one before.
 template <Key K>

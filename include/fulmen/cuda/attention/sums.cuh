@@ -70,10 +70,6 @@ __device__ __forceinline__ uint32_t ctas_per_worker() {
   return cluster_size();
 }
 
-// Where the last of the columns begin that are in shared memory at the same time.
-template <Key K>
-inline constexpr int32_t kLastColumns = (K.d_vo - 1) / shared_columns(K) * shared_columns(K);
-
 // A warp's sums to shared memory, their columns from `begin` on. All warps are done with what lay there.
 template <Key K>
 __device__ __forceinline__ void share_sums(const States<K>& states, const Outputs<K>& out, int32_t begin) {

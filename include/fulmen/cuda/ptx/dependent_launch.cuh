@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Programmatic dependent launch (sm_90 and up): a kernel may start while its predecessor still runs. Every kernel of
 // Fulmen calls wait_for_predecessor before its first read of global memory (attention that runs beside its predecessor
-// does at its end); without the launch attribute both are free.
+// does at its end; a plan that an earlier run made is read before); without the launch attribute both are free.
 #pragma once
 #include <fulmen/cuda/ptx/arch.cuh>
 

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// How many workers a list of few rows begins with, beside one of many (src/cuda/attention_lists.h): by the lengths of
+// both, as the host chooses where it knows them (src/cuda/attention_mixed.cc).
+#pragma once
+#include <fulmen/cuda/attention/prepare_tiles.cuh>
+
+namespace fulmen::cuda::attention_prepare {
+
+// Keys that requests of few rows read; rows times keys of the others, in such keys.
+struct Kinds {
+  float few = 0, many = 0;
+  __device__ __forceinline__ void add(const Params& p, const Request& r) {
+    const int32_t rows = r.qo_len * p.group.divisor;
+    if (rows == 0) return;
+    float keys = float(r.kv_len);
+    if (p.causal) keys = fmaxf(1, keys - float(r.qo_len) / 2);
+    const float window = p.window_left < 0 ? 3e38f : float(p.window_left) + 1;
+    if (rows <= p.most_rows)
+      few += fminf(keys, window + float(r.qo_len));
+    else
+      many += float(rows) * fminf(keys, window) * p.many_cost;
+  }
+};
+
+// All threads of the CTA call. In a fixed order: the same lengths give the same number.
+template <Key K>
+__device__ __forceinline__ int32_t beginning_workers(const Params& p) {
+  if (p.many_cost == 0) return p.num_workers;
+  Shared& s = shared();
+  Kinds sum;
+#pragma unroll 1
+  for (int32_t i = int32_t(threadIdx.x); i < p.batch_size; i += K.threads)
+    sum.add(p, any_request_of(p, i, numbers_of(p, i)));
+#pragma unroll
+  for (int32_t mask = 16; mask > 0; mask /= 2)
+    sum.few += shuffle_xor(sum.few, mask), sum.many += shuffle_xor(sum.many, mask);
+  if (warp_lane() == 0) s.kinds[warp_index()][0] = sum.few, s.kinds[warp_index()][1] = sum.many;
+  sync_cta();
+  sum = {};
+  for (int32_t i = 0; i < K.threads / 32; ++i) sum.few += s.kinds[i][0], sum.many += s.kinds[i][1];
+  if (sum.many == 0) return p.num_workers;
+  // Decode shall end a fifth before all is done, had every SM the same share of the work.
+  const float workers = ceilf(1.25f * float(p.num_sms) * sum.few / (sum.few + sum.many));
+  return math::max(1, int32_t(fminf(workers, float(p.num_workers))));
+}
+
+}  // namespace fulmen::cuda::attention_prepare
