@@ -262,6 +262,7 @@ class BatchPODWithPagedKVCacheWrapper:
         workspace_p, workspace_d = _divided(float_workspace_buffer)
         self._prefill = BatchPrefillWithPagedKVCacheWrapper(workspace_p, kv_layout)
         self._decode = BatchPrefillWithPagedKVCacheWrapper(workspace_d, kv_layout)
+        self._arguments: Any = None  # of the prefills' plan; None: there is no plan of both
         self._planned_causal: bool | None = None  # None: another mask
 
     @property
@@ -302,10 +303,11 @@ class BatchPODWithPagedKVCacheWrapper:
             pos_encoding_mode=pos_encoding_mode, window_left=window_left, q_data_type=q_data_type,
             kv_data_type=kv_data_type, sm_scale=sm_scale, rope_scale=rope_scale, rope_theta=rope_theta,
         )  # fmt: skip
-        self._planned_causal = False
-        self._arguments = (qo_indptr_p, kv_indptr_p, kv_indices_p, last_page_len_p, *shape), options
-        self._prefill.plan(*self._arguments[0], **options)
+        of_p = (qo_indptr_p, kv_indptr_p, kv_indices_p, last_page_len_p, *shape)
+        self._arguments = None  # until both have their plan: one half's must not run with the other's old one
+        self._prefill.plan(*of_p, **options)
         self._decode.plan(qo_indptr_d, kv_indptr_d, kv_indices_d, last_page_len_d, *shape, **options)
+        self._arguments, self._planned_causal = (of_p, options), False
 
     begin_forward = plan
 
@@ -328,12 +330,13 @@ class BatchPODWithPagedKVCacheWrapper:
     ) -> Any:
         """(out_p, out_d), or ((out_p, out_d), (lse_p, lse_d)) with return_lse."""
         only("BatchPODWithPagedKVCacheWrapper.run", False, use_fp16_qk_reduction=use_fp16_qk_reduction)
-        if self._decode._plan_info is None:
+        if self._arguments is None:
             raise RuntimeError("run() before plan()")
         positional, options = self._arguments
         has_mask = custom_mask_p is not None or packed_custom_mask_p is not None
         if has_mask or bool(causal_p) != self._planned_causal:
             mask = {"custom_mask": custom_mask_p, "packed_custom_mask": packed_custom_mask_p, "causal": causal_p}
+            self._planned_causal = None  # also if this fails
             self._prefill.plan(*positional, **options, **mask)
             self._planned_causal = None if has_mask else bool(causal_p)
         scales = {"q_scale": q_scale, "k_scale": k_scale, "v_scale": v_scale, "return_lse": return_lse}

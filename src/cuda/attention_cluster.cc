@@ -44,8 +44,9 @@ int32_t small_tile(int64_t rows, int64_t num_heads, int32_t num_sms) {
 }
 
 int32_t cluster_size(const PlanConfig& c, const Device& device) {
-  if (c.min_split_len != kWholeTiles) return 1;
-  return int32_t(std::bit_floor(uint32_t(device.num_sms / c.num_workers)));
+  if (c.min_split_len != kWholeTiles || device.arch < 90) return 1;
+  const int32_t sms = device.num_sms / c.num_workers;  // none or many in a plan of another device's
+  return int32_t(std::bit_floor(uint32_t(std::clamp(sms, 1, batch_attention::kMaxCluster))));
 }
 
 void share_tiles(const AttentionCall& call, const Device& device, PlanConfig& c) {

@@ -74,7 +74,7 @@ class AttentionLists {
     const int32_t rest = num_sms_ - few.first_ctas;
     f(call_of(few), few, Turn{is_beside, few.first_ctas, rest});
     between();
-    f(call_of(few), few, Turn{true, rest, few.first_ctas});
+    if (rest > 0) f(call_of(few), few, Turn{true, rest, few.first_ctas});  // 0: of a plan for more SMs
   }
   attention::AttentionCall call_of(const LaunchList& list) const {
     attention::AttentionCall call = call_;

@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "src/ops/host_lengths.h"
+#include "src/ops/overlap.h"
 
 namespace fulmen {
 namespace attention {
@@ -92,6 +93,27 @@ void run_with(AttentionCall& call, const Context& context) {
   }
   const std::unique_ptr<uint8_t[]> own(new uint8_t[size_t(bytes)]);  // a kernel reads nothing that it did not write
   use_workspace(call, AttentionCall::kRun, view_of(own.get(), {bytes}), context);
+}
+
+// Whether what `a` writes is memory of what `b` reads or writes.
+bool writes_into(const AttentionArgs& a, const AttentionArgs& b) {
+  const auto begin = [](const TensorView& t) { return reinterpret_cast<uintptr_t>(t.data); };
+  const auto end = [&](const TensorView& t) {
+    int64_t last = 0;
+    for (int32_t i = 0; i < t.rank; ++i) last += (t.shape[i] - 1) * t.strides[i];
+    return begin(t) + uintptr_t((last + 1) * size_of(t.dtype));
+  };
+  const TensorView* const tensors[] = {
+      &b.q,        &b.k,   &b.v,   &b.qo_indptr,   &b.kv_indptr,   &b.kv_indices,   &b.last_page_len, &b.block_tables,
+      &b.seq_lens, &b.out, &b.lse, &b.custom_mask, &b.mask_indptr, &b.alibi_slopes, &b.sinks,         &b.workspace};
+  for (const TensorView* w : {&a.out, &a.lse, &a.workspace}) {
+    if (!w->defined() || w->num_elements() == 0) continue;
+    const uintptr_t first = begin(*w), past = end(*w);
+    for (const TensorView* t : tensors)
+      if (t->defined() && begin(*t) < past && t->num_elements() > 0 && first < end(*t) && shares_elements(*w, *t))
+        return true;
+  }
+  return false;
 }
 
 // Whether the device's row planned the call to run beside another, as it was asked to.
@@ -254,14 +276,16 @@ void BatchAttention::run_beside(const AttentionArgs& args, const BatchAttention&
   const auto has_none = [](const PlanView& p, const AttentionArgs& a) {
     return p.header.num_items == 0 || p.header.batch_size == 0 || a.q.num_elements() == 0;
   };
+  const auto in_turn = [&] {
+    other.run(other_args, other_variant);
+    run(args, variant);
+  };
   const bool here = args.out.device_type == other_args.out.device_type &&
                     args.out.device_id == other_args.out.device_id && context_.stream == other.context_.stream;
-  if (!runs_beside_ || !here || has_none(plan, args) || has_none(other_plan, other_args)) {
-    other.run(other_args, other_variant);
-    return run(args, variant);
-  }
+  if (!runs_beside_ || !here || has_none(plan, args) || has_none(other_plan, other_args)) return in_turn();
   PlannedCall mine(plan, args, entry_, as_planned(args, variant));
   PlannedCall theirs(other_plan, other_args, other.entry_, other.as_planned(other_args, other_variant));
+  if (writes_into(mine.args, theirs.args) || writes_into(theirs.args, mine.args)) return in_turn();
   measure(theirs.call, context_);
   if (theirs.args.workspace.defined())
     give_workspace(theirs.call, theirs.args.workspace);

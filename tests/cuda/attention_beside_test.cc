@@ -19,6 +19,12 @@ using attention::BatchAttention;
 
 class CudaAttentionBeside : public OnGpu {
  protected:
+  static TensorView bytes_of(const GpuMemory& memory) {
+    TensorView t = view_of(reinterpret_cast<uint8_t*>(memory.data()), {int64_t(memory.num_bytes())});
+    t.device_type = DeviceType::kCuda;
+    return t;
+  }
+
   // Tables lie on the device unless the host plans.
   struct Half {
     AttentionProblem problem;
@@ -46,8 +52,7 @@ class CudaAttentionBeside : public OnGpu {
       else
         batch.plan_on_device(device.args, AttentionEntry::kBatchAttention, beside);
       workspace = std::make_unique<GpuMemory>(size_t(batch.workspace_bytes()));
-      device.args.workspace = view_of(reinterpret_cast<uint8_t*>(workspace->data()), {batch.workspace_bytes()});
-      device.args.workspace.device_type = DeviceType::kCuda;
+      device.args.workspace = bytes_of(*workspace);
     }
     std::vector<char> bits() {
       device.fetch();
@@ -71,10 +76,12 @@ class CudaAttentionBeside : public OnGpu {
     for (int32_t i = 0; i < std::max(4, cuda::device(0).num_sms); ++i) c.lens.push_back({1, int64_t(rng() % 300)});
     return c;
   }
+  // Of so many heads that tiles of few rows would be too many.
   static AttentionCase prefill_of(uint64_t seed) {
     AttentionCase c;
     c.q_dtype = c.kv_dtype = c.out_dtype = half_dtype();
-    c.d_qk = c.d_vo = 64, c.num_kv_heads = 1, c.group = 2, c.seed = seed, c.options.causal = true;
+    c.d_qk = c.d_vo = 64, c.num_kv_heads = cuda::device(0).num_sms > 16 ? 4 : 1, c.group = 2, c.seed = seed;
+    c.options.causal = true;
     c.table = Table::kRagged, c.lens = {{emulated() ? 258 : 350, emulated() ? 300 : 600}};
     return c;
   }
@@ -92,6 +99,7 @@ TEST_F(CudaAttentionBeside, HalvesAreThoseOfTheirOwnRuns) {
     if (i == 4) p.table = Table::kCsr, p.lens = {{100, 120}, {0, 5}, {70, 70}, {130, 400}}, p.alibi = true;
     if (i == 5) d.lens[0].first = d.lens[2].first = 0, d.table = Table::kCsrSeqLens, p.options.logits_soft_cap = 5;
     if (i == 6) {  // a mixed batch itself, if the device plans it
+      p.num_kv_heads = 1, p.group = cuda::device(0).num_sms > 16 ? 16 : 2;  // most rows are the long ones
       p.lens.assign(size_t(2 * cuda::device(0).num_sms), {1, 60}), p.lens[1] = {300, 350}, p.lens[3] = {60, 60};
       p.table = Table::kCsr;
     }
@@ -181,6 +189,32 @@ TEST_F(CudaAttentionBeside, APlanRunsBesideWhateverItIsGiven) {
   decode.batch.run_beside(decode.device.args, prefill.batch, prefill.device.args);
   EXPECT_TRUE(decode.is_right());
   EXPECT_TRUE(prefill.is_right());
+}
+
+// At once, the prefill would read keys that the decodes' results have taken the place of.
+TEST_F(CudaAttentionBeside, HalvesThatShareMemoryComeOneAfterTheOther) {
+  Half decode(decode_of(1), false), prefill(prefill_of(2), false);
+  prefill.plan();
+  decode.plan(&prefill.batch);
+  AttentionArgs args = decode.device.args;
+  args.out.data = prefill.device.args.k.data;
+  const size_t num_bytes = decode.problem.out.num_bytes();
+  ASSERT_LE(num_bytes, prefill.problem.k.num_bytes());
+  decode.batch.run_beside(args, prefill.batch, prefill.device.args);
+  EXPECT_TRUE(prefill.is_right());
+  gpu_copy(decode.device.args.out.data, args.out.data, num_bytes);
+  EXPECT_TRUE(decode.is_right());
+
+  Half other(prefill_of(2), false);  // whose keys are whole
+  other.plan();
+  const GpuMemory list(size_t(decode.batch.plan_bytes())), other_list(size_t(other.batch.plan_bytes()));
+  decode.batch.keep_plan_in(bytes_of(list)), other.batch.keep_plan_in(bytes_of(other_list));
+  const GpuMemory workspace(size_t(std::max(decode.batch.workspace_bytes(), other.batch.workspace_bytes())));
+  decode.device.args.workspace = other.device.args.workspace = bytes_of(workspace);
+  decode.forget();
+  decode.batch.run_beside(decode.device.args, other.batch, other.device.args);
+  EXPECT_TRUE(decode.is_right());
+  EXPECT_TRUE(other.is_right());
 }
 
 TEST_F(CudaAttentionBeside, ErrorsOfEitherHalfAreToldBeforeAnythingRuns) {

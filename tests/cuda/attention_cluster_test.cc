@@ -81,6 +81,32 @@ TensorView bytes_of(const GpuMemory& memory) {
 }
 
 // What was launched for one plan runs any other that lies in its workspace.
+// Saved on a device of more SMs, or of so few that clusters of all here would be too large.
+TEST_F(CudaAttentionCluster, ThePlanMayBeAnotherDevices) {
+  const int32_t num_sms = cuda::device(0).num_sms;
+  AttentionCase c = few_tiles();
+  c.lens = {{1, 300}, {2, 77}, {1, 0}};
+  AttentionProblem p(c);
+  OnDevice d(p);
+  for (int32_t num_workers : {1, num_sms + 1, 4 * num_sms}) {
+    SCOPED_TRACE(num_workers);
+    attention::PlanConfig config{.num_qo_heads = int32_t(c.num_kv_heads * c.group),
+                                 .num_kv_heads = int32_t(c.num_kv_heads),
+                                 .num_workers = num_workers,
+                                 .tile_q = 16,
+                                 .min_split_len = 0x7fffffff,  // clusters
+                                 .causal = c.options.causal};
+    const int32_t size = cuda::cluster_size(config, cuda::device(0));
+    EXPECT_GE(size, 1);
+    EXPECT_LE(size, 8);
+    p.out.poison(0xff), p.lse.poison(0xff), d.out->upload(), d.lse->upload();
+    const attention::Plan plan = attention::make_plan(config, {{{0, 1, 300}, {1, 2, 77}, {3, 1, 0}}});
+    attention::run_planned(plan.view(), d.args, AttentionEntry::kBatchAttention);
+    d.fetch();
+    EXPECT_TRUE(within(p, reference::attention(p.args, reference::Products::kHalf)));
+  }
+}
+
 TEST_F(CudaAttentionCluster, APlanWithSlotsMayTakeItsPlace) {
   AttentionCase c = few_tiles();
   c.num_kv_heads = 1, c.lens = {{1, 900}};

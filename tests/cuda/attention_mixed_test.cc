@@ -110,6 +110,33 @@ TEST_F(CudaAttentionMixed, PairwiseOptionsStayWithinTheBound) {
   std::printf("worst error / bound %.3f over %zu cases\n", worst, cases().size());
 }
 
+// A plan that was made on a larger device, run twice: nothing is left for a second launch of few rows.
+TEST_F(CudaAttentionMixed, ThePlanMayBeForMoreSMs) {
+  AttentionCase c;
+  c.q_dtype = c.kv_dtype = c.out_dtype = half_dtype();
+  c.d_qk = c.d_vo = 64, c.num_kv_heads = 2, c.group = 2, c.lens = kMixes[0];
+  for (int32_t more : {0, 1, 40}) {
+    SCOPED_TRACE(more);
+    AttentionProblem p(c);
+    OnDevice d(p);
+    attention::BatchAttention batch;
+    const AttentionArgs lengths = d.with_host_lengths();
+    const attention::Plan plan = plan_of(c, {.few_workers = cuda::device(0).num_sms + more});
+    batch.set_plan(plan, lengths);
+    const GpuMemory workspace(size_t(batch.workspace_bytes()));
+    d.args.workspace = bytes_of(workspace);
+    AttentionArgs resident = lengths;
+    resident.workspace = d.args.workspace;
+    batch.set_plan(plan, resident);
+    for (int32_t round = 0; round < 3; ++round) {
+      p.out.poison(0xff), p.lse.poison(0xff), d.out->upload(), d.lse->upload();
+      batch.run(d.args);
+      d.fetch();
+      EXPECT_TRUE(within(p, reference::attention(p.args, reference::Products::kHalf)));
+    }
+  }
+}
+
 // A mixed batch that is large enough to get two lists, and the same lengths in one of its own kind.
 TEST_F(CudaAttentionMixed, IsChosenForLargeBatchesOfBothKinds) {
   const auto config_of = [](const Lens& lens, DependentLaunch dependent = DependentLaunch::kOn, int32_t fixed = 0) {

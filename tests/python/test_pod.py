@@ -77,3 +77,22 @@ def test_refusals(halves):
     decode.p.q = prefill.p.q
     with pytest.raises(ValueError, match="out"):
         lib.attention_run_beside(*decode.args(), *prefill.args())
+
+
+def test_a_call_that_failed_leaves_no_half_behind(xp, rng):
+    if xp.name == "torch_cuda":
+        pytest.skip("lengths on a GPU are not looked at")
+    d, p, other = Paged(xp, rng, [9, 4, 14]), Paged(xp, rng, [30, 9], [4, 9]), Paged(xp, rng, [31, 12], [4, 9])
+    names = ("qo_indptr", "indptr", "indices", "last")
+    options = (*p.heads, p.dims[0], p.page_size)
+    w = fulmen.BatchPODWithPagedKVCacheWrapper(None)
+    w.plan(*p.ints(*names), *d.ints(*names), *options)
+    caches = (p.q, (p.k, p.v), d.q, (d.k, d.v))
+    with pytest.raises(ValueError, match="custom_mask"):
+        w.run(*caches, custom_mask_p=xp.array(np.ones(7), "bool"))
+    for out, expected in zip(w.run(*caches), (p.expected()[0], d.expected()[0])):
+        near(out, expected)
+    with pytest.raises(TypeError, match="kv_indices_d"):
+        w.plan(*other.ints(*names), *d.ints("qo_indptr", "indptr"), None, *d.ints("last"), *options)
+    with pytest.raises(RuntimeError, match=r"run\(\) before plan"):
+        w.run(other.q, (other.k, other.v), d.q, (d.k, d.v))

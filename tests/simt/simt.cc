@@ -40,7 +40,6 @@ constexpr size_t kWarp = 32;
 using Entry = void (*)(const void* params);
 
 // --- The scheduler: one cluster of CTAs at a time, a fiber per thread.
-// -------------------------------------------------
 
 // Threads that meet: a warp, a CTA, a cluster. The barrier opens when all that still run have arrived.
 struct Group {
@@ -235,7 +234,6 @@ driver::Result launch(const driver::LaunchConfig* config, driver::Function funct
 }
 
 // --- The compiler: the host's, on the unit with our headers in place of those of include/fulmen/cuda/ptx.
-// --------------
 
 std::string root_folder;
 
@@ -296,11 +294,16 @@ driver::Result load(driver::Module* module, const void* image, uint32_t, int32_t
 }
 
 // --- The rest of the driver: host memory, one stream that is always done.
-// ----------------------------------------------
+
+// Few, so that persistent kernels walk; FULMEN_SIMT_SMS: as many as a real device, whose plans are others.
+int32_t num_sms() {
+  if (const char* given = std::getenv("FULMEN_SIMT_SMS")) return std::max(1, std::atoi(given));
+  return 3;
+}
 
 driver::Result attribute(int32_t* value, int32_t which, driver::DeviceId) {
   switch (which) {
-    case driver::kMultiprocessors: *value = 3; break;  // few, so that persistent kernels walk
+    case driver::kMultiprocessors: *value = num_sms(); break;
     case driver::kMajor: *value = 9; break;
     case driver::kMinor: *value = 0; break;
     case driver::kMaxSharedOptin: *value = 232448; break;

@@ -165,8 +165,8 @@ class BatchAttention {
   void run_level(const AttentionArgs& args, const LevelsAbove& above) const;
   // Runs two batches, each with tensors, options and a workspace of its own, in any order. Where this one has few rows
   // per request (decode), the other many (prefill), this was planned beside such a batch and that pays on the device,
-  // they run at once, if both are on one device and stream; else the other comes first. Results are those of the two
-  // runs.
+  // they run at once, if both are on one device and stream and neither writes memory of the other's; else the other
+  // comes first. Results are those of the two runs.
   void run_beside(const AttentionArgs& args, const BatchAttention& other, const AttentionArgs& other_args,
                   const VariantCode* variant = nullptr, const VariantCode* other_variant = nullptr) const;
   bool runs_beside() const { return runs_beside_; }  // whether the plan is for that
