@@ -208,16 +208,11 @@ __device__ __forceinline__ void run_item(const ParamsOf<Variant>& p, PlanOnDevic
     if (fresh_thread() == 0) control.begin = begin, control.end = end;
     Loader<K, Variant> loader(p, item.plan, begin, end, fresh_thread());
     if constexpr (!kAlone) sync_cta();
-    const bool copies_ahead = kAlone && begin == item.plan.kv_begin;
-    const int32_t next = copies_ahead && fresh_thread() == 0 ? take_next<K>(p, plan, control) : 0;
     const auto pages = loader.ask();
-    if (copies_ahead) {  // while page ids are on their way
-      copy_ahead(p, plan, control, next, merge_index);
-      start_queries<K>(p, item);
-    }
+    if (kAlone && begin == item.plan.kv_begin) start_queries<K>(p, item);  // while page ids are on their way
     loader.start(pages);
     if (begin == item.plan.kv_begin) {
-      if constexpr (!kAlone) look_ahead<K>(p, plan, control, merge_index);
+      look_ahead<K>(p, plan, control, merge_index);
       load_rows<K>(p, item, control);
       above.ask(p, item, control.num_above);
       if (ctas_per_worker<K>() > 1) await_rank_sums();
@@ -263,10 +258,7 @@ __device__ __forceinline__ void run(const ParamsOf<Variant>& p) {
     allow_successor();
   while (control.item.index >= 0) {
     run_item<K>(p, plan, control);
-    if (fresh_thread() == 0) {
-      control.item = control.next;
-      if (Loader<K, Variant>::kAlone && control.item.index >= 0) complete_item<K>(p, control.item.index, control.item);
-    }
+    if (fresh_thread() == 0) control.item = control.next;
     sync_cta();
   }
   // One CTA for all, so that the others make room: the grid ends after its predecessor.

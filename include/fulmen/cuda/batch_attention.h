@@ -80,8 +80,7 @@ struct From {
 };
 // What a CTA's threads tell each other: this item and the next one, and whether the CTA is the last at a merge.
 struct Control {
-  Item item;
-  alignas(16) Item next;     // its record comes by copies of 16 bytes
+  Item item, next;
   alignas(8) int32_t begin;  // of the keys being walked; the two are read as one
   int32_t end;
   int32_t spread;  // 1, or all warps: they hold the same rows, and each walks some blocks of a tile

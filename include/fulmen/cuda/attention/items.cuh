@@ -35,20 +35,12 @@ __device__ __forceinline__ int64_t settled_number(const IdVector& v, int64_t i) 
   return int64_t(uint64_t(int64_t(high)) << 32 | uint32_t(low));
 }
 
-// Of an item whose record has been read: what the record does not say.
-template <Key K, class Variant>
-__device__ __forceinline__ void complete_item(const ParamsOf<Variant>& p, int32_t index, Record& item) {
-  item.plan.kv_head += p.record_heads.remainder(index);
-  take_share<K>(item.plan);
-}
-template <class Variant>
-__device__ __forceinline__ const Record* record_of(const ParamsOf<Variant>& p, int32_t index) {
-  return reinterpret_cast<const Record*>(p.workspace + kRecords) + p.record_heads.quotient(index);
-}
 template <Key K, class Variant>
 __device__ __forceinline__ void load_item(const ParamsOf<Variant>& p, int32_t index, Item& item) {
-  Record mine = settled_record(record_of(p, index));
-  complete_item<K>(p, index, mine);
+  const int32_t record = p.record_heads.quotient(index);
+  Record mine = settled_record(reinterpret_cast<const Record*>(p.workspace + kRecords) + record);
+  mine.plan.kv_head += index - record * p.record_heads.divisor;
+  take_share<K>(mine.plan);
   static_cast<Record&>(item) = mine;
 }
 
@@ -75,30 +67,6 @@ __device__ __forceinline__ void look_ahead(const ParamsOf<Variant>& p, PlanOnDev
   if (fresh_thread() == 32 && control.item.plan.slot >= 0) {
     if constexpr (K.warps_q == 1) control.merge_index = merge_index;
     control.merge = reinterpret_cast<const attention::PlanMerge*>(p.workspace + plan.merges)[control.merge_index];
-  }
-}
-
-// The same by copies that nobody waits for, before the first keys are asked for: behind those they would come back
-// after 6 us, and meanwhile no key is looked at. They join the group that is asked for next; complete_item() remains.
-template <class Variant>
-__device__ __forceinline__ void copy_ahead(const ParamsOf<Variant>& p, const PlanOnDevice& plan, Control& control,
-                                           int32_t next, uint32_t merge_index) {
-  if (fresh_thread() == 0) {
-    control.next.index = next < control.num_items ? next : -1;
-    if (next < control.num_items) {
-      const char* from = reinterpret_cast<const char*>(record_of(p, next));
-      const uint32_t to = shared_address(static_cast<Record*>(&control.next));
-#pragma unroll
-      for (int32_t i = 0; i < int32_t(sizeof(Record)); i += 16) copy_async_16(to + uint32_t(i), from + i, true);
-    }
-  }
-  if (fresh_thread() == 32 && control.item.plan.slot >= 0) {
-    control.merge_index = merge_index;
-    const auto* from = reinterpret_cast<const attention::PlanMerge*>(p.workspace + plan.merges) + merge_index;
-    const uint32_t to = shared_address(&control.merge);
-#pragma unroll
-    for (int32_t i = 0; i < int32_t(sizeof *from); i += 4)
-      copy_async_4(to + uint32_t(i), reinterpret_cast<const char*>(from) + i);
   }
 }
 

@@ -65,16 +65,14 @@ class Loader {
     return ring_ + uint32_t(tile % K.stages * kShared.stage_bytes);
   }
 
-  // The id after those of the first tiles, too, where registers are not short: behind their copies it would come late.
   struct Pages {
-    static constexpr int32_t kNum = K.stages + (kAlone ? 1 : 0);
-    int32_t ids[kNum];
+    int32_t ids[K.stages];
   };
   // Asks for the first pages' ids. All threads of the CTA have constructed theirs.
   __device__ __forceinline__ Pages ask() {
     Pages pages;
 #pragma unroll
-    for (int32_t tile = 0; tile < Pages::kNum; ++tile) pages.ids[tile] = fetch(tile);
+    for (int32_t tile = 0; tile < K.stages; ++tile) pages.ids[tile] = fetch(tile);
     return pages;
   }
   // Starts the first stages - 1 tiles.
@@ -88,7 +86,7 @@ class Loader {
       Group<K>::sync();
       issue<false>(tile);
     }
-    page_ = kAlone ? pages.ids[Pages::kNum - 1] : fetch(K.stages);
+    page_ = fetch(K.stages);
   }
   // Waits for a tile, for all warps of the group, and starts the one that takes its predecessor's stage: with one stage
   // itself, before it waits.

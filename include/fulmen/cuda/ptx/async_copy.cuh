@@ -17,12 +17,6 @@ __device__ __forceinline__ void copy_async_16(uint32_t to, const void* from, boo
     store_shared<16>(to, bits);
   }
 }
-__device__ __forceinline__ void copy_async_4(uint32_t to, const void* from) {
-  if constexpr (kArch >= 80)
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
-  else
-    store_shared<4>(to, load_stream<4>(from));
-}
 __device__ __forceinline__ void commit_copies() {
   if constexpr (kArch >= 80) asm volatile("cp.async.commit_group;" ::: "memory");
 }

@@ -14,7 +14,6 @@ struct PendingCopy {
   uint32_t to;
   const void* from;
   bool valid;
-  bool is_short = false;  // 4 bytes
 };
 // Of each fiber: groups, the last of them open.
 inline std::deque<std::vector<PendingCopy>>& pending_copies() {
@@ -25,26 +24,15 @@ inline std::deque<std::vector<PendingCopy>>& pending_copies() {
 }
 
 inline void finish_copy(const PendingCopy& c) {
-  if (c.is_short) {
-    Bits<4> word;
-    std::memcpy(&word, c.from, 4);
-    return store_shared<4>(c.to, word);
-  }
   Bits<16> bits{};
   if (c.valid) std::memcpy(&bits, c.from, 16);
   store_shared<16>(c.to, bits);
 }
-inline void start_copy(const PendingCopy& copy) {
-  if (simt::runtime().copies_early()) return finish_copy(copy);
-  pending_copies().back().push_back(copy);
-}
 inline void copy_async_16(uint32_t to, const void* from, bool valid) {
   if (valid) check_aligned<16>(from);
-  start_copy({to, from, valid});
-}
-inline void copy_async_4(uint32_t to, const void* from) {
-  check_aligned<4>(from);
-  start_copy({to, from, true, true});
+  const PendingCopy copy{to, from, valid};
+  if (simt::runtime().copies_early()) return finish_copy(copy);
+  pending_copies().back().push_back(copy);
 }
 inline void commit_copies() { pending_copies().emplace_back(); }
 template <int32_t kPending>
