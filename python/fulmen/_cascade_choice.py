@@ -12,7 +12,7 @@ from ._device_plan import on_device
 from ._ffi import is_compiling, lib
 
 MOST_LEVELS = 4
-MOST_IDS = 1 << 22  # of the flat batch's pages: 16 MiB
+MOST_IDS = 1 << 22  # of the flat batch's pages, 16 MiB: kMostFlatIds of attention/cascade_choice.h
 
 
 class DeviceChoice:

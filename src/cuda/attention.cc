@@ -265,7 +265,7 @@ Common common_of(const AttentionCall& call, char* workspace) {
 
 Shape shape_of(const AttentionCall& call, const Key& key, const Turn& turn, const Device& device) {
   const PlanConfig& c = call.plan->header.config;
-  const int32_t cluster = cluster_size(c, device);
+  const int32_t cluster = turn.queue_peers >= 0 ? 1 : cluster_size(c, device);  // a queue is a CTA's
   return {.grid = uint32_t(turn.queue_peers >= 0 && turn.num_ctas > 0 ? turn.num_ctas : c.num_workers * cluster),
           .num_threads = uint32_t(num_threads(key)),
           .shared_bytes = uint32_t(batch_attention::shared_bytes(key, cluster)),

@@ -22,18 +22,6 @@ __device__ __forceinline__ int32_t clamp(int64_t x, int64_t low, int64_t high) {
   return int32_t(x < low ? low : x < high ? x : high);
 }
 
-// A number as it was loaded: what is made of it at once would wait for it before the next is asked for.
-struct Halves {
-  int32_t low = 0, high = 0;
-};
-__device__ __forceinline__ Halves load_halves(const IdVector& v, int32_t i) {
-  const int32_t* from = static_cast<const int32_t*>(v.data) + (int64_t(i) << int32_t(v.wide));
-  return {from[0], v.wide ? from[1] : 0};
-}
-__device__ __forceinline__ int64_t number(const IdVector& v, const Halves& x) {
-  return int64_t(uint64_t(int64_t(v.wide ? x.high : x.low >> 31)) << 32 | uint32_t(x.low));
-}
-
 // What the tables say of a request, and what that is, as attention_prepare reads it.
 struct Numbers {
   Halves qo_begin, qo_end, kv_begin, kv_end, last;

@@ -25,4 +25,16 @@ struct IdVector {
   }
 };
 
+// A number as it was loaded, and what it is: what is made of it at once would wait for it before the next is asked for.
+struct Halves {
+  int32_t low = 0, high = 0;
+};
+FULMEN_FN Halves load_halves(const IdVector& v, int32_t i) {
+  const int32_t* from = static_cast<const int32_t*>(v.data) + (int64_t(i) << int32_t(v.wide));
+  return {from[0], v.wide ? from[1] : 0};
+}
+FULMEN_FN int64_t number(const IdVector& v, const Halves& x) {
+  return int64_t(uint64_t(int64_t(v.wide ? x.high : x.low >> 31)) << 32 | uint32_t(x.low));
+}
+
 }  // namespace fulmen::cuda

@@ -34,18 +34,6 @@ __device__ __forceinline__ uint32_t sum_before(uint32_t x, uint32_t* total) {
   return cuda::sum_before<K.threads>(x, shared().warp_sums, total);
 }
 
-// A number as it was loaded, and what it is: what is made of it at once would wait for it before the next is asked for.
-struct Halves {
-  int32_t low = 0, high = 0;
-};
-__device__ __forceinline__ Halves load_halves(const IdVector& v, int32_t i) {
-  const int32_t* from = static_cast<const int32_t*>(v.data) + (int64_t(i) << int32_t(v.wide));
-  return {from[0], v.wide ? from[1] : 0};
-}
-__device__ __forceinline__ int64_t number(const IdVector& v, const Halves& x) {
-  return int64_t(uint64_t(int64_t(v.wide ? x.high : x.low >> 31)) << 32 | uint32_t(x.low));
-}
-
 // What the tables say of a request.
 struct Numbers {
   Halves qo_begin, qo_end, kv_begin, kv_end, last;
