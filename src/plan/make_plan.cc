@@ -19,11 +19,12 @@ constexpr int64_t kIntMax = std::numeric_limits<int32_t>::max();
 
 struct Tile {
   int32_t request_idx, kv_head, num_kv_heads, row_begin, num_rows, kv_begin, kv_end;
-  int32_t step = 0;  // > 0: split between workers at multiples of step
+  int32_t step = 0;   // > 0: split between workers each so many keys
+  int32_t start = 0;  // where steps are counted from: 0, or just before kv_begin
   int64_t cost = 0;
 
   int32_t num_splits(int32_t at) const {
-    return kv_end == kv_begin ? 1 : int32_t(math::ceil_div(kv_end, at) - kv_begin / at);
+    return kv_end == kv_begin ? 1 : int32_t(math::ceil_div(kv_end - start, at) - (kv_begin - start) / at);
   }
 };
 
@@ -140,7 +141,7 @@ template <class F>
 void for_splits(const Tile& t, int32_t step, F&& f) {
   int64_t begin = t.kv_begin;
   do {
-    const int64_t end = std::min<int64_t>(t.kv_end, (begin / step + 1) * step);
+    const int64_t end = std::min<int64_t>(t.kv_end, t.start + ((begin - t.start) / step + 1) * step);
     f(int32_t(begin), int32_t(end));
     begin = end;
   } while (begin < t.kv_end);
@@ -170,7 +171,9 @@ void choose_splits(const PlanConfig& c, std::span<const PlanRequest> requests, i
     const int64_t len = t.kv_end - t.kv_begin;
     const int64_t most = c.fixed_split_len > 0 ? kMaxSplits : std::max<int64_t>(1, len / c.min_split_len);
     const int64_t pieces = std::min(most, math::ceil_div(t.cost, piece));
-    const int64_t aligned = math::ceil_div(math::ceil_div(len, pieces), c.tile_kv) * c.tile_kv;
+    // Under fixed_split_len steps are those of all tiles; else pieces are alike behind a window too.
+    t.start = c.fixed_split_len > 0 ? 0 : t.kv_begin / c.tile_kv * c.tile_kv;
+    const int64_t aligned = math::ceil_div(math::ceil_div(t.kv_end - t.start, pieces), c.tile_kv) * c.tile_kv;
     const int32_t step = c.fixed_split_len > 0 ? fixed_step(c, requests[size_t(t.request_idx)].kv_len)
                                                : int32_t(std::min(std::max<int64_t>(aligned, 1), kIntMax));
     const int32_t num_splits = t.num_splits(step);

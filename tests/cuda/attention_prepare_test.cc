@@ -71,6 +71,7 @@ class Made {
   int64_t workspace_bytes = 0;
   Plan plan;                // with an item per kv head
   int32_t num_workers = 0;  // that begin
+  int32_t few_q = 0;        // > 0: the list is that of few rows
 
   double finish() const {  // of the last worker, longest item first, over the ideal
     std::priority_queue<int64_t, std::vector<int64_t>, std::greater<>> free_at;
@@ -104,7 +105,6 @@ class Made {
   }
 
   std::vector<PlanRequest> all;  // of both lists
-  int32_t few_q = 0;             // > 0: the list is that of few rows
 
   TensorView put(Tensor& t) { return *memory_.emplace_back(std::make_unique<GpuTensor>(t)); }
 
@@ -313,7 +313,9 @@ TEST_F(CudaAttentionPrepare, ChoosesHowManyWorkersBeginWithFewRows) {
   Lengths l{.lens = std::vector<std::pair<int32_t, int32_t>>(64, {1, 4000}), .num_kv_heads = 8};
   l.options.causal = true, l.list = PlanList::kFew;
   for (int32_t i = 0; i < 4; ++i) l.lens.push_back({300, 400});
-  const int32_t some = Made(l).num_workers;
+  const Made made(l);
+  if (made.few_q == 0) GTEST_SKIP() << "this device has no plans of two lists";
+  const int32_t some = made.num_workers;
   for (int32_t i = 64; i < 68; ++i) l.lens[size_t(i)] = {4000, 4000};
   const int32_t few = Made(l).num_workers;
   EXPECT_GT(few, 1);

@@ -167,6 +167,14 @@ struct Split {
   int32_t longest;                   // keys
 };
 
+// Where the first of a tile's pieces begins, before it is cut off at the tile's first key: at a multiple of the step
+// under fixed_split_len, else just before that key, so that pieces are alike behind a window too.
+__device__ __forceinline__ int32_t split_start(const Params& p, const Tile& t, int32_t step) {
+  if (t.begin == 0) return 0;
+  if (p.fixed_split_len > 0) return quotient(t.begin, step) * step;
+  return p.tile_kv.quotient(t.begin) * p.tile_kv.divisor;
+}
+
 __device__ __forceinline__ Split split_of(const Params& p, const Tile& t, float limit) {
   const int32_t num_keys = t.end - t.begin;
   Split s{0, 1, num_keys};
@@ -177,10 +185,10 @@ __device__ __forceinline__ Split split_of(const Params& p, const Tile& t, float 
     step = fixed_step(p, t.request.kv_len);
   } else {
     const float most = float(math::max(1, p.min_split.quotient(num_keys)));
-    const float part = ceilf(over(float(num_keys), fminf(most, ceilf(over(cost, limit)))));
+    const float part = ceilf(over(float(t.end - split_start(p, t, 0)), fminf(most, ceilf(over(cost, limit)))));
     step = math::max(1, p.tile_kv.quotient(int32_t(fminf(part, 1e9f)) + p.tile_kv.divisor - 1)) * p.tile_kv.divisor;
   }
-  const int32_t num_pieces = t.num_splits(step);
+  const int32_t num_pieces = quotient(t.end - 1 - split_start(p, t, step), step) + 1;
   if (num_pieces >= 2) s = {step, num_pieces, step};
   return s;
 }

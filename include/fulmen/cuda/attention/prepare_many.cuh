@@ -114,7 +114,7 @@ __device__ __forceinline__ void write_records(const Params& p, const Tiles<K>& t
     if (ballot(n > 1) == 0) return;
     const uint32_t places = take(n > 1 ? &s.num_slots : nullptr, (1u << 16) + n);  // merges above slots
     own.slot = int32_t(places & 0xffff), own.merge = int32_t(places >> 16);
-    if (n > 1) own.start = piece_start(own.tile, own.split);
+    if (n > 1) own.start = split_start(p, own.tile, own.split.step);
     write_pieces(p, own, n > 1 ? n : 0);
   });
 }

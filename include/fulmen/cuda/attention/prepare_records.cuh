@@ -75,8 +75,5 @@ __device__ __forceinline__ void write_piece(const Params& p, const SplitTile& s,
   write_slot(p, s, i);
   write_record(p, uint32_t(s.at + i), piece_record(s, i));
 }
-__device__ __forceinline__ int32_t piece_start(const Tile& t, const Split& split) {
-  return t.begin == 0 ? 0 : quotient(t.begin, split.step) * split.step;
-}
 
 }  // namespace fulmen::cuda::attention_prepare

@@ -89,14 +89,14 @@ __device__ __forceinline__ int32_t lanes_of_tile() {
 
 // This thread's split tile of k, whose first piece is record `at`.
 template <Key K>
-__device__ __forceinline__ SplitTile split_tile(const Own<K>& own, const OwnSplits<K>& splits, int32_t k, uint32_t at,
-                                                uint32_t first_merge) {
+__device__ __forceinline__ SplitTile split_tile(const Params& p, const Own<K>& own, const OwnSplits<K>& splits,
+                                                int32_t k, uint32_t at, uint32_t first_merge) {
   return {own.tile[k],
           splits.split[k],
           int32_t(at),
           int32_t(splits.slot[k]),
           int32_t(first_merge + splits.index[k]),
-          piece_start(own.tile[k], splits.split[k])};
+          split_start(p, own.tile[k], splits.split[k].step)};
 }
 
 // Where a thread has several tiles few are split, if any: those are written as they come, over what was staged.
@@ -111,7 +111,7 @@ __device__ __forceinline__ void write_directly(const Params& p, const Own<K>& ow
   for (int32_t k = 0; k < K.tiles; ++k) {
     const uint32_t num_splits = s.split_tiles[k];
     if (num_splits == 0) continue;
-    if (splits.split[k].num_pieces > 1) tiles[splits.index[k]] = split_tile<K>(own, splits, k, at[k], merge);
+    if (splits.split[k].num_pieces > 1) tiles[splits.index[k]] = split_tile<K>(p, own, splits, k, at[k], merge);
     sync_cta();
     for_pieces<K>(tiles, int32_t(num_splits), shift,
                   [&](const SplitTile& tile, int32_t i) { write_piece(p, tile, i); });
@@ -136,7 +136,7 @@ __device__ __forceinline__ void write_all(const Params& p, const Own<K>& own, co
   SplitTile mine{};
   mine.split.num_pieces = 0;
   if (kStagesPieces && splits.split[0].num_pieces > 1) {
-    mine = split_tile<K>(own, splits, 0, at[0], 0);
+    mine = split_tile<K>(p, own, splits, 0, at[0], 0);
     stage_merge(mine);
     if (!by_owner) tiles[splits.index[0]] = mine;
   }
