@@ -161,6 +161,9 @@ def measure(timer: gpu_timing.Timer, name: str, flashinfer: ModuleType | None, d
                 wrong = problem(c, t, sets[0], len(c.kv_lens) - 1)
             for row, used in () if wrong else forms:
                 timing = timer.time(call, sets[:used], clean=row is clean, graph=row is not alone)
+                wrong = timer.problem(timing, num_bytes(c))
+                if wrong:
+                    break
                 row["peers"][who], row["low_us"][who] = round(timing.us, 3), round(timing.low_us, 3)
                 row["methods"][who] = timing.method
         except Exception as e:  # a peer that cannot do a row says why, whatever it raises

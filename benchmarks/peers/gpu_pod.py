@@ -193,6 +193,9 @@ def measure(timer: gpu_timing.Timer, name: str, peers: list[Any], deadline: floa
             # A wrapper whose launches were captured plans again with each launch that is not: those come first.
             for row, count in () if wrong else ((alone, LAYERS), (single, 1), (step, LAYERS)):
                 timing = timer.time(call, sets[:count], graph=row is not alone)
+                wrong = timer.problem(timing, num_bytes(c))
+                if wrong:
+                    break
                 row["peers"][who], row["low_us"][who] = round(timing.us, 3), round(timing.low_us, 3)
                 row["methods"][who] = timing.method
         except Exception as e:  # a peer that cannot do a row says why, whatever it raises

@@ -63,15 +63,15 @@ AttentionWorkspace layout_of(const attention::PlanHeader& header, PlanList which
 
 AttentionLists::AttentionLists(const AttentionCall& call, const Device& device)
     : call_(call), num_sms_(device.num_sms) {
-  const int32_t few_q = call.plan->header.config.few_q, first_ctas = call.plan->header.config.few_workers;
+  const attention::PlanConfig& c = call.plan->header.config;
+  const int32_t few_q = c.few_q, first_ctas = c.few_workers, ctas = ctas_on_sm(c, device);
   const bool mixed = few_q > 0;
   for (PlanList which : {PlanList::kFew, PlanList::kMany}) {
     if (which == PlanList::kFew && !mixed) continue;
     const attention::PlanView plan{list_of(call.plan->header, which), call.plan->data};
     const batch_attention::Key key = planned_attention_key(call, plan.header.config, device);
-    const RowLimits rows = !mixed                    ? RowLimits{}
-                           : which == PlanList::kFew ? RowLimits{.most = few_q}
-                                                     : RowLimits{.least = few_q + 1};
+    const RowLimits of_few{.most = few_q, .other_tile = c.tile_q, .other_ctas = ctas}, of_many{.least = few_q + 1};
+    const RowLimits rows = !mixed ? RowLimits{} : which == PlanList::kFew ? of_few : of_many;
     const bool many = which == PlanList::kMany && (mixed || first_ctas == 0);
     lists_[many].emplace(LaunchList{
         which, plan, key, layout_of(plan.header, which, key, device), rows, {}, std::min(first_ctas, device.num_sms)});

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "src/cuda/attention.h"
+#include "src/cuda/attention_prepare.h"
 
 namespace fulmen::cuda {
 
@@ -75,6 +76,12 @@ int32_t few_workers_for(const KindWork& work, const Device& device) {
   return std::max(1, int32_t(std::ceil(work.few / (0.8 * (work.few + work.many) / device.num_sms))));
 }
 
+int64_t tiles_of(const std::vector<PlanRequest>& requests, const PlanConfig& c) {
+  int64_t tiles = 0;
+  for (const PlanRequest& r : requests) tiles += math::ceil_div(int64_t(r.qo_len) * c.group_size(), int64_t(c.tile_q));
+  return tiles;
+}
+
 // Where no lengths are known.
 int32_t usual_few_workers(const Device& device) { return std::max(1, device.num_sms * 3 / 8); }
 
@@ -90,8 +97,8 @@ bool configure_mixed(const AttentionCall& call, const Device& device) {
   const KindWork work = kinds_of(call, few_q);
   if (work.few == 0 || work.many == 0 || work.few + work.many < kLeastUs * device.num_sms) return false;
   // Half of the SMs read as fast as the memory delivers: where requests of few rows want more, it alone is waited for.
-  const int32_t few_workers = few_workers_for(work, device);
-  if (few_workers > most_few_workers(device)) return false;
+  const int32_t share = few_workers_for(work, device);
+  if (share > most_few_workers(device)) return false;
   PlanConfig& c = *call.config;
   c.few_q = few_q;
   const std::vector<PlanRequest> others = requests_of(c, call.requests, PlanList::kMany);
@@ -100,7 +107,8 @@ bool configure_mixed(const AttentionCall& call, const Device& device) {
   const batch_attention::Key key = *choose_attention_key(many, device.info());
   set_costs(key, c);
   c.num_workers = device.num_sms * ctas_per_sm(key, device.max_shared_bytes);
-  c.few_workers = few_workers;
+  const int64_t items = tiles_of(others, c) * c.num_kv_heads;
+  c.few_workers = attention_prepare::whole_rounds(share, items, device.num_sms, ctas_on_sm(c, device));
   return true;
 }
 
@@ -143,15 +151,6 @@ int64_t num_items(const attention::PlanHeader& h) {
   return h.on_device == 0 ? h.num_items : int64_t(h.num_items - h.num_slots) * h.config.num_kv_heads;
 }
 
-// Of the others' items one takes an SM for long: as many SMs are left to them as do all in rounds of whole items.
-int32_t whole_rounds(int32_t few_workers, int64_t items, const Device& device) {
-  constexpr int64_t kFewRounds = 6;
-  const int64_t rounds = items / (device.num_sms - few_workers);
-  if (rounds < 1 || rounds > kFewRounds) return few_workers;
-  const int64_t fewer = device.num_sms - math::ceil_div(items, rounds);
-  return fewer < few_workers && 5 * fewer >= 3 * few_workers ? int32_t(fewer) : few_workers;
-}
-
 // How many SMs few rows begin with, 0: one after the other is better. is_known: the work of many rows is.
 int32_t beside_workers(const AttentionCall& call, const KindWork& work, bool is_known, const Device& device) {
   const int64_t items = num_items(call.beside->plan->header);
@@ -162,7 +161,8 @@ int32_t beside_workers(const AttentionCall& call, const KindWork& work, bool is_
   int32_t few_workers = usual_few_workers(device);
   // Where more are wanted memory alone is waited for, and the others are done meanwhile.
   if (is_known) few_workers = std::min(few_workers, few_workers_for(work, device));
-  few_workers = whole_rounds(few_workers, items, device);
+  const int32_t ctas = ctas_on_sm(call.beside->plan->header.config, device);
+  few_workers = attention_prepare::whole_rounds(few_workers, items, device.num_sms, ctas);
   // Items that would each have had an SM, and now share some by twos.
   const int64_t sms = device.num_sms, left = sms - few_workers;
   if (items > 2 * left) return few_workers;

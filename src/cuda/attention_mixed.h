@@ -20,6 +20,10 @@ double many_cost(int64_t kv_bytes);
 bool configure_beside(const attention::AttentionCall& call, const Device& device);
 bool shape_beside(const attention::AttentionCall& call, const Device& device, attention::PlanConfig& config);
 
+// CTAs of a plan's kernel that an SM holds.
+inline int32_t ctas_on_sm(const attention::PlanConfig& config, const Device& device) {
+  return std::max(1, config.num_workers / device.num_sms);
+}
 // Microseconds of one SM that a call of many rows takes where its tables are full, about.
 int64_t likely_us(const attention::AttentionCall& call, const attention::PlanConfig& config);
 // Whether a call of this plan is one of many rows, which others may run beside.

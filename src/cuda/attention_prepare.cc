@@ -92,9 +92,7 @@ void shape_plan(const AttentionCall& call, const Device& device, const Context& 
   // As many tiles as SMs go round without a split; fewer are read as fast by two CTAs per SM, but for tiles of 32 rows.
   const int64_t whole = tiles * c.num_kv_heads;
   const bool few = key.warps_q == 1 && whole <= device.num_sms;
-  // A window's tiles begin between multiples of the step and so have a piece more, which may need another round.
-  const bool wide = key.m_tiles == 2 && c.window_left < 0;
-  const bool alone = few && (wide || 8 * whole >= 7 * device.num_sms);
+  const bool alone = few && (key.m_tiles == 2 || 8 * whole >= 7 * device.num_sms);
   c.num_workers = device.num_sms * (alone ? 1 : ctas_per_sm(key, device.max_shared_bytes));
   if (key.warps_q == 1) share_tiles(call, whole, device, c);
   set_items(key, tiles, room, h);
@@ -200,8 +198,11 @@ void launch_planner(const AttentionCall& call, const AttentionKey& key, const Pl
                     const Device& device, const Context& context) {
   Work<attention_prepare::Key, Params> work = work_of(call, key, place, device);
   work.params.least_rows = rows.least, work.params.most_rows = rows.most;
-  if (rows.most != RowLimits{}.most)
-    work.params.many_cost = float(many_cost(size_of(call.args->k.dtype))), work.params.num_sms = device.num_sms;
+  if (rows.most != RowLimits{}.most) {
+    Params& p = work.params;
+    p.many_cost = float(many_cost(size_of(call.args->k.dtype))), p.num_sms = device.num_sms;
+    p.other_tile_shift = std::countr_zero(uint32_t(rows.other_tile)), p.other_ctas = rows.other_ctas;
+  }
   run(AttentionPrepare::kName, work, device, context);
 }
 

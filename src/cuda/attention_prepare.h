@@ -35,6 +35,7 @@ struct PlanPlace {
 // Packed rows of the requests that a list takes.
 struct RowLimits {
   int32_t least = 0, most = 0x7fffffff;
+  int32_t other_tile = 1, other_ctas = 1;  // of the other list, where this one is that of few: its tile, CTAs on an SM
 };
 // Launches the kernel that plans the call's list.
 void launch_planner(const attention::AttentionCall& call, const batch_attention::Key& key, const PlanPlace& place,

@@ -167,6 +167,10 @@ TEST_F(CudaAttentionMixed, IsChosenForLargeBatchesOfBothKinds) {
   EXPECT_EQ(config_of(both).few_q, overlaps ? 16 : 0);
   EXPECT_EQ(config_of(both).tile_q, overlaps ? 256 : cuda::device(0).max_shared_bytes < 80 << 10 ? 64 : 128);
   EXPECT_LE(config_of(both).few_workers, std::max(1, cuda::device(0).num_sms / 2));
+  Lens rounds = decode;  // 256 items of prefill: three rounds on 86 SMs, four on the 76 that decode's share leaves
+  rounds.push_back({2048, 8192});
+  const bool is_h100 = overlaps && cuda::device(0).num_sms == 132;
+  EXPECT_EQ(is_h100 ? config_of(rounds).few_workers : 46, 46);
   EXPECT_EQ(config_of(decode).few_q, 0);
   EXPECT_EQ(config_of({{8192, 8192}}).few_q, 0);
   EXPECT_EQ(config_of({{8192, 8192}, {0, 0}}).few_q, 0);

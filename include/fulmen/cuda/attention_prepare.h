@@ -35,6 +35,17 @@ FULMEN_FN constexpr int32_t min_ctas(const Key&) { return 1; }  // per SM: regis
 
 inline constexpr int32_t kSplitTileBytes = 64;
 
+// How many SMs a list of few rows begins with where `workers` would be its share: fewer, where the items of the other,
+// of which one takes a CTA for long, are then done in whole rounds.
+FULMEN_FN int32_t whole_rounds(int32_t workers, int64_t other_items, int32_t num_sms, int32_t ctas_per_sm) {
+  constexpr int32_t kFewRounds = 6;
+  const int32_t round = (num_sms - workers) * ctas_per_sm;
+  if (round <= 0 || other_items < round || other_items >= (kFewRounds + 1) * round) return workers;
+  const int32_t items = int32_t(other_items), each = items / round * ctas_per_sm;
+  const int32_t fewer = num_sms - (items + each - 1) / each;
+  return fewer < workers && 5 * fewer >= 3 * workers ? fewer : workers;
+}
+
 struct Request {
   int32_t qo_begin, qo_len, kv_len, first_tile;
 };
@@ -64,7 +75,7 @@ struct Shared {
   alignas(16) uint32_t piece_base[kMostLists][kPieceBuckets];
   uint32_t split_tiles[kTilesPerThread];
   uint32_t words[kBuckets / 32];      // a bit for each bucket that is not empty
-  float kinds[kManyThreads / 32][2];  // of each warp's requests: work in few rows, in many
+  float kinds[kManyThreads / 32][3];  // of each warp's requests: work in few rows, in many, tiles of many
 };
 
 static_assert(sizeof(Shared) <= 64 * 1024, "what the smallest device has");
@@ -97,6 +108,7 @@ struct Params {
   int32_t batch_size, total_q;
   int32_t least_rows, most_rows;  // packed, of a request; another list has those of more or fewer
   float many_cost;                // > 0: this is the list of fewer; a row and key of the other's, in keys of this one's
+  int32_t other_tile_shift, other_ctas;  // the other's tile; its CTAs on an SM
   int32_t num_sms;
   int32_t rows_per_request;   // where there is no qo_indptr
   Divisor tiles_per_request;  // the same
