@@ -161,8 +161,7 @@ int32_t beside_workers(const AttentionCall& call, const KindWork& work, bool is_
   int32_t few_workers = usual_few_workers(device);
   // Where more are wanted memory alone is waited for, and the others are done meanwhile.
   if (is_known) few_workers = std::min(few_workers, few_workers_for(work, device));
-  const int32_t ctas = ctas_on_sm(call.beside->plan->header.config, device);
-  few_workers = attention_prepare::whole_rounds(few_workers, items, device.num_sms, ctas);
+  few_workers = attention_prepare::whole_rounds(few_workers, items, device.num_sms, 1);
   // Items that would each have had an SM, and now share some by twos.
   const int64_t sms = device.num_sms, left = sms - few_workers;
   if (items > 2 * left) return few_workers;
