@@ -117,7 +117,7 @@ TEST_F(CudaRuntime, ManyThreadsShareTheKernels) {
 
 TEST_F(CudaRuntime, AFailedLaunchIsAnError) {
   const cuda::Device& d = cuda::device(0);
-  const jit::Unit unit = cuda::unit_from(cuda::families().front().common_lines().front());
+  const jit::Unit unit = cuda::unit_from(cuda::families().front().common_lines(0).front());
   const cuda::CurrentContext current(d.primary);
   const cuda::Function f = cuda::load(unit, d, {});
   char params[256] = {};

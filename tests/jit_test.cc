@@ -9,6 +9,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <set>
 
 #include "src/cuda/elementwise.h"
 #include "src/cuda/pack.h"
@@ -185,6 +186,27 @@ TEST(Keys, EveryCommonKeyIsReadBack) {
   EXPECT_TRUE(cuda::parse_keys("# a comment\n\n").empty());
 }
 
+// A pack holds what devices that run its code ask for: sm_86 and sm_89 run sm_80's and have less shared memory.
+TEST(Keys, APackLeavesOutWhatOnlyOtherDevicesAskFor) {
+  EXPECT_EQ(cuda::archs_of("sm_80"), (std::vector<int32_t>{80, 86, 87, 89}));
+  EXPECT_EQ(cuda::archs_of("sm_90a"), (std::vector<int32_t>{90}));
+  EXPECT_EQ(cuda::archs_of("compute_110"), (std::vector<int32_t>{110, 120, 121}));
+  const std::vector<std::string> all = cuda::common_keys();
+  std::set<std::string> asked;
+  for (const char* target : {"sm_75", "sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_120a"})
+    for (const std::string& line : cuda::common_keys(target)) asked.insert(line);
+  EXPECT_EQ(asked, std::set<std::string>(all.begin(), all.end()));
+  const std::string own = "rmsnorm x=bfloat16 weight=bfloat16 out=bfloat16 vec=2 vecs=3 lanes=8";
+  std::vector<std::string> lines = all;
+  lines.push_back(own);  // a user's: built whatever devices ask for
+  const std::vector<cuda::PackJob> jobs = cuda::pack_jobs({"sm_90a"}, lines, false);
+  EXPECT_EQ(jobs.size(), cuda::common_keys("sm_90a").size() + 1);
+  EXPECT_LT(jobs.size() + 50, all.size());
+  EXPECT_EQ(jobs.back().line, own);
+  EXPECT_EQ(cuda::pack_jobs({"sm_90a", "sm_75"}, lines, true).size(), 2 * lines.size());
+  EXPECT_EQ(cuda::pack_jobs({"sm_1"}, lines, false).size(), lines.size());  // to be refused by the compiler
+}
+
 std::string refusal(const std::string& line) {
   try {
     cuda::unit_from(line);
@@ -198,7 +220,7 @@ std::string refusal(const std::string& line) {
 // Every field of every family: absent, twice, of another type, and numbers that no kernel was written for.
 TEST(Keys, AnImpossibleFieldIsRefusedByName) {
   for (const cuda::Family& family : cuda::families()) {
-    const std::string op(family.name), good = family.common_lines().front();
+    const std::string op(family.name), good = family.common_lines(0).front();
     EXPECT_NE(refusal(good + " nonsense=1").find(op + ": key has the word 'nonsense=1', expected"), std::string::npos);
     std::istringstream in(good.substr(op.size()));
     for (std::string word; in >> word;) {
@@ -225,7 +247,7 @@ TEST(Keys, AnImpossibleFieldIsRefusedByName) {
 
 TEST_F(WithNvrtc, CompilesOneKernelOfEachFamilyForEveryArchitecture) {
   for (const cuda::Family& family : cuda::families()) {
-    const std::vector<std::string> lines = family.common_lines();
+    const std::vector<std::string> lines = family.common_lines(0);
     ASSERT_FALSE(lines.empty()) << family.name;
     for (const char* arch : kArchs) {
       Kernel k;

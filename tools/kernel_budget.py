@@ -90,8 +90,8 @@ def measure(tool: str, rows: list[Row], jobs: tuple[str, ...] = ()) -> Table:
         with tempfile.TemporaryDirectory() as folder:
             keys_file, report = pathlib.Path(folder, 'keys'), pathlib.Path(folder, 'report')
             keys_file.write_text('\n'.join(keys) + '\n')
-            done = subprocess.run([tool, 'build', '--arch', arch, '--keys', keys_file, '--out', f'{folder}/pack',
-                                   '--report', report, *jobs], capture_output=True, text=True)
+            done = subprocess.run([tool, 'build', '--arch', arch, '--keys', keys_file, '--all', '--out',
+                                   f'{folder}/pack', '--report', report, *jobs], capture_output=True, text=True)
             if 'NVRTC cannot be opened' in done.stderr:
                 print('kernel_budget: skipped, this machine has no NVRTC')
                 sys.exit(0)

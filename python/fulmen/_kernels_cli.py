@@ -48,8 +48,9 @@ def add_commands(commands: Any) -> None:
     one.add_argument("--arch", required=True, help="GPU architectures, comma separated: sm_80,sm_90a")
     one.add_argument("--keys", type=Path, help="a file of keys, one a line (default: those of `fulmen pack keys`)")
     one.add_argument("--out", type=Path, default=Path("fulmen-pack"), help="the folder (default: ./fulmen-pack)")
+    one.add_argument("--all", action="store_true", help="usual keys that no device of an architecture asks for, too")
     one.add_argument("--jobs", type=int, default=0, help="kernels at a time (default: as CPUs and memory allow)")
-    one.set_defaults(run=lambda args: build(args.arch, args.keys, args.out, args.jobs))
+    one.set_defaults(run=lambda args: build(args.arch, args.keys, args.out, args.all, args.jobs))
     one = parts.add_parser(
         "list", help="the kernels in a pack", description="What packs hold: architecture, what the compiler says, key."
     )
@@ -140,13 +141,13 @@ class Progress:
             print(f"{self.done}/{total}", file=sys.stderr)
 
 
-def build(archs: str, keys: Path | None, out: Path, jobs: int) -> int:
+def build(archs: str, keys: Path | None, out: Path, all_keys: bool, jobs: int) -> int:
     try:
         lines = str(lib.pack_keys()) if keys is None else keys.read_text()
     except UnicodeDecodeError:
         raise ValueError(f"{keys} is not a file of text") from None
     progress = Progress()
-    lib.pack_build(str(out), archs, lines, jobs, progress.step)
+    lib.pack_build(str(out), archs, lines, all_keys, jobs, progress.step)
     for problem in progress.problems[:5]:  # a broken header fails every kernel alike
         print(problem, file=sys.stderr)
     good, times = len(progress.milliseconds), sorted(progress.milliseconds) or [0.0]

@@ -367,7 +367,8 @@ void Attention::prepare(const Args& call, const Device& device) {
 }
 
 // For the three sizes of shared memory that devices of these architectures have.
-std::vector<Key> Attention::common_keys() {
+std::vector<Key> Attention::common_keys(int32_t arch) {
+  const std::vector<int32_t> archs = arch > 0 ? std::vector{arch} : std::vector{75, 80, 89, 90};
   const auto dims = {std::pair{64, 64}, {96, 96}, {128, 128}, {192, 128}, {256, 256}};
   std::vector<Key> keys;
   for (DType q : {DType::kF16, DType::kBF16})
@@ -375,9 +376,9 @@ std::vector<Key> Attention::common_keys() {
       for (const auto& [d_qk, d_vo] : dims)
         for (int32_t tile : kTiles)
           for (bool alone : {false, true})
-            for (int32_t arch : {75, 89, 90})
-              if (const std::optional<Key> key = attention_key(tile, d_qk, d_vo, q, kv, shared_bytes_of(arch), alone))
-                if (arch >= 80 || q == DType::kF16) keys.push_back(*key);
+            for (int32_t a : archs)
+              if (const std::optional<Key> key = attention_key(tile, d_qk, d_vo, q, kv, shared_bytes_of(a), alone))
+                if (a >= 80 || q == DType::kF16) keys.push_back(*key);
   return keys;
 }
 

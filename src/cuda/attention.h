@@ -17,7 +17,7 @@ struct Attention {
   static runtime::Refusal refuses(const Args& a, const runtime::DeviceInfo& device);
   static void launch(const Args& a, const Device& device, const Context& context);
   static void prepare(const Args& a, const Device& device);
-  static std::vector<Key> common_keys();
+  static std::vector<Key> common_keys(int32_t arch);
 };
 
 // The kernel that serves head dims and dtypes with tiles of tile_q rows in so much shared memory; empty: none does.

@@ -26,9 +26,9 @@ void run_level(const AttentionCall& call, const Work<batch_attention::Key, batch
 }
 
 // Of what shares prefixes most.
-std::vector<Key> CascadeAttention::common_keys() {
+std::vector<Key> CascadeAttention::common_keys(int32_t arch) {
   std::vector<Key> keys;
-  for (const Key& key : Attention::common_keys())
+  for (const Key& key : Attention::common_keys(arch))
     if (key.d_qk == 128 && key.d_vo == 128 && key.kv == key.q && key.warps_q <= 4) keys.push_back(key);
   return keys;
 }

@@ -12,7 +12,7 @@ namespace fulmen::cuda {
 struct CascadeAttention {
   using Key = cascade_attention::Key;
   static constexpr const char* kName = "cascade_attention";
-  static std::vector<Key> common_keys();
+  static std::vector<Key> common_keys(int32_t arch);
 };
 
 // Launches what attention would for this call, as a level below call.above.

@@ -105,6 +105,18 @@ std::vector<std::string> targets_of(int32_t arch) {
   return all;
 }
 
+std::vector<int32_t> archs_of(const std::string& target) {
+  constexpr std::string_view kPtx = "compute_";
+  const int32_t least = target.starts_with(kPtx) ? std::atoi(target.c_str() + kPtx.size()) : 0;
+  std::vector<int32_t> archs;
+  for (const Target& t : kTargets) {
+    const std::vector<std::string> runs = targets_of(t.arch);
+    const bool is_run = std::find(runs.begin(), runs.end(), target) != runs.end();
+    if (least > 0 ? t.arch >= least : is_run) archs.push_back(t.arch);
+  }
+  return archs;
+}
+
 int32_t num_devices() {
   static const int32_t n = count();
   return n;

@@ -35,6 +35,8 @@ int32_t shared_bytes_of(int32_t arch);
 std::string target_of(int32_t arch);
 // The target, then those of the same major version below it, whose machine code the device runs too.
 std::vector<std::string> targets_of(int32_t arch);
+// Of the architectures known here, those whose devices run a target's machine code; PTX: all from its own on.
+std::vector<int32_t> archs_of(const std::string& target);
 
 // Makes a context current and restores what was current before.
 class CurrentContext {

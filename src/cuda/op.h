@@ -9,7 +9,7 @@
 //     take
 //                                                                           // the DeviceInfo as well
 //     static Work<Key, Params> work(const Args&, const Device&);
-//     static std::vector<Key> common_keys();                                // what a pack should hold
+//     static std::vector<Key> common_keys();                                // what a pack should hold; or of an arch
 //   };
 // An op of several kernels has launch(args, device, context) and prepare(args, device) instead of work; one that runs
 // another op's kernel names it as kKernel.
@@ -69,8 +69,17 @@ void prepare_op(const void* args, const Context&) {
 struct Family {
   std::string_view name;
   jit::Unit (*unit)(std::string_view line);  // throws Error{kInvalidArgument} that names what is wrong with the line
-  std::vector<std::string> (*common_lines)();
+  std::vector<std::string> (*common_lines)(int32_t arch);  // that devices of it ask for; 0: of any
 };
+
+// Most ops' kernels are the same on all devices.
+template <class Op>
+std::vector<typename Op::Key> common_keys(int32_t arch) {
+  if constexpr (requires { Op::common_keys(arch); })
+    return Op::common_keys(arch);
+  else
+    return Op::common_keys();
+}
 
 template <class Op>
 Family family() {
@@ -80,9 +89,9 @@ Family family() {
             check_key(key, KeyRules{kernel_of<Op>()});
             return jit::unit_of(kernel_of<Op>(), key);
           },
-          [] {
+          [](int32_t arch) {
             std::vector<std::string> lines;
-            for (const auto& key : Op::common_keys()) {
+            for (const auto& key : common_keys<Op>(arch)) {
               std::string line = jit::line_of(kernel_of<Op>(), key);
               if (std::find(lines.begin(), lines.end(), line) == lines.end()) lines.push_back(std::move(line));
             }

@@ -7,9 +7,11 @@
 #include <atomic>
 #include <fstream>
 #include <mutex>
+#include <set>
 #include <sstream>
 #include <thread>
 
+#include "src/cuda/device.h"
 #include "src/cuda/table.h"
 
 namespace fulmen::cuda {
@@ -59,8 +61,33 @@ std::vector<std::string> parse_keys(std::string_view text) {
 std::vector<std::string> common_keys() {
   std::vector<std::string> lines;
   for (const Family& f : families())
-    for (std::string& line : f.common_lines()) lines.push_back(std::move(line));
+    for (std::string& line : f.common_lines(0)) lines.push_back(std::move(line));
   return lines;
+}
+
+std::vector<std::string> common_keys(const std::string& target) {
+  std::vector<std::string> lines;
+  std::set<std::string> seen;
+  for (const Family& f : families())
+    for (int32_t arch : archs_of(target))
+      for (std::string& line : f.common_lines(arch))
+        if (seen.insert(line).second) lines.push_back(std::move(line));
+  return lines;
+}
+
+std::vector<PackJob> pack_jobs(const std::vector<std::string>& targets, const std::vector<std::string>& lines,
+                               bool all) {
+  std::vector<PackJob> jobs;
+  const std::vector<std::string> common = common_keys();
+  for (const std::string& target : targets) {
+    std::set<std::string> others;  // that other devices ask for
+    if (!all && !archs_of(target).empty()) others = {common.begin(), common.end()};
+    for (const std::string& line : others.empty() ? std::vector<std::string>() : common_keys(target))
+      others.erase(line);
+    for (const std::string& line : lines)
+      if (!others.contains(line)) jobs.push_back({line, target});
+  }
+  return jobs;
 }
 
 int32_t pack_threads() {

@@ -25,8 +25,14 @@ struct PackResult {
 // Lines that are neither empty nor comments (#). Throws kInvalidArgument on a line that no op knows.
 std::vector<std::string> parse_keys(std::string_view text);
 
-// What `fulmen_pack keys` prints: the kernels that serving usual models needs.
+// What `fulmen_pack keys` prints: the kernels that serving usual models needs, on devices of any architecture known
+// here or on those that run a target's.
 std::vector<std::string> common_keys();
+std::vector<std::string> common_keys(const std::string& target);
+
+// A job for each target and line, but for common keys that no device of that target asks for. all: those too.
+std::vector<PackJob> pack_jobs(const std::vector<std::string>& targets, const std::vector<std::string>& lines,
+                               bool all);
 
 // Compiles what the pack lacks, on up to num_threads threads (0: as the CPUs and the free memory allow). on_result is
 // called once per job, one call at a time, in any order. Jobs go on after one that fails.

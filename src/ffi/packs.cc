@@ -136,11 +136,9 @@ String pack_keys_() {
   return lines;
 }
 
-int64_t pack_build_(String folder, String archs, String keys, int64_t num_threads, tvm::ffi::Function on_result) {
-  std::vector<cuda::PackJob> jobs;
-  const std::vector<std::string> lines = cuda::parse_keys(text(keys));
-  for (const std::string& arch : split(text(archs)))
-    for (const std::string& line : lines) jobs.push_back({line, arch});
+int64_t pack_build_(String folder, String archs, String keys, bool all, int64_t num_threads,
+                    tvm::ffi::Function on_result) {
+  const std::vector<cuda::PackJob> jobs = cuda::pack_jobs(split(text(archs)), cuda::parse_keys(text(keys)), all);
   if (jobs.empty()) fail("pack_build", "archs, keys", "name no kernel");
   require(num_threads >= 0 && num_threads <= 1024, "pack_build", "num_threads", num_threads, "0 to 1024");
   cuda::build_pack(text(folder), jobs, int32_t(num_threads), [&](const cuda::PackResult& r) {
@@ -162,6 +160,7 @@ FULMEN_FFI_EXPORT(jit_explain, "key, arch",
 FULMEN_FFI_EXPORT(jit_clear, "folder", "empties a folder of kernels, empty: the cache's; returns how many there were");
 FULMEN_FFI_EXPORT(pack_keys, "", "the keys of the kernels that usual models need, one a line");
 FULMEN_FFI_EXPORT(
-    pack_build, "folder, archs, keys, num_threads, on_result",
-    "compiles kernels into a folder; archs like sm_80,sm_90a; on_result gets JSON for each, one at a time");
+    pack_build, "folder, archs, keys, all, num_threads, on_result",
+    "compiles kernels into a folder, all or without usual ones that only other devices ask for; archs like "
+    "sm_80,sm_90a; on_result gets JSON for each, one at a time");
 FULMEN_FFI_EXPORT(add_library_folder, "folder", "one more folder where NVRTC may be found; before its first use");

@@ -21,8 +21,9 @@ namespace {
 
 constexpr const char* kUsage = R"(usage: fulmen_pack COMMAND
   keys                                    the keys of the kernels that usual models need, one a line
-  build --arch LIST --out FOLDER [--keys FILE] [--jobs N] [--report FILE]
-                                          compile them; LIST like sm_80,sm_90a; no GPU is needed
+  build --arch LIST --out FOLDER [--keys FILE] [--all] [--jobs N] [--report FILE]
+                                          compile them; LIST like sm_80,sm_90a; no GPU is needed. Of the usual keys
+                                          those that only other architectures' devices ask for are left out; --all: not
   list FOLDER                             what a pack or a cache holds
   explain ARCH KEY                        where a kernel would come from, or why it must be compiled
   clear [FOLDER]                          empty the cache
@@ -85,11 +86,10 @@ void report(std::ostream& out, const cuda::PackResult& r) {
 
 int build(const std::vector<std::string>& words) {
   const std::string out = needed(words, "--out"), keys_file = option(words, "--keys");
-  std::vector<cuda::PackJob> jobs;
   const std::vector<std::string> lines =
       keys_file.empty() ? cuda::common_keys() : cuda::parse_keys(read_file(keys_file));
-  for (const std::string& arch : split(needed(words, "--arch")))
-    for (const std::string& line : lines) jobs.push_back({line, arch});
+  const bool all = std::find(words.begin(), words.end(), "--all") != words.end();
+  const std::vector<cuda::PackJob> jobs = cuda::pack_jobs(split(needed(words, "--arch")), lines, all);
   if (jobs.empty()) fail("fulmen_pack", "--arch, --keys", "name no kernel");
   int32_t num_threads = 0;
   const std::string asked = option(words, "--jobs", "0");
