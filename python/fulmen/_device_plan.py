@@ -34,6 +34,11 @@ def to_device(x: Any, device: Any) -> Any:
     return x.to(device, non_blocking=True)
 
 
+def near(x: Any, q: Any) -> Any:
+    """x, a NumPy array too, in the memory of the GPU where q lies; as it is if q lies on the host."""
+    return to_device(x, q.device) if on_device(q) else x
+
+
 def as_bytes(buffer: Any) -> Any:
     """A flat view of uint8 of a PyTorch tensor."""
     import torch

@@ -24,7 +24,9 @@ def only(op: str, default: Any = None, **options: Any) -> None:
     for name, value in options.items():
         if value is default or (type(value) in (bool, int, float, str) and value == default):
             continue
-        raise NotImplementedError(f"{op}: {name}={value!r} is not implemented; leave it at {default!r}")
+        shape = getattr(value, "shape", None)
+        shown = repr(value) if shape is None else f"an array of shape {tuple(shape)}"
+        raise NotImplementedError(f"{op}: {name}={shown} is not implemented; leave it at {default!r}")
 
 
 def only_newer(op: str, defaults: dict[str, Any], given: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import _attention as core
 from ._arrays import Array
-from ._device_plan import OnDevice, as_bytes, on_device
+from ._device_plan import OnDevice, as_bytes, near, on_device
 from ._explain import checked
 from ._ffi import is_recording
 from ._launch import asks_pdl
@@ -48,6 +48,10 @@ def _divided(buffer: Any) -> tuple[Any, Any]:
 
 
 _LEAST_HALF = 16 << 20
+
+
+def _on_one_gpu(*tensors: Any) -> bool:
+    return all(on_device(x) for x in tensors) and len({x.device for x in tensors}) == 1
 
 
 def _beside(decode: core.PlannedBatch, prefill: core.PlannedBatch) -> contextlib.AbstractContextManager[None]:
@@ -221,8 +225,8 @@ class PODWithPagedKVCacheWrapper:
     def _prefill_beside(
         self, prefill: Any, masks: Any, causal: bool, kv_layout: str, options: Any, use_fp16: bool, extras: Any
     ) -> Array:
-        custom_mask, packed_mask = masks
         q, k, _ = prefill
+        custom_mask, packed_mask = (near(x, q) for x in masks)
         if custom_mask is not None and packed_mask is None:
             expected = (q.shape[0], k.shape[0 if kv_layout == "NHD" else 1])
             if custom_mask.numel() != expected[0] * expected[1]:
@@ -247,8 +251,8 @@ class PODWithPagedKVCacheWrapper:
         )  # fmt: skip
 
     def _runs_beside(self, *tensors: Any) -> bool:
-        """Whether all lie on a GPU, and nobody records the call."""
-        return all(on_device(x) and len(x.shape) == 3 for x in tensors) and not is_recording()
+        """Whether all lie on one GPU, and nobody records the call."""
+        return _on_one_gpu(*tensors) and all(len(x.shape) == 3 for x in tensors) and not is_recording()
 
     def end_forward(self) -> None:
         """Does nothing."""
@@ -341,7 +345,7 @@ class BatchPODWithPagedKVCacheWrapper:
             self._planned_causal = None if has_mask else bool(causal_p)
         scales = {"q_scale": q_scale, "k_scale": k_scale, "v_scale": v_scale, "return_lse": return_lse}
         # Results that a scale on the GPU multiplies are looked at between the halves.
-        is_beside = not is_recording() and not any(map(on_device, scales.values()))
+        is_beside = _on_one_gpu(q_p, q_d) and not is_recording() and not any(map(on_device, scales.values()))
         with _beside(self._decode, self._prefill) if is_beside else contextlib.nullcontext():
             of_p = self._prefill.run(q_p, paged_kv_cache_p, **scales)
             of_d = self._decode.run(q_d, paged_kv_cache_d, **scales)

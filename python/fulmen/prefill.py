@@ -12,6 +12,7 @@ from typing import Any
 
 from . import _attention as core
 from ._arrays import Array, arg, out_arg, takes_dlpack
+from ._device_plan import near
 from ._ffi import lib
 from ._options import check_backend, check_kv_layout, check_pos_encoding_mode, only, only_newer, unpack_paged_kv_cache
 from ._prefill_batch import BatchPrefillWithPagedKVCacheWrapper, BatchPrefillWithRaggedKVCacheWrapper
@@ -70,6 +71,7 @@ def single_prefill_with_kv_cache(
     check_backend(op, backend)
     only(op, None, kv_cache_sf=kv_cache_sf)
     only(op, False, use_fp16_qk_reduction=use_fp16_qk_reduction)
+    custom_mask, packed_custom_mask = near(custom_mask, q), near(packed_custom_mask, q)
     if packed_custom_mask is None and custom_mask is not None:
         kv_len = k.shape[0] if kv_layout == "NHD" else k.shape[1]
         if custom_mask.reshape(-1).shape[0] != q.shape[0] * kv_len:

@@ -29,7 +29,9 @@ struct Table {
   static std::vector<runtime::KernelRow> rows() { return {row<Ops>()...}; }
   template <class Op>
   static void add_family(std::vector<Family>& all) {
-    if constexpr (!requires { Op::kKernel; } && requires { &Op::common_keys; }) all.push_back(family<Op>());
+    if constexpr (
+        !requires { Op::kKernel; } && requires { &Op::common_keys; })
+      all.push_back(family<Op>());
   }
   static std::vector<Family> families() {
     std::vector<Family> all;

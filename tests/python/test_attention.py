@@ -69,6 +69,8 @@ def test_single_prefill_masks(xp, rng):
     bits = xp.array(np.packbits(mask.reshape(-1), bitorder="little"), "uint8")
     packed = fulmen.single_prefill_with_kv_cache(q, k, v, packed_custom_mask=bits)
     assert (f64(packed) == f64(out)).all()
+    of_numpy = fulmen.single_prefill_with_kv_cache(q, k, v, custom_mask=mask)
+    assert (f64(of_numpy) == f64(out)).all()
 
 
 @pytest.mark.parametrize("kv_dtype", ["float8_e4m3fn", "float8_e5m2"])
@@ -158,7 +160,7 @@ def test_options_that_are_not_implemented_say_so(xp, rng):
     p = Paged(xp, rng, [5, 21])
     w = fulmen.BatchDecodeWithPagedKVCacheWrapper(None)
     w.plan(*p.ints("indptr", "indices", "last"), 4, 2, 64, 4)
-    with pytest.raises(NotImplementedError, match="kv_cache_sf"):
+    with pytest.raises(NotImplementedError, match="kv_cache_sf=an array of shape .* is not implemented"):
         w.run(p.q, (p.k, p.v), kv_cache_sf=p.k)
     with pytest.raises(NotImplementedError):
         w.run(p.q, (p.k, p.v), 1.0)

@@ -71,7 +71,9 @@ def test_a_mask_and_scales_on_the_gpu(rng):
     mask = torch.rand((300, 500), device="cuda") < 0.5
     half = torch.tensor([0.5], device="cuda")
     w = planned(p)
-    for of_mask in ({"custom_mask_p": mask}, {"packed_custom_mask_p": fulmen.packbits(mask.reshape(-1), "little")}):
+    packed = fulmen.packbits(mask.reshape(-1), "little")
+    of_masks = [{"custom_mask_p": mask}, {"packed_custom_mask_p": packed}, {"custom_mask_p": mask.cpu().numpy()}]
+    for of_mask in (*of_masks, {"packed_custom_mask_p": packed.cpu().numpy()}):
         out_p, out_d = w.run(q, k, v, p.q, (p.k, p.v), **of_mask, k_scale=half, v_scale=half)
         near(out_p, f64(fulmen.single_prefill_with_kv_cache(q, k, v, custom_mask=mask)))
         near(out_d, p.expected(sm_scale=0.5 / 8)[0] * 0.5)
@@ -173,3 +175,17 @@ def test_batches(rng, pdl):
     near(w.run(*caches, custom_mask_p=flat, enable_pdl=pdl)[0], p.expected(mask=masks)[0])
     half = torch.tensor([0.5], device="cuda")
     near(w.run(*caches, v_scale=half, enable_pdl=pdl)[1], expected_d[0] * 0.5)
+
+
+def test_a_half_on_the_host(rng):
+    d, p = decodes(rng, low=1), paged(rng, [300, 40, 500], [200, 40, 120])
+    w = fulmen.BatchPODWithPagedKVCacheWrapper(None)
+    names = ("qo_indptr", "indptr", "indices", "last")
+    host = [x.cpu() if torch.is_tensor(x) else x for x in p.ints(*names)]
+    w.plan(*host, *d.ints(*names), *HEADS, DIMS[0], PAGE)
+    for _ in range(2):
+        out_p, out_d = w.run(p.q.cpu(), (p.k.cpu(), p.v.cpu()), d.q, (d.k, d.v), causal_p=True)
+        near(out_p, p.expected(causal=True)[0]), near(out_d, d.expected()[0])
+    pod, (q, k, v) = planned(d), (x.cpu() for x in prefill(30, 50))
+    out_p, out_d = pod.run(q, k, v, d.q, (d.k, d.v), causal_p=True)
+    near(out_p, f64(fulmen.single_prefill_with_kv_cache(q, k, v, causal=True))), near(out_d, d.expected()[0])
