@@ -149,28 +149,18 @@ def measure(timer: gpu_timing.Timer, name: str, flashinfer: ModuleType | None, d
     ]  # fmt: skip
     count = 1 if num_bytes(c) > 2e8 else gpu_timing.num_sets(num_bytes(c))
     # A wrapper whose launches were captured plans again with each launch that is not: those come first.
-    forms = ((alone, LAYERS), (single, count), (clean, count), (step, LAYERS))
+    form = gpu_timing.Form
+    forms = (form(alone, LAYERS, graph=False), form(single, count), form(clean, count, clean=True), form(step, LAYERS))
     sets = [inputs(c, t.num_pages) for _ in range(max(count, LAYERS))]
     for who, make in contestants(c, flashinfer).items():
-        wrong = "out of time" if time.monotonic() > deadline else ""
-        try:
-            if not wrong:
-                call = make(t)
-                sets[0].out.fill_(float("nan"))
-                call(sets[0])
-                wrong = problem(c, t, sets[0], len(c.kv_lens) - 1)
-            for row, used in () if wrong else forms:
-                timing = timer.time(call, sets[:used], clean=row is clean, graph=row is not alone)
-                wrong = timer.problem(timing, num_bytes(c))
-                if wrong:
-                    break
-                row["peers"][who], row["low_us"][who] = round(timing.us, 3), round(timing.low_us, 3)
-                row["methods"][who] = timing.method
-        except Exception as e:  # a peer that cannot do a row says why, whatever it raises
-            wrong = f"{type(e).__name__}: {e}".splitlines()[0][:120]
-        if wrong:
-            for row in rows:
-                row["problems"][who] = wrong
+
+        def prepare(make: Callable[[Any], Callable[[Any], Any]] = make) -> tuple[Callable[[Any], Any], str]:
+            call = make(t)
+            sets[0].out.fill_(float("nan"))
+            call(sets[0])
+            return call, problem(c, t, sets[0], len(c.kv_lens) - 1)
+
+        timer.time_forms(who, forms, sets, num_bytes(c), prepare, deadline)
     for row in rows:
         row["us"] = row["peers"].pop("fulmen", None)
     del sets

@@ -182,27 +182,18 @@ def measure(timer: gpu_timing.Timer, name: str, peers: list[Any], deadline: floa
         for form, words in (("", ""), (" step", f", {LAYERS} layers"), (" alone", f", {LAYERS} layers, planned before"))
     ]  # fmt: skip
     single, step, alone = rows
+    # A wrapper whose launches were captured plans again with each launch that is not: those come first.
+    form = gpu_timing.Form
+    forms = (form(alone, LAYERS, graph=False), form(single, 1), form(step, LAYERS))
     sets = [inputs(c, t) for _ in range(LAYERS)]
     makers = {who: make for module_name, m in peers for who, make in contestants(module_name, m, c, t).items()}
     for who, make in makers.items():
-        wrong = "out of time" if time.monotonic() > deadline else ""
-        try:
-            if not wrong:
-                call = make()
-                wrong = problem(c, t, sets[0], call(sets[0]))
-            # A wrapper whose launches were captured plans again with each launch that is not: those come first.
-            for row, count in () if wrong else ((alone, LAYERS), (single, 1), (step, LAYERS)):
-                timing = timer.time(call, sets[:count], graph=row is not alone)
-                wrong = timer.problem(timing, num_bytes(c))
-                if wrong:
-                    break
-                row["peers"][who], row["low_us"][who] = round(timing.us, 3), round(timing.low_us, 3)
-                row["methods"][who] = timing.method
-        except Exception as e:  # a peer that cannot do a row says why, whatever it raises
-            wrong = f"{type(e).__name__}: {e}".splitlines()[0][:160]
-        if wrong:
-            for row in rows:
-                row["problems"][who] = wrong
+
+        def prepare(make: Callable[[], Callable[[Any], Any]] = make) -> tuple[Callable[[Any], Any], str]:
+            call = make()
+            return call, problem(c, t, sets[0], call(sets[0]))
+
+        timer.time_forms(who, forms, sets, num_bytes(c), prepare, deadline)
     for row in rows:
         row["us"] = row["peers"].pop("fulmen", None)
     return rows

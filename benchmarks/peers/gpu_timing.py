@@ -18,8 +18,8 @@ FLUSH_BYTES = 256 << 20
 MAX_BYTES = 16 << 30  # of all buffers of one row
 GRAPH_CYCLES = 800_000  # of the GPU, about 0.4 ms, in which the host enqueues a graph
 CALLS_CYCLES = 4_000_000  # in which it enqueues calls
-# After heavy work, as what checks results is, an H100 runs some 10 ms at a lower clock: 856 us for 728. Replays before
-# those that are timed.
+# Of replays before those that are timed: an H100 has stretches of some 10 ms, mostly after heavy work such as the check
+# of results, in which all takes a sixth longer.
 SETTLE_SECONDS = 0.03
 
 
@@ -28,6 +28,16 @@ class Timing:
     us: float
     low_us: float
     method: str  # "graph" or "queue"
+
+
+@dataclasses.dataclass
+class Form:
+    """How a row is timed: so many sets of buffers; clean: no line of L2 must be written back first; in a graph or not."""
+
+    row: dict[str, Any]
+    num_sets: int
+    clean: bool = False
+    graph: bool = True
 
 
 def num_sets(num_bytes: float) -> int:
@@ -86,12 +96,38 @@ class Timer:
                 captured.replay()
             return self._median(captured.replay, len(sets), GRAPH_CYCLES, clean, "graph")
 
+    def time_forms(
+        self, who: str, forms: Sequence[Form], sets: Sequence[Any], num_bytes: float,
+        prepare: Callable[[], tuple[Callable[[Any], Any], str]], deadline: float,
+    ) -> None:  # fmt: skip
+        """Fills the forms' rows in for `who`, or says in all of them why not. prepare gives the call, which reads and
+        writes num_bytes, and what is wrong with its result.
+        """
+        wrong = "out of time" if time.monotonic() > deadline else ""
+        try:
+            if not wrong:
+                call, wrong = prepare()
+            for form in () if wrong else forms:
+                timing = self.time(call, sets[: form.num_sets], clean=form.clean, graph=form.graph)
+                wrong = self.problem(timing, num_bytes)
+                if wrong:
+                    break
+                row = form.row
+                row["peers"][who], row["low_us"][who] = round(timing.us, 3), round(timing.low_us, 3)
+                row["methods"][who] = timing.method
+        except Exception as e:  # a peer that cannot do a row says why, whatever it raises
+            wrong = f"{type(e).__name__}: {e}".splitlines()[0][:160]
+        for form in forms if wrong else ():
+            form.row["problems"][who] = wrong
+            for field in ("peers", "low_us", "methods"):
+                form.row[field].pop(who, None)
+
     def problem(self, timing: Timing, num_bytes: float) -> str:
         """What is wrong with a call that took so long and reads and writes so much; empty: nothing."""
         least = num_bytes / (1.5 * self.copy) * 1e6
         if timing.us >= least:
             return ""
-        return f"took {timing.us:.1f} us where memory takes {least:.1f}: what it launched was not on this stream"
+        return f"took {timing.us:.1f} us where memory takes {least:.1f}: not all that it does was timed"
 
     def copy_bytes_per_second(self) -> float:
         """Bytes read and written by a copy of 1 GiB; the floor of every row is made with it."""
