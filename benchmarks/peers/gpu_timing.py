@@ -32,7 +32,7 @@ class Timing:
 
 @dataclasses.dataclass
 class Form:
-    """How a row is timed: so many sets of buffers; clean: no line of L2 must be written back first; in a graph or not."""
+    """How a row is timed: so many sets of buffers; clean: no line of L2 must be written back first; in a graph?"""
 
     row: dict[str, Any]
     num_sets: int
